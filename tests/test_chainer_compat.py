@@ -1,0 +1,521 @@
+"""Chainer 7.8.1 on the libraries of today: each patch, the import hook, and what is refused."""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import subprocess
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_bn
+from mnist_bn import chainer_compat
+
+# isort: split
+import chainer
+import chainer.functions as F
+
+PROJECT = Path(mnist_bn.__file__).parents[1]
+
+
+def run_python(*arguments, path=(), timeout=100):
+    """Runs a fresh Python with warnings as errors; returns its output, and fails if it fails."""
+    path = os.pathsep.join(map(str, (PROJECT, *path)))
+    run = subprocess.run(
+        [sys.executable, "-W", "error", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def load_patched(name, folder):
+    """Returns a fresh copy of the module `name` in `folder`, patched, but not in sys.modules."""
+    spec = chainer_compat._PatchingFinder().find_spec(name, [str(folder)])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- The numbers -------------------------------------------------------------------------------
+
+
+def test_as_strided_gradient_counts_how_often_each_element_was_used():
+    x = chainer.Variable(np.arange(4, dtype=np.float32))
+    windows = F.as_strided(x, (3, 2), (1, 1), 0)
+    np.testing.assert_array_equal(windows.array, [[0, 1], [1, 2], [2, 3]])
+    F.sum(windows).backward()
+    np.testing.assert_array_equal(x.grad, [1, 2, 2, 1])
+
+
+def test_resize_images_interpolates_between_aligned_corners():
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4)
+    np.testing.assert_allclose(F.resize_images(x, (1, 7)).array[0, 0, 0], np.arange(7) / 2)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("bilinear", [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]),
+        ("nearest", [0, 0, 1, 1, 2, 2, 3, 3]),
+    ],
+)
+def test_resize_images_not_aligned(mode, expected):
+    x = np.arange(4, dtype=np.float32).reshape(1, 1, 1, 4)
+    y = F.resize_images(x, (1, 8), mode=mode, align_corners=False)
+    np.testing.assert_allclose(y.array[0, 0, 0], expected)
+
+
+def test_resize_images_gradient_is_the_transposed_interpolation():
+    x = chainer.Variable(np.zeros((1, 1, 1, 4), np.float32))
+    F.sum(F.resize_images(x, (1, 7))).backward()
+    np.testing.assert_allclose(x.grad[0, 0, 0], [1.5, 2, 2, 1.5])
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_categorical_log_prob(shape):
+    rng = np.random.RandomState(0)
+    p = rng.dirichlet(np.ones(4), size=shape).astype(np.float32)
+    x = rng.randint(4, size=shape)
+    log_prob = chainer.distributions.Categorical(p).log_prob(np.asarray(x)).array
+    expected = np.log(np.take_along_axis(p, np.asarray(x)[..., None], axis=-1)[..., 0])
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-6)
+
+
+def test_debug_print_says_cpu_as_chainer_says_it():
+    text = chainer.Variable(np.zeros(3, np.float32)).debug_print()
+    assert "- device: CPU\n- backend: <class 'numpy.ndarray'>\n- shape: (3,)" in text
+
+
+# --- CuPy 14 and ChainerMN, with stand-ins for what is not installed -----------------------------
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Records what is asked of CuPy: the arguments of elementwise() and raw()."""
+    recorded = []
+    cuda = chainer.backends.cuda
+    monkeypatch.setattr(
+        cuda, "elementwise", lambda *args, **kwargs: recorded.append((args, kwargs))
+    )
+    monkeypatch.setattr(cuda, "raw", lambda *args: recorded.append((args, {})))
+    return recorded
+
+
+@pytest.fixture
+def chainermn_folder(monkeypatch):
+    """The folder of chainermn, whose modules then import without MPI."""
+    for name in (
+        "mpi4py",
+        "mpi4py.MPI",
+        "chainermn",
+        "chainermn.communicators",
+        "chainermn.communicators._communication_utility",
+    ):
+        module = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
+    sys.modules["mpi4py.MPI"].FLOAT = None
+    return Path(chainer.__file__).parents[1] / "chainermn"
+
+
+@pytest.mark.parametrize("cupy", [0, 13, 14])
+def test_kernels_of_parallel_updater_include_float16_on_cupy_14(kernels, monkeypatch, cupy):
+    monkeypatch.setattr(chainer.backends.cuda, "_cupy_major", cupy)
+    name = "chainer.training.updaters.multiprocess_parallel_updater"
+    updater = load_patched(name, Path(chainer.training.updaters.__file__).parent)
+    updater._memcpy_gather()
+    updater._memcpy_scatter()
+    assert len(kernels) == 2
+    for arguments, options in kernels:
+        assert "float16" in arguments[2]
+        assert "loop_prep" in options
+        included = options.get("preamble") == '#include "cupy/float16.cuh"\n'
+        assert included == (cupy == 14)
+
+
+@pytest.mark.parametrize("cupy", [0, 13, 14])
+def test_kernels_of_chainermn_include_half_on_cupy_14(kernels, chainermn_folder, monkeypatch, cupy):
+    monkeypatch.setattr(chainer.backends.cuda, "_cupy_major", cupy)
+    name = "chainermn.communicators._memory_utility"
+    memory = load_patched(name, chainermn_folder / "communicators")
+    memory._cupy_batched_pack_params()
+    memory._cupy_batched_unpack_params()
+    assert [arguments[1] for arguments, _ in kernels] == [
+        "cupy_batched_pack_params",
+        "cupy_batched_unpack_params",
+    ]
+    for (code, _), _ in kernels:
+        assert "half*" in code
+        assert code.startswith("#include <cuda_fp16.h>\n") == (cupy == 14)
+
+
+@pytest.mark.parametrize("transfer_dtype", [np.float16, np.float32])
+def test_chainermn_unpacks_gradients_of_another_dtype(chainermn_folder, transfer_dtype):
+    class Buffer:
+        def to_device(self, array, size, offset, stream):
+            assert array.dtype == transfer_dtype
+            array[...] = np.arange(array.size) + offset // array.itemsize
+
+    name = "chainermn.communicators._memory_utility"
+    memory = load_patched(name, chainermn_folder / "communicators")
+    parameters = [chainer.Parameter(np.zeros(n, np.float32)) for n in (3, 2)]
+    for parameter in parameters:
+        parameter.cleargrad()
+    memory.unpack_params(parameters, "grad", Buffer(), transfer_dtype, zero_fill=True)
+    assert [parameter.grad.tolist() for parameter in parameters] == [[0, 1, 2], [3, 4]]
+    assert all(parameter.grad.dtype == np.float32 for parameter in parameters)
+
+
+def test_chainermn_iterator_takes_the_size_of_the_dataset_from_its_master(chainermn_folder):
+    messages = [np.full((1,), 60000, np.float32), np.array([2, 0, 1], np.float32)]
+    communicator = types.SimpleNamespace(bcast=lambda message, root: messages.pop(0))
+    name = "chainermn.iterators.multi_node_iterator"
+    iterators = load_patched(name, chainermn_folder / "iterators")
+    iterator = iterators._MultiNodeIteratorSlave(communicator, rank_master=0)
+    assert iterator.dataset_size == 60000
+    assert iterator._order.tolist() == [2, 0, 1]
+
+
+CHAINERMN = """
+import mnist_bn, chainer, chainermn, numpy
+communicator = chainermn.create_communicator("naive")
+link = chainer.links.Linear(3, 2)
+optimizer = chainermn.create_multi_node_optimizer(chainer.optimizers.SGD(), communicator)
+optimizer.setup(link)
+for _ in range(2):  # the first only hands out the parameters of rank 0
+    optimizer.update(lambda: chainer.functions.sum(link(numpy.ones((4, 3), "float32"))))
+numpy.testing.assert_allclose(link.b.array, [-0.04, -0.04], rtol=1e-6)
+iterator = chainer.iterators.SerialIterator(numpy.arange(4, dtype="float32"), 2, shuffle=False)
+iterator = chainermn.iterators.create_multi_node_iterator(iterator, communicator)
+assert next(iterator) == [0, 1]
+"""
+
+
+def test_chainermn_with_mpi():
+    pytest.importorskip("mpi4py.MPI", exc_type=ImportError)
+    run_python("-W", "ignore", "-c", CHAINERMN)
+
+
+ONNX = """
+import sys, numpy as np, mnist_bn, onnx, onnx_chainer
+import chainer, chainer.functions as F, chainer.links as L
+net = chainer.Sequential(L.Convolution2D(1, 2, 3), L.BatchNormalization(2), F.relu, L.Linear(5))
+x = np.random.RandomState(0).rand(4, 1, 8, 8).astype("float32")
+with chainer.using_config("train", False):
+    y = net(x).array
+for opset in (7, 11):
+    model = onnx_chainer.export(net, x, opset_version=opset)
+    onnx.checker.check_model(model)
+    assert model.ir_version <= 6
+    if "onnxruntime" in sys.argv:
+        import onnxruntime
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (z,) = session.run(None, {session.get_inputs()[0].name: x})
+        np.testing.assert_allclose(z, y, atol=1e-5)
+"""
+
+
+def test_onnx_export():
+    pytest.importorskip("onnx")
+    runtime = ["onnxruntime"] if importlib.util.find_spec("onnxruntime") else []
+    run_python("-W", "ignore", "-c", ONNX, *runtime)
+
+
+def test_missing_cudnn_is_no_news(monkeypatch):
+    cuda = chainer.backends.cuda
+    monkeypatch.setattr(cuda, "available", True)
+    monkeypatch.setattr(cuda, "cudnn_enabled", False)
+    monkeypatch.setattr(cuda, "_cudnn_disabled_by_user", False, raising=False)
+    cuda.check_cuda_available()  # a warning is an error here
+
+
+def test_missing_nccl_is_no_news(monkeypatch):
+    class Cuda(types.ModuleType):
+        def __getattr__(self, name):
+            if name == "nccl":
+                warnings.warn("\nnccl library could not be loaded.\n", stacklevel=2)
+            raise AttributeError(name)
+
+    monkeypatch.setitem(sys.modules, "cupy", types.ModuleType("cupy"))
+    monkeypatch.setitem(sys.modules, "cupy.cuda", Cuda("cupy.cuda"))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        load_patched(
+            "chainer.training.updaters.multiprocess_parallel_updater",
+            Path(chainer.training.updaters.__file__).parent,
+        )
+    assert shown == []
+
+
+# --- The import hook -----------------------------------------------------------------------------
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "pkg_resources" or name.startswith("numpy.distutils"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+"""
+
+LEFT_BEHIND = """
+import sys, mnist_bn, chainer, chainer.testing, chainer.testing.doctest_helper, numpy
+for name, module in list(sys.modules.items()):
+    if name.startswith(("pkg_resources", "numpy.distutils", "onnx.mapping")):
+        assert module.__spec__ is not None, f"{name} was left behind"
+assert not {"sctypes", "float"} & vars(numpy).keys()
+distutils = vars(numpy).get("distutils")
+assert distutils is None or distutils.__spec__ is not None
+"""
+
+REQUIREMENTS = """
+@chainer.testing.with_requires("numpy>=2.0")
+def runs():
+    pass
+@chainer.testing.with_requires("numpy>=2.0", "numpy<2.0")
+def too_new():
+    pass
+@chainer.testing.with_requires("no-such-distribution")
+def missing():
+    pass
+skipped = [getattr(f, "__unittest_skip__", False) for f in (runs, too_new, missing)]
+assert skipped == [False, True, True], skipped
+"""
+
+
+def test_nothing_is_left_behind():
+    run_python("-c", LEFT_BEHIND + REQUIREMENTS)
+
+
+def test_nothing_is_left_behind_where_both_are_gone():
+    macos = "sys.platform = 'darwin'; chainer._environment_check.check()"
+    run_python("-c", HIDE + LEFT_BEHIND + REQUIREMENTS + macos)
+
+
+def test_import_after_an_import_that_failed():
+    run_python(
+        "-c",
+        """
+import numpy
+try:
+    import chainer
+except (AttributeError, ImportError):
+    pass
+else:
+    raise AssertionError("nothing failed")
+import mnist_bn, chainer
+assert chainer.variable.chainer is chainer
+link = chainer.links.Linear(3, 2)
+link.cleargrads()
+chainer.functions.sum(link(numpy.ones((4, 3), "float32"))).backward()
+assert link.W.grad.tolist() == [[4, 4, 4]] * 2
+""",
+        "-W",
+        "ignore",
+    )
+
+
+def test_chainer_imported_before_is_patched_at_once():
+    run_python(
+        "-c",
+        """
+import numpy, sys, types
+from mnist_bn import chainer_compat      # installs the hook ...
+sys.meta_path = [f for f in sys.meta_path if type(f).__module__ != chainer_compat.__name__]
+stand_in = chainer_compat._pkg_resources_stand_in()
+distutils = types.ModuleType("numpy.distutils")
+lent = {"pkg_resources": stand_in, "numpy.distutils": distutils,
+        "numpy.distutils.system_info": distutils}
+sys.modules.update(lent)                 # ... so this is somebody else's way
+numpy.sctypes = {"int": [numpy.int32, numpy.int64], "float": [numpy.float32]}
+import chainer
+del numpy.sctypes
+chainer_compat.install()
+x = chainer.Variable(numpy.ones(2, "float32"))
+chainer.functions.sum(chainer.functions.as_strided(x, (2, 2), (0, 1), 0)).backward()
+assert x.grad.tolist() == [2, 2]
+assert "- device: CPU" in x.debug_print()
+""",
+    )
+
+
+def test_modules_look_ordinary_and_reload():
+    run_python(
+        "-c",
+        """
+import importlib, inspect, pickle
+import mnist_bn, chainer, numpy
+from mnist_bn import chainer_compat
+from importlib.machinery import SourceFileLoader
+for name in ["chainer.variable", "chainer.functions.array.resize_images"]:
+    module = importlib.import_module(name)
+    assert type(module.__spec__.loader) is SourceFileLoader is type(module.__loader__)
+    assert "exec_module" not in vars(module.__loader__)
+    assert inspect.getsource(module)
+resize = importlib.import_module("chainer.functions.array.resize_images")
+patched = resize.compute_indices_and_weights
+assert pickle.loads(pickle.dumps(patched)) is patched
+assert "xp" in inspect.signature(patched).parameters
+assert importlib.reload(resize).compute_indices_and_weights is not patched
+resize.compute_indices_and_weights((2, 2), (4, 4), "nearest", False, numpy)
+assert importlib.reload(chainer).Variable(numpy.ones(1)).debug_print().count("CPU") == 1
+""",
+    )
+
+
+def test_installing_again_changes_nothing():
+    before = list(sys.meta_path)
+    chainer_compat.install()
+    assert sys.meta_path == before
+
+
+def test_other_modules_are_not_touched():
+    finder = chainer_compat._PatchingFinder()
+    assert finder.find_spec("chainer.optimizer", chainer.__path__) is None
+    assert finder.find_spec("chainer.variable", ["/no/such/folder"]) is None
+
+
+# --- Worker processes ----------------------------------------------------------------------------
+
+PROCESSES = """
+import multiprocessing, sys
+import mnist_bn
+import chainer, numpy
+def double(x):
+    return (2 * chainer.Variable(x)).array
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    x = numpy.arange(6, dtype="float32")
+    with multiprocessing.Pool(1) as pool:
+        assert pool.apply(double, (x,)).tolist() == (2 * x).tolist()
+    iterator = chainer.iterators.MultiprocessIterator(
+        chainer.datasets.TupleDataset(x, x), 3, repeat=False, shuffle=False, n_processes=1)
+    batches = [[float(a) for a, _ in batch] for batch in iterator]
+    assert batches == [[0, 1, 2], [3, 4, 5]]
+    iterator.finalize()
+"""
+
+TASK = """
+import mnist_bn
+import chainer
+def double(x):
+    return (2 * chainer.Variable(x)).array
+"""
+
+LOKY = """
+import joblib, numpy, task
+x = numpy.ones(3, "float32")
+results = joblib.Parallel(n_jobs=2)(joblib.delayed(task.double)(x) for _ in range(2))
+assert [y.tolist() for y in results] == [[2, 2, 2]] * 2
+"""
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
+def test_worker_processes(tmp_path, start_method):
+    script = tmp_path / "script.py"
+    script.write_text(PROCESSES)
+    # Chainer's iterator starts a thread before it forks: Python 3.12 warns of that.
+    run_python("-W", "ignore::DeprecationWarning", script, start_method)
+
+
+def test_joblib_workers(tmp_path):
+    pytest.importorskip("joblib")
+    (tmp_path / "task.py").write_text(TASK)
+    run_python("-c", LOKY, path=[tmp_path])
+
+
+# --- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """What importlib.metadata says is installed, to be changed by the test."""
+    versions = {"numpy": "2.4.6", "chainer": "7.8.1"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    return versions
+
+
+@pytest.mark.parametrize("numpy", ["2.0.0", "2.5.5", "2.0.0rc1"])
+@pytest.mark.parametrize(
+    "cupy", [{}, {"cupy": "13.0.0"}, {"cupy-cuda12x": "13.6.0"}, {"cupy-cuda13x": "14.2.0"}]
+)
+@pytest.mark.parametrize("python", [(3, 11, 7), (3, 12, 1), (3, 13, 0)])
+def test_supported_versions(installed, monkeypatch, numpy, cupy, python):
+    installed.update(cupy, numpy=numpy)
+    monkeypatch.setattr(sys, "version_info", python)
+    chainer_compat.check_versions()
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "remedy"),
+    [
+        ({"numpy": "1.26.4"}, "NumPy 1.26.4", "pip install -r requirements.txt"),
+        ({"numpy": "2.6.0"}, "NumPy 2.6.0", "pip install -r requirements.txt"),
+        ({"numpy": None}, "no NumPy", "pip install -r requirements.txt"),
+        ({"chainer": None}, "no Chainer", "pip install -r requirements.txt"),
+        ({"chainer": "7.8.0"}, "Chainer 7.8.0", "pip install -r requirements.txt"),
+        ({"cupy-cuda11x": "12.3.0"}, "cupy-cuda11x 12.3.0", "pip uninstall cupy-cuda11x`"),
+        ({"cupy": "15.0.0"}, "cupy 15.0.0", "pip install -r requirements-cuda12.txt"),
+        (
+            {"cupy-cuda12x": "13.6.0", "cupy-cuda13x": "14.2.0"},
+            "cupy-cuda12x 13.6.0, cupy-cuda13x 14.2.0",
+            "pip uninstall cupy-cuda12x cupy-cuda13x`",
+        ),
+    ],
+)
+def test_unsupported_versions(installed, changes, found, remedy):
+    installed.update(changes)
+    for name in [name for name, version in installed.items() if version is None]:
+        del installed[name]
+    with pytest.raises(chainer_compat.UnsupportedVersions) as error:
+        chainer_compat.check_versions()
+    line = str(error.value)
+    assert "\n" not in line
+    assert found in line
+    assert chainer_compat.SUPPORTED in line
+    assert remedy in line
+
+
+@pytest.mark.parametrize("python", [(3, 8, 18), (3, 10, 13), (3, 14, 0)])
+def test_unsupported_python(installed, monkeypatch, python):
+    installed.clear()
+    monkeypatch.setattr(sys, "version_info", python)
+    with pytest.raises(
+        ImportError, match=r"found Python 3\.\d+\.\d+, no NumPy, .*: make a virtual"
+    ):
+        chainer_compat.check_versions()
+
+
+def fake_distribution(folder, name, version):
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def test_install_refuses(tmp_path):
+    fake_distribution(tmp_path, "cupy-cuda11x", "12.3.0")
+    code = "try:\n import mnist_bn\nexcept ImportError as error:\n print(error)"
+    assert "cupy-cuda11x 12.3.0, but needed is" in run_python("-c", code, path=[tmp_path])
+
+
+def test_chainer_does_not_warn_of_a_supported_cupy(tmp_path):
+    fake_distribution(tmp_path, "cupy", "14.2.0")
+    run_python("-c", "import mnist_bn, chainer", path=[tmp_path])
