@@ -1,0 +1,135 @@
+"""The in-tree build backend that makes Chainer's wheel, without a network."""
+
+import importlib.util
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "chainer-build"
+WHEEL = "chainer-7.8.1-1-py3-none-any.whl"
+
+
+@pytest.fixture
+def backend():
+    spec = importlib.util.spec_from_file_location("chainer_build_backend", FOLDER / "backend.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def pip(monkeypatch):
+    """Stands for pip: puts a wheel (or not) where it is asked to, and records what it was given."""
+
+    class Pip:
+        returncode = 0
+        stdout = "Successfully built chainer\n"
+
+        def run(self, command, env, **options):
+            self.command, self.env = command, env
+            self.requirements = Path(command[command.index("--requirement") + 1]).read_text()
+            if self.returncode == 0:
+                Path(command[command.index("--wheel-dir") + 1], WHEEL).write_text("a wheel")
+            return self
+
+    stand_in = Pip()
+    monkeypatch.setattr(subprocess, "run", stand_in.run)
+    return stand_in
+
+
+def test_wheel_arrives_under_its_own_name(backend, pip, tmp_path):
+    wheels = tmp_path / "with space"
+    wheels.mkdir()
+    assert backend.build_wheel(str(wheels)) == WHEEL
+    assert (wheels / WHEEL).read_text() == "a wheel"
+
+
+def test_source_is_pinned_by_hash(backend, pip, tmp_path):
+    backend.build_wheel(str(tmp_path))
+    name, digest = pip.requirements.split()
+    assert name == "chainer==7.8.1"
+    assert len(digest.removeprefix("--hash=sha256:")) == 64
+    assert {"--no-deps", "--no-build-isolation"} <= set(pip.command)
+
+
+def test_settings_meant_for_the_caller_are_not_handed_on(backend, pip, tmp_path, monkeypatch):
+    kept = {
+        "PATH": "/bin",
+        "PYTHONPATH": "/isolated/site-packages",
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+        "PIP_CERT": "/etc/mirror.pem",
+    }
+    dropped = {
+        "PIP_BUILD_CONSTRAINT": "constraints.txt",
+        "PIP_CONSTRAINT": "constraints.txt",
+        "PIP_ONLY_BINARY": ":all:",
+        "PIP_PYTHON": "/another/python",
+        "PIP_REQUIRE_HASHES": "1",
+        "PIP_REQUIREMENT": "requirements.txt",
+        "PIP_TARGET": "/target",
+        "PEP517_BACKEND_PATH": "/chainer-build",
+        "_PIP_STANDALONE_CERT": "/tmp/gone.pem",
+        "_PYPROJECT_HOOKS_BACKEND_PATH": "/chainer-build",
+    }
+    for name, value in {**kept, **dropped}.items():
+        monkeypatch.setenv(name, value)
+    backend.build_wheel(str(tmp_path))
+    assert kept.items() <= pip.env.items()
+    assert not dropped.keys() & pip.env.keys()
+
+
+NO_NETWORK = """\
+WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'
+ERROR: Could not find a version that satisfies the requirement chainer==7.8.1
+ERROR: No matching distribution found for chainer==7.8.1
+"""
+TIMEOUT = "ERROR: Exception:\nTraceback (most recent call last):\nReadTimeoutError: timed out.\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (NO_NETWORK, "(No matching distribution found for chainer==7.8.1)"),
+        (TIMEOUT, "(ReadTimeoutError: timed out.)"),
+        ("", "(pip said nothing)"),
+    ],
+)
+def test_failure_of_the_network_is_one_line(backend, pip, tmp_path, capsys, output, reason):
+    pip.returncode, pip.stdout = 1, output
+    with pytest.raises(SystemExit, match="check the network") as error:
+        backend.build_wheel(str(tmp_path))
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_failure_of_the_build_shows_its_output(backend, pip, tmp_path, capsys):
+    pip.returncode = 1
+    pip.stdout = "error: subprocess-exited-with-error\nNameError: in setup.py\n"
+    with pytest.raises(SystemExit):
+        backend.build_wheel(str(tmp_path))
+    assert "NameError: in setup.py" in capsys.readouterr().out
+
+
+def test_real_pip_without_an_index(backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(SystemExit, match=r"^chainer-build: pip could not get") as error:
+        backend.build_wheel(str(tmp_path))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_no_source_archive(backend, tmp_path):
+    with pytest.raises(SystemExit, match=r"pip download chainer==7\.8\.1"):
+        backend.build_sdist(str(tmp_path))
+
+
+def test_build_has_a_setuptools_with_pkg_resources():
+    build_system = tomllib.loads((FOLDER / "pyproject.toml").read_text())["build-system"]
+    assert build_system["build-backend"] == "backend"
+    assert any(r.startswith("setuptools") and r.endswith("<82") for r in build_system["requires"])
