@@ -1,0 +1,70 @@
+"""What several tests share: the golden numbers of Chainer 1.12 and tiny data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_bn  # noqa: F401  makes `import chainer` work in the test modules
+
+# isort: split
+import chainer.links as L
+
+import models
+from mnist_bn import data, semantics
+
+GOLDEN = Path(__file__).parent / "golden" / "blog_chainer_1_12.npz"
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The numbers that the blog's own classes gave on Chainer 1.12 (tests/golden/README.md)."""
+    with np.load(GOLDEN) as npz:
+        return dict(npz)
+
+
+@pytest.fixture
+def golden_batch(golden):
+    """The images, float32 (100, 784) in [0, 1], and labels, int32 (100,), of the golden numbers."""
+    return golden["x"].astype(np.float32) * np.float32(1 / 255), golden["t"]
+
+
+@pytest.fixture
+def golden_classifier():
+    """Makes the classifier of a network with the parameters of the golden numbers."""
+
+    def make(name):
+        classifier = L.Classifier(models.create(name))
+        semantics.prepare(classifier, "2016")
+        rng = np.random.RandomState(7)
+        for path, parameter in sorted(classifier.predictor.namedparams()):
+            noise = rng.randn(*parameter.shape)
+            if path.endswith("/W"):
+                value = noise / np.sqrt(np.prod(parameter.shape[1:]))
+            else:
+                value = parameter.array + 0.1 * noise
+            parameter.array[...] = value.astype(np.float32)
+        return classifier
+
+    return make
+
+
+@pytest.fixture
+def tiny_data(monkeypatch):
+    """Replaces the datasets by 40 training and 20 test images of random digits."""
+    rng = np.random.RandomState(0)
+
+    def split(n):
+        labels = np.arange(n, dtype=np.int32) % 10
+        images = rng.rand(n, 784).astype(np.float32) * 0.2
+        for image, label in zip(images, labels, strict=True):
+            image[label * 70 : label * 70 + 70] += 0.8
+        return data.Split(images, labels)
+
+    dataset = data.Dataset("mnist", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
+    monkeypatch.setattr(data, "load", lambda name, data_dir: dataset)
+    from mnist_bn import training
+
+    training._load_dataset.cache_clear()
+    yield dataset
+    training._load_dataset.cache_clear()
