@@ -1,0 +1,44 @@
+"""What every dataset is: 28x28 grey images of digits, their labels, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Split(NamedTuple):
+    """Images, float32 (N, 784) in [0, 1], and labels, int32 (N,) from 0 to 9."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def from_bytes(cls, images: np.ndarray, labels: np.ndarray) -> Split:
+        """Scales images, uint8 (N, 28, 28), and labels, uint8 (N,), as Chainer's get_mnist does."""
+        scaled = images.reshape(-1, 784).astype(np.float32)
+        # Not a division by 255: it rounds differently from Chainer's multiplication.
+        scaled *= 1.0 / 255.0
+        return cls(scaled, labels.astype(np.int32))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset in memory.
+
+    Attributes:
+        name: "mnist" or "digits": what was really loaded.
+        train: the images that networks learn from.
+        test: the images that networks are measured on.
+        sha256: file name -> SHA-256 of the IDX file, uncompressed, with these images or labels.
+        origin: where they came from, in plain words.
+        note: where digits stand in for MNIST: why, in one line; otherwise "".
+    """
+
+    name: str
+    train: Split
+    test: Split
+    sha256: dict[str, str]
+    origin: str
+    note: str = ""

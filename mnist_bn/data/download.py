@@ -1,0 +1,43 @@
+"""Downloading a file over HTTP."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pooch
+import requests
+
+from mnist_bn.errors import UserError
+
+TIMEOUT_SECONDS = (5, 10)  # to connect, and between two pieces of an answer
+
+
+def get(url: str) -> bytes:
+    """Returns what `url` holds; shows a progress bar where stderr is a terminal.
+
+    Raises:
+        UserError: there is no answer, or one that is an error.
+    """
+    http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
+    content = io.BytesIO()
+    try:
+        http(url, content, None)
+    except requests.RequestException as error:
+        if error.response is not None:
+            error.response.close()
+        raise UserError(f"{url}: {_describe(error)}") from error
+    return content.getvalue()
+
+
+def _describe(error: requests.RequestException) -> str:
+    # The messages of requests fill several lines of a terminal.
+    if isinstance(error, requests.HTTPError):
+        return f"HTTP status {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate is not trusted"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,213 @@
+"""MNIST: found in the user's folder or in a cache, or downloaded, and always checked.
+
+The checksums are of the four files that http://yann.lecun.com/exdb/mnist/ published, uncompressed:
+mirrors and users compress them anew.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pooch
+
+from mnist_bn import files
+from mnist_bn.data import download, idx
+from mnist_bn.data.dataset import Dataset, Split
+from mnist_bn.errors import UserError
+
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+PAIRS = (
+    ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+)
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+# The contents of the four files: file name -> uint8, (N, 28, 28) images or (N,) labels.
+Arrays = dict[str, np.ndarray]
+
+
+class NotAvailableError(UserError):
+    """There is no MNIST at hand and none to be downloaded."""
+
+    @property
+    def reason(self) -> str:
+        """What was tried, in one line, without what to do about it."""
+        return self.args[0]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reason}; name a folder of its four files with --data-dir, copy {cache_folder()}"
+            " from a machine that has a network, or use --dataset digits"
+        )
+
+
+def load(data_dir: Path | None = None) -> Dataset:
+    """Loads MNIST from `data_dir`, Chainer's cache, our cache or a mirror: the first that has it.
+
+    Raises:
+        NotAvailableError: no source has it.
+        UserError: some of its files are in `data_dir`, but not all, or a bad one.
+    """
+    tried = []
+    if data_dir is not None:
+        paths = _find(data_dir)
+        if paths:
+            return _dataset(_read_all(data_dir, paths), str(data_dir))
+        tried.append(f"{data_dir} has none of its files")
+    for source in (_from_chainer_cache, _from_cache_or_mirrors):
+        try:
+            return _dataset(*source())
+        except UserError as error:
+            tried.append(str(error))
+    raise NotAvailableError(f"no MNIST: {'; '.join(tried)}")
+
+
+def cache_folder() -> Path:
+    """Returns the folder that downloaded files are kept in."""
+    return Path(os.environ.get("MNIST_BN_CACHE") or pooch.os_cache("mnist-bn")) / "mnist"
+
+
+def _dataset(arrays: Arrays, origin: str) -> Dataset:
+    train, test = (Split.from_bytes(arrays[images], arrays[labels]) for images, labels in PAIRS)
+    return Dataset("mnist", train, test, dict(SHA256), origin)
+
+
+def _kind(name: str) -> idx.Kind:
+    return idx.IMAGES if "images" in name else idx.LABELS
+
+
+def _checked(name: str, array: np.ndarray, source: str) -> np.ndarray:
+    found = idx.sha256(array)
+    if found != SHA256[name]:
+        raise UserError(
+            f"{source}: not MNIST's published bytes: expected SHA-256 {SHA256[name]} (uncompressed)"
+            f", found {found}; get the file again"
+        )
+    return array
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    try:
+        present = set(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
+    paths = {}
+    for name in SHA256:
+        dotted = name.replace("-idx", ".idx")
+        for variant in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
+            if variant in present:
+                paths[name] = folder / variant
+                break
+    return paths
+
+
+def _read_all(folder: Path, paths: dict[str, Path]) -> Arrays:
+    missing = [name for name in SHA256 if name not in paths]
+    if missing:
+        raise UserError(
+            f"{folder}: expected MNIST's four files, found {len(paths)}; add {', '.join(missing)}"
+        )
+    arrays = {name: idx.read(path, _kind(name)) for name, path in paths.items()}
+    for images, labels in PAIRS:
+        if len(arrays[images]) != len(arrays[labels]):
+            raise UserError(
+                f"{paths[labels]}: expected {len(arrays[images]):,} labels, as many as there are "
+                f"images in {paths[images].name}, found {len(arrays[labels]):,}; get both again"
+            )
+    return {name: _checked(name, array, str(paths[name])) for name, array in arrays.items()}
+
+
+def _from_chainer_cache() -> tuple[Arrays, str]:
+    # chainer.dataset.download.get_dataset_root(), which only an import of Chainer could tell.
+    root = os.environ.get("CHAINER_DATASET_ROOT") or os.path.expanduser("~/.chainer/dataset")
+    folder = Path(root) / "pfnet" / "chainer" / "mnist"
+    arrays = {}
+    for file_name, (images, labels) in zip(("train.npz", "test.npz"), PAIRS, strict=True):
+        path = folder / file_name
+        if not os.path.isfile(path):
+            raise UserError(f"Chainer's cache {folder} has no {file_name}")
+        x, y = _read_npz(path)
+        arrays[images] = _checked(images, x.reshape(-1, 28, 28), str(path))
+        arrays[labels] = _checked(labels, y, str(path))
+    return arrays, f"Chainer's cache ({folder})"
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads `x`, uint8 (N, 784), and `y`, uint8 (N,), as chainer.datasets.get_mnist wrote them."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
+            if sum(member.file_size for member in npz.zip.infolist()) > idx.MAX_FILE_BYTES:
+                raise ValueError("it is too large")
+            x, y = npz["x"], npz["y"]
+        if x.dtype != np.uint8 or y.dtype != np.uint8 or x.shape != (len(y), 784):
+            raise ValueError(f"found x {x.dtype} {x.shape}, y {y.dtype} {y.shape}")
+        return x, y
+    except Exception as error:
+        # A damaged archive can raise almost anything; whatever it is, the cache is passed over.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"Chainer's cache {path} is bad ({reason})") from error
+
+
+def _from_cache_or_mirrors() -> tuple[Arrays, str]:
+    folder = cache_folder()
+    arrays = {}
+    origin = f"the cache ({folder})"
+    for name in SHA256:
+        path = folder / f"{name}.gz"
+        try:
+            arrays[name] = _checked(name, idx.read(path, _kind(name)), str(path))
+        except UserError:
+            arrays[name], mirror = _download(name, path)
+            origin = f"downloaded from {mirror}"
+    return arrays, origin
+
+
+def _download(name: str, path: Path) -> tuple[np.ndarray, str]:
+    """Downloads one file to `path` from the first mirror that has the published bytes."""
+    _make_writable(path.parent)
+    failures = []
+    for mirror in MIRRORS:
+        url = f"{mirror}{name}.gz"
+        try:
+            content = download.get(url)
+            array = _checked(name, idx.decode(io.BytesIO(content), url, _kind(name)), url)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        try:
+            # Checked first and then put in place whole: another run may be reading or writing it.
+            with files.replacing(path) as file:
+                file.write(content)
+        except OSError as error:
+            raise _not_writable(path.parent, error) from error
+        return array, mirror
+    raise UserError("; ".join(failures))
+
+
+def _make_writable(folder: Path) -> None:
+    # Before the download: whoever cannot keep the files should not wait for them.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{folder}: cannot keep files there: {error.strerror}; name another cache folder with"
+        " MNIST_BN_CACHE"
+    )
