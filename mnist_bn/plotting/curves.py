@@ -1,0 +1,325 @@
+"""Drawing learning curves: the figure of four panels, and the overview of small multiples."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from mnist_bn.plotting import labels
+from mnist_bn.plotting.appearance import ink
+from mnist_bn.plotting.groups import Curve
+from mnist_bn.plotting.results import (
+    CURVE_KEYS,
+    TRAIN_ACCURACY,
+    TRAIN_LOSS,
+    VALIDATION_ACCURACY,
+    VALIDATION_LOSS,
+)
+
+LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
+LEGEND_HEIGHT = 0.22
+REACH = 6  # how far an axis reaches past the median point, in distances of that from the best one
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve and how it looks in one figure."""
+
+    curve: Curve
+    label: str
+    colour: str
+    marker: str
+    dashes: str | tuple = "-"
+
+
+def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
+    """Accuracy above, loss below; training left, validation right, where the curves are named."""
+    rows = ((TRAIN_ACCURACY, VALIDATION_ACCURACY), (TRAIN_LOSS, VALIDATION_LOSS))
+    limits = [accuracy_limits(_points(lines, rows[0])), loss_limits(_points(lines, rows[1]))]
+    ends = [[_end(line, keys[1], limits[row]) for line in lines] for row, keys in enumerate(rows)]
+    widths, gap_x, gap_y = (3.6, 5.0), 0.35, 0.6
+    heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
+    column = labels.COLUMN_GAP + max(
+        (_text_width(end.text) for row in ends for end in row), default=0
+    )
+    width = LEFT + max(sum(widths) + gap_x + column, _text_width(subtitle)) + RIGHT
+    figure = _figure(width, BOTTOM + sum(heights) + gap_y + TOP)
+    for row, keys in enumerate(rows):
+        bottom = BOTTOM if row else BOTTOM + heights[1] + gap_y
+        for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
+            left = LEFT + side * (widths[0] + gap_x)
+            axes = _add_axes(figure, left, bottom, widths[side], heights[row])
+            axes.set_title(f"{part} {'loss' if row else 'accuracy'}")
+            _scale(axes, limits[row], _epochs(lines), log=row == 1 and limits[row][0] > 0)
+            draw_lines(axes, lines, key)
+            axes.tick_params(labelleft=side == 0, labelbottom=row == 1)
+            axes.set_xlabel("Epoch" if row else "")
+        labels.label_ends(axes, ends[row])
+    _head(figure, title, subtitle)
+    return figure
+
+
+def small_multiples(
+    panels: Sequence[tuple[str, Sequence[Line]]], title: str, subtitle: str
+) -> Figure:
+    """Validation accuracy in one panel for each name, all on the same axes, with one legend."""
+    every = [line for _, lines in panels for line in lines]
+    columns = min(4, math.ceil(math.sqrt(len(panels))))
+    rows = math.ceil(len(panels) / columns)
+    gap_x, gap_y, height = 0.25, 0.5, 2.0 if columns > 2 else 2.8
+    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT, LEFT + _text_width(subtitle) + RIGHT)
+    width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
+    legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
+    top = TOP + 0.2 + LEGEND_HEIGHT * len(legend)
+    figure = _figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
+    limits = accuracy_limits(_points(every, (VALIDATION_ACCURACY,)))
+    for i, (name, lines) in enumerate(panels):
+        row, column = divmod(i, columns)
+        left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
+        axes = _add_axes(figure, left, bottom, width, height)
+        axes.set_title(name)
+        _scale(axes, limits, _epochs(every))
+        draw_lines(axes, lines, VALIDATION_ACCURACY)
+        _tell_outside(axes, lines)
+        lowest = i + columns >= len(panels)
+        axes.tick_params(labelleft=column == 0, labelbottom=lowest)
+        axes.set_xlabel("Epoch" if lowest else "")
+    _draw_legend(figure, legend)
+    _head(figure, title, subtitle)
+    return figure
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
+    """Each curve's mean, a band over its seeds' range, and a ✕ where a seed diverged."""
+    for i, line in enumerate(lines):
+        band = line.curve.band(key)
+        step = max(1, math.ceil(len(band.epochs) / 6))
+        order = 2.5 - i * 0.01
+        if len(line.curve.survivors) > 1:
+            axes.fill_between(
+                band.epochs,
+                band.low,
+                band.high,
+                color=line.colour,
+                alpha=0.14,
+                linewidth=0,
+                zorder=order,
+                gid="band",
+            )
+        axes.plot(
+            band.epochs,
+            band.mean,
+            markevery=(i % step, step),
+            zorder=order,
+            gid="curve",
+            **_look(line),
+        )
+        for run in line.curve.diverged:
+            _draw_diverged(axes, run.epochs, run.values(key), line.colour, _lost(key))
+    if not any(_is_shown(line, key) for line in lines):
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
+
+
+def _draw_diverged(
+    axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, lost: float
+) -> None:
+    """A thin line up to the last number of a seed that diverged, and a ✕ there.
+
+    Where that lies outside the axes, or there is no number at all, the ✕ sits on the edge.
+    """
+    there = np.isfinite(values)
+    x, y = (epochs[there][-1], values[there][-1]) if there.any() else (epochs[0], lost)
+    axes.plot(epochs[there], values[there], color=colour, linewidth=0.8, gid="diverged-seed")
+    axes.plot(
+        [x],
+        [np.clip(y, *axes.get_ylim())],
+        color=colour,
+        marker="x",
+        markersize=7,
+        markeredgewidth=2,
+        linestyle="none",
+        clip_on=False,
+        zorder=4,
+        gid="diverged",
+    )
+
+
+def accuracy_limits(points: np.ndarray) -> tuple[float, float]:
+    """Limits of an accuracy axis: from the best point down, but not to every outlier (`REACH`)."""
+    if points.size == 0:
+        return 0.0, 1.0
+    best = points.max()
+    worst = max(points.min(), best - REACH * (best - np.median(points)))
+    scale = max(1.0, abs(best))
+    pad = 0.04 * (best - worst) if best - worst > 1e-9 * scale else 0.005 * scale
+    return float(worst - pad), float(best + pad)
+
+
+def loss_limits(points: np.ndarray) -> tuple[float, float]:
+    """Limits of a loss axis, logarithmic (lower limit above 0) where all points are above 0.
+
+    From the smallest point up, but not to every outlier (`REACH`, on the logarithmic axis).
+    """
+    if points.size == 0:
+        return 0.1, 1.0
+    log = points.min() > 0
+    low, high = accuracy_limits(-np.log10(points) if log else -points)
+    return (10.0**-high, 10.0**-low) if log else (-high, -low)
+
+
+def _points(lines: Sequence[Line], keys: Sequence[str]) -> np.ndarray:
+    return np.concatenate([line.curve.band(key).mean for line in lines for key in keys])
+
+
+def _epochs(lines: Sequence[Line]) -> tuple[int, int]:
+    """First and last epoch that is drawn."""
+    epochs = [line.curve.band(key).epochs for line in lines for key in CURVE_KEYS]
+    epochs += [
+        run.epochs[run.epochs <= run.diverged_at] for line in lines for run in line.curve.diverged
+    ]
+    drawn = np.concatenate(epochs)
+    return int(drawn.min()), int(drawn.max())
+
+
+def _is_shown(line: Line, key: str) -> bool:
+    return len(line.curve.band(key).epochs) > 0 or len(line.curve.diverged) > 0
+
+
+def _lost(key: str) -> float:
+    """Where a curve without a number has gone: up for a loss, down for an accuracy."""
+    return math.inf if key in (TRAIN_LOSS, VALIDATION_LOSS) else -math.inf
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place and of a size in inches."""
+    full_width, full_height = figure.get_size_inches()
+    return figure.add_axes(
+        (left / full_width, bottom / full_height, width / full_width, height / full_height)
+    )
+
+
+def _scale(
+    axes: Axes, limits: tuple[float, float], epochs: tuple[int, int], log: bool = False
+) -> None:
+    first, last = epochs
+    pad = 0.02 * (last - first) or 0.5
+    axes.set_xlim(first - pad, last + pad)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
+    if log:
+        axes.set_yscale("log")
+        narrow = limits[1] < 30 * limits[0]
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1, 3), numticks=12))
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}"))
+    axes.set_ylim(*limits)
+
+
+def _end(line: Line, key: str, limits: tuple[float, float]) -> labels.EndLabel:
+    """The label at a curve's right end; it gives the value of an end outside the limits."""
+    band = line.curve.band(key)
+    x, y = (band.epochs[-1], band.mean[-1]) if len(band.epochs) else (math.nan, _lost(key))
+    text = line.label + _fate(line.curve)
+    if math.isfinite(y) and not limits[0] <= y <= limits[1]:
+        text += f"  {'↓' if y < limits[0] else '↑'} {y:.3g}"
+    return labels.EndLabel(text, line.colour, float(x), float(y))
+
+
+def _fate(curve: Curve) -> str:
+    if not curve.diverged:
+        return ""
+    if not curve.survivors:
+        return " (diverged)"
+    return f" ({len(curve.diverged)} of {len(curve.runs)} diverged)"
+
+
+def _tell_outside(axes: Axes, lines: Sequence[Line]) -> None:
+    """Name in the panel the curves that end below its range: a gap must not look like no run."""
+    ends = [(line, line.curve.band(VALIDATION_ACCURACY).mean[-1:]) for line in lines]
+    below = [(line, end[0]) for line, end in ends if end.size and end[0] < axes.get_ylim()[0]]
+    for i, (line, end) in enumerate(reversed(below)):
+        axes.text(
+            0.97,
+            0.04 + 0.085 * i,
+            f"{line.label} ↓ {end:.3g}",
+            color=ink(line.colour),
+            fontsize=8,
+            ha="right",
+            transform=axes.transAxes,
+        )
+
+
+def _legend_rows(lines: dict[str, Line], width: float) -> list[list[tuple[float, Line]]]:
+    """Rows of legend entries, each with its place from the left in inches, wrapped at `width`."""
+    rows, x = [[]], 0.0
+    for name, line in lines.items():
+        entry = 0.36 + _text_width(name)
+        if rows[-1] and x + entry > width:
+            rows.append([])
+            x = 0.0
+        rows[-1].append((x, line))
+        x += entry + 0.35
+    return rows
+
+
+def _draw_legend(figure: Figure, rows: list[list[tuple[float, Line]]]) -> None:
+    """Short lines and names under the subtitle."""
+    width, height = figure.get_size_inches()
+    for row, entries in enumerate(rows):
+        y = (height - TOP + 0.1 - LEGEND_HEIGHT * row) / height
+        for x, line in entries:
+            figure.add_artist(
+                Line2D(
+                    [(LEFT + x + part) / width for part in (0, 0.14, 0.28)],
+                    [y] * 3,
+                    markevery=[1],
+                    **_look(line),
+                )
+            )
+            figure.text(
+                (LEFT + x + 0.36) / width,
+                y,
+                line.label,
+                fontsize=labels.FONT_SIZE,
+                va="center_baseline",
+            )
+
+
+def _look(line: Line) -> dict:
+    return {
+        "color": line.colour,
+        "linestyle": line.dashes,
+        "marker": line.marker,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.5,
+    }
+
+
+def _head(figure: Figure, title: str, subtitle: str) -> None:
+    width, height = figure.get_size_inches()
+    figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=15, weight="bold")
+    figure.text(
+        LEFT / width, 1 - 0.67 / height, subtitle, fontsize=labels.FONT_SIZE, color="#5a5a5a"
+    )
+
+
+def _text_width(text: str) -> float:
+    """Width in inches of a label as it will be drawn."""
+    font = FontProperties(family="DejaVu Sans", size=labels.FONT_SIZE)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72

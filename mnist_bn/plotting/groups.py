@@ -1,0 +1,172 @@
+"""Which runs are one curve: those that differ only in their seed."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnist_bn.plotting.results import Run, printable
+
+NETWORKS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
+OPTIMIZERS = (
+    "SGD",
+    "MomentumSGD",
+    "NesterovAG",
+    "AdaGrad",
+    "AdaDelta",
+    "RMSprop",
+    "RMSpropGraves",
+    "SMORMS3",
+    "Adam",
+)
+
+_SOURCE = "model_sha256"  # of a user's own network: edited, it is another network
+
+# Settings that name a run or say where and how long it ran: they do not make it another curve.
+_NEUTRAL = frozenset(
+    {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
+    | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
+    | {"device_name", "machine"}
+)
+
+
+class Band(NamedTuple):
+    """Mean, minimum and maximum over seeds, each (E,) float64, at the epochs (E,) int64."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Runs that differ only in their seed. `variant` names the other settings that vary."""
+
+    runs: tuple[Run, ...]
+    model: str | None
+    optimizer: str | None
+    variant: str
+    name: str  # the folder's: for runs whose network or optimizer is not recorded
+
+    @property
+    def diverged(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.diverged_at is not None)
+
+    @property
+    def survivors(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run.diverged_at is None)
+
+    def values(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs (E,) that all seeds have, and their values (seeds, E).
+
+        Diverged seeds are left out unless all have diverged: the mean would jump where one ends.
+        """
+        series = []
+        for run in self.survivors or self.runs:
+            values = run.values(key)
+            there = np.isfinite(values)
+            series.append(dict(zip(run.epochs[there].tolist(), values[there], strict=True)))
+        epochs = sorted(set.intersection(*map(set, series)))
+        values = [[one[epoch] for epoch in epochs] for one in series]
+        return np.array(epochs, dtype=np.int64), np.array(values, dtype=np.float64)
+
+    def band(self, key: str) -> Band:
+        """Mean and range over seeds of one series of the log."""
+        epochs, values = self.values(key)
+        return Band(epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
+
+
+def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: None) -> list[Curve]:
+    """Curves of the runs, networks and optimizers in their usual order, then others by name.
+
+    A run that did not record its network, optimizer and seed is a curve of its own. Of two runs
+    with the same settings and seed the longer is kept, with a note: they are not two seeds.
+    """
+    grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
+        if None in (run.model, run.optimizer, run.seed):
+            key = (*key, run.folder)
+        seed = run.seed or ""
+        twin = grouped[key].get(seed)
+        if twin is not None:
+            run, other = (run, twin) if len(run.log) > len(twin.log) else (twin, run)
+            note(
+                f"{printable(other.folder)}: same settings and seed as"
+                f" {printable(run.folder)}, which is drawn instead"
+            )
+        grouped[key][seed] = run
+    members = [tuple(seeds.values()) for seeds in grouped.values()]
+    varying = _varying([group[0] for group in members])
+    models = _short_names({group[0].model for group in members} - {None})
+    names = Counter(group[0].name for group in members)
+    curves = [
+        Curve(
+            runs=group,
+            model=models.get(first.model),
+            optimizer=first.optimizer,
+            variant=_variant(first, varying),
+            name=first.name if names[first.name] == 1 else printable(first.folder),
+        )
+        for group in members
+        for first in group[:1]
+    ]
+    return sorted(
+        curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
+    )
+
+
+def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
+    """Distinct names, first those of the usual order, then the others by name; None left out."""
+    return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
+
+
+def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
+    """Sorting key: the usual names in their order, then others by name, None last."""
+    return name is None, usual.index(name) if name in usual else len(usual), name or ""
+
+
+def _short_names(models: Iterable[str]) -> dict[str, str]:
+    """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
+    short = {model: model.rpartition(":")[2] or model for model in models}
+    taken = Counter(short.values())
+    return {model: name if taken[name] == 1 else model for model, name in short.items()}
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """The settings that make a run another curve, as text; null, the default, is left out."""
+    return {
+        key: _text(value)
+        for key, value in run.args.items()
+        if key not in _NEUTRAL and isinstance(value, str | int | float)
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return printable(value if isinstance(value, str) else repr(value))
+
+
+def _varying(runs: Sequence[Run]) -> set[str]:
+    """Names of the settings that are not the same in all runs that recorded their network."""
+    settings = [(run.model, _settings(run)) for run in runs if run.model]
+    names = {name for _, one in settings for name in one}
+    varying = {name for name in names if len({one.get(name) for _, one in settings}) > 1}
+    sources = {(model, one.get(_SOURCE)) for model, one in settings}
+    if len(sources) == len({model for model, _ in settings}):  # one source for each network
+        varying.discard(_SOURCE)
+    return varying
+
+
+def _variant(run: Run, varying: set[str]) -> str:
+    words = {"batchsize": "batch", _SOURCE: "source"}
+    settings = _settings(run)
+    if _SOURCE in settings:
+        settings[_SOURCE] = settings[_SOURCE][:8]
+    return ", ".join(
+        f"{words.get(name, name)} {settings[name]}" for name in sorted(varying & set(settings))
+    )

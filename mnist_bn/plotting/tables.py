@@ -1,0 +1,121 @@
+"""The table of final accuracies, for people (Markdown), and one row a run, for programs (CSV)."""
+
+import csv
+import io
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_bn.errors import UserError
+from mnist_bn.files import replacing
+from mnist_bn.plotting.comparison import conditions
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, in_order, rank
+from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
+
+NOT_RECORDED = "network not recorded"
+_COLUMNS = ("folder", "model", "optimizer", "lr", "momentum", "batchsize", "seed", "dataset")
+_COLUMNS += ("semantics", "epochs", *CURVE_KEYS, "elapsed_time", "diverged_at")
+
+
+def table(curves: Sequence[Curve]) -> str:
+    """Markdown: a row an optimizer (and its settings), a column a network, the accuracy at the end.
+
+    A cell says its seeds and epochs where they are not the table's usual ones.
+    """
+    columns = in_order((curve.model or NOT_RECORDED for curve in curves), NETWORKS)
+    cells: dict[str, dict[str, Curve]] = {}
+    order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), c.variant))
+    for curve in order:
+        row = ", ".join(filter(None, (curve.optimizer or curve.name, curve.variant)))
+        column = curve.model or NOT_RECORDED
+        if column in cells.get(row, {}):
+            row = f"{row}, {curve.name}"
+        cells.setdefault(row, {})[column] = curve
+    sizes = [_size(curve) for curve in curves if curve.survivors]
+    usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=(1, 0))
+    lines = [["Optimizer", *columns]] + [
+        [row, *(_cell(by_network.get(column), usual) for column in columns)]
+        for row, by_network in cells.items()
+    ]
+    seeds, epochs = usual
+    spread = ", mean ± standard deviation" if seeds > 1 else ""
+    caption = (
+        f"Final validation accuracy{spread} of {_many(seeds, 'seed')}"
+        f" after {_many(epochs, 'epoch')} where not said otherwise.\n{conditions(curves)}."
+    )
+    return f"{caption}\n\n{_markdown(lines)}\n"
+
+
+def summary(runs: Sequence[Run]) -> str:
+    """CSV: one row a run; the log's columns are its last epoch's numbers, empty where none is."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for run in runs:
+        settings = [_scalar(run.args.get(name)) for name in ("lr", "momentum", "batchsize")]
+        last = (run.values(key)[-1] for key in (*CURVE_KEYS, "elapsed_time"))
+        last = ("" if math.isnan(value) else value for value in last)
+        writer.writerow(
+            itertools.chain(
+                (run.folder, run.model, run.optimizer, *settings, run.seed, run.dataset),
+                (run.semantics, run.epochs[-1], *last, run.diverged_at),
+            )
+        )
+    return text.getvalue()
+
+
+def write(text: str, path: Path) -> Path:
+    """Write a table, whole or not at all; raises UserError when it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", errors="replace"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    return path
+
+
+def _cell(curve: Curve | None, usual: tuple[int, int]) -> str:
+    if curve is None:
+        return ""
+    if not curve.survivors:
+        return "diverged"
+    _, values = curve.values(VALIDATION_ACCURACY)
+    if values.shape[1] == 0:
+        return "not recorded"
+    final = values[:, -1]
+    text = f"{final.mean():.4f}"
+    if len(final) > 1:
+        text += f" ± {np.std(final, ddof=1):.4f}"
+    seeds, epochs = _size(curve)
+    remarks = [_many(seeds, "seed")] * (seeds != usual[0])
+    remarks += [_many(epochs, "epoch")] * (epochs != usual[1])
+    remarks += [f"{len(curve.diverged)} diverged"] * bool(curve.diverged)
+    return text + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _size(curve: Curve) -> tuple[int, int]:
+    """Seeds and epochs behind a curve's final accuracy."""
+    epochs, values = curve.values(VALIDATION_ACCURACY)
+    return len(values), int(epochs[-1]) if len(epochs) else 0
+
+
+def _many(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
+
+
+def _scalar(value: object) -> object:
+    return value if isinstance(value, str | int | float) else None

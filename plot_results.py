@@ -1,0 +1,100 @@
+"""Draws the figures and tables that compare result folders.
+
+python plot_results.py                      # everything under result/
+python plot_results.py result/blog -o figures --format png svg
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+try:
+    import mnist_bn  # noqa: F401
+except ImportError as unsupported:
+    sys.exit(f"plot_results.py: {unsupported}")
+
+from mnist_bn import studies
+from mnist_bn.errors import UserError
+from mnist_bn.plotting import comparison, tables
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import Run, read_runs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal without ± or ✕ is no reason to stop
+    try:
+        plot(arguments)
+    except UserError as error:
+        print(f"plot_results.py: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("plot_results.py: interrupted; the figures written so far are whole", file=sys.stderr)
+        return 130
+    return 0
+
+
+def plot(arguments: argparse.Namespace) -> None:
+    """Read the folders, draw the figures, write and print the table."""
+    folders = [Path(folder) for folder in arguments.folders]
+    out = Path(arguments.out) if arguments.out else folders[0] / "figures"
+    runs = read_runs(folders, _note)
+    if not runs:
+        raise UserError(
+            f"nothing to draw in {', '.join(arguments.folders)}: no folder with a `log` that has"
+            " a finished epoch; train_mnist.py makes one"
+        )
+    runs = comparison.select_runs(runs, arguments.semantics, arguments.dataset)
+    curves = group_runs(runs, _note)
+    figures = _drawing_of(runs)(runs, out, arguments.format)
+    table = tables.table(curves)
+    tables.write(table, out / "table.md")
+    tables.write(tables.summary(runs), out / "summary.csv")
+    print(table)
+    names = [path.name for path in figures] + ["table.md", "summary.csv"]
+    print(f"Read {len(runs)} run{'s' * (len(runs) != 1)}. Written to {out}: {', '.join(names)}")
+
+
+def _drawing_of(runs: Sequence[Run]) -> Callable[..., list[Path]]:
+    """The figures of the study that all the runs belong to, or those that compare any runs."""
+    belongs_to = {run.args.get("study") for run in runs}
+    if len(belongs_to) == 1 and (name := belongs_to.pop()) in studies.names():
+        return studies.get(name).draw
+    return comparison.draw
+
+
+def _note(line: str) -> None:
+    print(f"plot_results.py: note: {line}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="plot_results.py", description="Draw the figures that compare result folders."
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        default=["result"],
+        metavar="FOLDER",
+        help="result folders, or folders of them (default: result)",
+    )
+    parser.add_argument(
+        "-o", "--out", metavar="DIR", help="where to write (default: FOLDER/figures)"
+    )
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=("png", "svg", "pdf"),
+        default=["png"],
+        help="of the figures; several are possible (default: png)",
+    )
+    parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")
+    parser.add_argument("--dataset", help="only runs on this dataset: mnist or digits")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

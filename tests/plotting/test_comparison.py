@@ -1,0 +1,126 @@
+"""Which figures a set of runs gets, what is refused, and what is left on disk."""
+
+import json
+
+import pytest
+from matplotlib.image import imread
+
+from mnist_bn.errors import UsageError, UserError
+from mnist_bn.plotting import comparison
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import read_runs
+
+
+def read(root):
+    return read_runs([root], pytest.fail)
+
+
+def names(root) -> list[str]:
+    return [name for name, _ in comparison.figures(group_runs(read(root)))]
+
+
+def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
+    paths = comparison.draw(read(result), tmp_path / "out", ("png", "svg"))
+    stems = ["network-MnistCNN", "network-MnistCNN_BN_before"]
+    stems += ["optimizer-SGD", "optimizer-Adam", "overview"]
+    assert [p.name for p in paths] == [f"{s}.{e}" for s in stems for e in ("png", "svg")]
+    assert sorted(paths) == sorted((tmp_path / "out").iterdir())
+    for path in paths[::2]:
+        height, width = imread(path).shape[:2]
+        assert width > 1000 and height > 500
+    svg = (tmp_path / "out" / "network-MnistCNN.svg").read_text()
+    assert ">MnistCNN</text>" in svg  # text stays text
+
+
+def test_the_same_runs_give_the_same_bytes(result, tmp_path):
+    runs = read(result)[:1]
+    for name in "ab":
+        comparison.draw(runs, tmp_path / name, ("png", "svg", "pdf"))
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_only_figures_that_compare_something(tmp_path, make_run):
+    make_run(tmp_path / "one", "MnistCNN", "SGD")
+    assert names(tmp_path / "one") == ["runs"]
+    make_run(tmp_path / "two", "MnistCNN", "SGD")
+    make_run(tmp_path / "two", "MnistCNN", "Adam")
+    assert names(tmp_path / "two") == ["network-MnistCNN"]
+    make_run(tmp_path / "three", "MnistCNN", "SGD")
+    make_run(tmp_path / "three", "MnistCNN_BN_after", "SGD")
+    assert names(tmp_path / "three") == ["optimizer-SGD"]
+
+
+def test_many_runs_without_args_are_continued_in_several_figures(tmp_path, entries):
+    for i in range(20):
+        (tmp_path / f"try{i}").mkdir()
+        (tmp_path / f"try{i}" / "log").write_text(json.dumps(entries("MnistCNN", "SGD", i, 2)))
+    every = dict(comparison.figures(group_runs(read(tmp_path))))
+    assert list(every) == ["runs-1", "runs-2"]
+    assert "dataset not recorded  ·  semantics not recorded" in every["runs-1"].texts[1].get_text()
+
+
+def test_a_run_that_did_not_record_is_drawn_with_others_and_told(tmp_path, make_run, entries):
+    make_run(tmp_path, "MnistCNN", "SGD")
+    (tmp_path / "stock").mkdir()
+    (tmp_path / "stock" / "log").write_text(json.dumps(entries("MnistCNN", "Adam", 0, 3)))
+    runs = comparison.select_runs(read(tmp_path))
+    assert comparison.conditions(group_runs(runs)) == (
+        "MNIST (not recorded for 1 of 2 runs)  ·  evaluated in test mode (not recorded for 1 of 2"
+        " runs)"
+    )
+
+
+def test_semantics_are_never_mixed(tmp_path, make_run):
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1)
+    make_run(tmp_path, seed=0, semantics="2016")
+    runs = read(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        comparison.select_runs(runs)
+    assert str(caught.value) == (
+        "these runs cannot share a figure: they differ in semantics (1 2016, 2 today);"
+        " choose with --semantics 2016 or --semantics today"
+    )
+    assert len(comparison.select_runs(runs, semantics="today")) == 2
+    assert len(comparison.select_runs(runs, semantics="2016", dataset="mnist")) == 1
+
+
+def test_datasets_are_never_mixed(tmp_path, make_run):
+    make_run(tmp_path)
+    make_run(tmp_path, dataset="digits")
+    with pytest.raises(UsageError) as caught:
+        comparison.select_runs(read(tmp_path))
+    assert str(caught.value) == (
+        "these runs cannot share a figure: they differ in dataset (1 digits, 1 mnist);"
+        " choose with --dataset digits or --dataset mnist"
+    )
+
+
+def test_a_filter_that_leaves_nothing_lists_what_there_is(result):
+    with pytest.raises(UsageError) as caught:
+        comparison.select_runs(read(result), dataset="cifar")
+    assert str(caught.value) == "--dataset cifar: no such run; the runs' dataset: 8 mnist"
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):
+    (old,) = comparison.draw(read(result)[:1], tmp_path / "out")
+    before = old.read_bytes()
+
+    def full(self, file, **options):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(UserError, match=r"runs\.png: cannot be written \(No space left"):
+        comparison.draw(read(result)[:1], tmp_path / "out")
+    assert old.read_bytes() == before
+    assert list((tmp_path / "out").iterdir()) == [old]
+
+
+def test_names_from_outside_are_safe_as_file_names_and_labels(tmp_path, make_run):
+    for optimizer in ("SGD", "Adam"):
+        make_run(tmp_path / "in", "MnistCNN", optimizer, model="../$x_/\ud800\n" + "数" * 300)
+    paths = comparison.draw(read(tmp_path / "in"), tmp_path / "out", ("png", "svg"))
+    assert {path.parent for path in paths} == {tmp_path / "out"}
+    assert all(path.stat().st_size > 1000 for path in paths)

@@ -1,0 +1,125 @@
+"""What is in a figure, read from the figure itself."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from mnist_bn.plotting import appearance, curves
+from mnist_bn.plotting.comparison import figures
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, group_runs
+from mnist_bn.plotting.results import read_runs
+
+
+def drawn(root) -> dict:
+    with appearance.style():
+        return dict(figures(group_runs(read_runs([root], pytest.fail))))
+
+
+def marked(axes, gid: str) -> list:
+    return [artist for artist in axes.get_children() if artist.get_gid() == gid]
+
+
+def test_limits_show_all_of_ordinary_curves():
+    low, high = curves.accuracy_limits(np.array([0.95, 0.97, 0.98, 0.99]))
+    assert 0.94 < low < 0.95 and 0.99 < high < 1.0
+
+
+def test_limits_are_not_set_by_one_bad_optimizer():
+    good = np.linspace(0.97, 0.99, 80)
+    low, _ = curves.accuracy_limits(np.append(good, np.full(10, 0.1)))
+    assert low > 0.9
+    low, high = curves.loss_limits(np.append(1 - good, np.full(10, 1e9)))
+    assert 0 < low < 0.01 and high < 10
+
+
+@pytest.mark.parametrize("points", [[], [0.5], [0.1, 0.1], [0.0], [-3.0, 2.0], [3e38], [5e-324]])
+def test_limits_of_few_or_odd_points_span_them(points):
+    for limits in (curves.accuracy_limits, curves.loss_limits):
+        low, high = limits(np.array(points))
+        assert low < high
+        assert all(low < point < high for point in points)
+
+
+def test_a_network_figure_has_a_labelled_curve_and_band_for_each_optimizer(result):
+    figure = drawn(result)["network-MnistCNN"]
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [
+        f"{part} {what}" for what in ("accuracy", "loss") for part in ("Training", "Validation")
+    ]
+    for axes in figure.axes:
+        assert len(marked(axes, "curve")) == len(marked(axes, "band")) == 2
+    for axes in figure.axes[1::2]:
+        assert {text.get_text() for text in marked(axes, "end-label")} == {"SGD", "Adam"}
+    assert [text.get_text() for text in figure.texts] == [
+        "MnistCNN",
+        "MNIST  ·  evaluated in test mode  ·  mean and range of 2 seeds",
+    ]
+    colours = [line.get_color() for line in marked(figure.axes[0], "curve")]
+    assert colours == [appearance.OPTIMIZER_LOOKS[name].colour for name in ("SGD", "Adam")]
+
+
+def test_a_network_has_the_same_colour_in_every_figure(result):
+    every = drawn(result)
+    expected = [appearance.NETWORK_LOOKS[name].colour for name in NETWORKS[:2]]
+    for name in ("optimizer-SGD", "optimizer-Adam", "overview"):
+        for axes in every[name].axes:
+            assert [line.get_color() for line in marked(axes, "curve")] == expected
+
+
+def test_labels_lie_inside_the_figure_and_apart(tmp_path, make_run):
+    for optimizer in OPTIMIZERS:
+        make_run(tmp_path, "MnistCNN", optimizer)
+    with appearance.style():
+        figure = drawn(tmp_path)["network-MnistCNN"]
+        renderer = figure.canvas.get_renderer()
+        for axes in figure.axes[1::2]:
+            boxes = [t.get_window_extent(renderer) for t in marked(axes, "end-label")]
+            assert len(boxes) == 9
+            assert all(axes.bbox.x1 < box.x0 and box.x1 < figure.bbox.x1 for box in boxes)
+            middles = sorted((box.y0 + box.y1) / 2 for box in boxes)
+            line = 0.99 * figure.dpi * 9 / 72
+            assert min(np.diff(middles)) > line
+
+
+def test_a_diverged_seed_is_crossed_and_named(tmp_path, make_run, entries):
+    log = entries("MnistCNN", "SGD", 1, 4)
+    log[2]["main/loss"] = None
+    make_run(tmp_path, seed=0, epochs=4)
+    make_run(tmp_path, seed=1, log=log)
+    axes = drawn(tmp_path)["runs"].axes[1]
+    (cross,) = marked(axes, "diverged")
+    assert cross.get_xdata() == [2]
+    assert cross.get_ydata() == [log[1]["validation/main/accuracy"]]
+    assert [t.get_text() for t in marked(axes, "end-label")] == ["MnistCNN, SGD (1 of 2 diverged)"]
+
+
+def test_a_run_that_never_had_a_number_is_still_told(tmp_path, make_run):
+    make_run(tmp_path, log=[{"epoch": 1, "main/loss": None}])
+    figure = drawn(tmp_path)["runs"]
+    for axes, edge in zip(figure.axes, (0, 0, 1, 1), strict=True):
+        (cross,) = marked(axes, "diverged")
+        assert cross.get_ydata() == [axes.get_ylim()[edge]]
+
+
+def test_a_curve_that_leaves_the_range_is_told_with_its_value(tmp_path, make_run, entries):
+    log = [e | {"validation/main/accuracy": 0.1135} for e in entries("MnistCNN", "SGD", 0, 9)]
+    make_run(tmp_path, "MnistCNN", "SGD", log=log)
+    for optimizer in ("Adam", "AdaDelta", "SMORMS3"):
+        make_run(tmp_path, "MnistCNN", optimizer, epochs=9)
+    axes = drawn(tmp_path)["network-MnistCNN"].axes[1]
+    assert axes.get_ylim()[0] > 0.85
+    assert "SGD  ↓ 0.114" in {text.get_text() for text in marked(axes, "end-label")}
+
+
+def test_a_single_epoch_is_a_marker(tmp_path, make_run):
+    make_run(tmp_path, epochs=1)
+    axes = drawn(tmp_path)["runs"].axes[0]
+    (line,) = marked(axes, "curve")
+    assert line.get_marker() == "o" and line.get_markevery() == (0, 1)
+    assert [t for t in axes.get_xticks() if 0.5 < t < 1.5] == [1]
+
+
+def test_the_style_does_not_depend_on_the_users_own():
+    with matplotlib.rc_context({"font.size": 40, "text.usetex": True}), appearance.style():
+        assert matplotlib.rcParams["font.size"] == 10
+        assert not matplotlib.rcParams["text.usetex"]

@@ -1,0 +1,95 @@
+"""Runs that differ only in their seed are one curve; nothing else is averaged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run
+
+
+def log(*accuracies):
+    return [{"epoch": i + 1, VALIDATION_ACCURACY: a} for i, a in enumerate(accuracies)]
+
+
+def test_seeds_are_one_curve_with_their_mean_and_range(tmp_path, make_run):
+    logs = (log(0.2, 0.5), log(0.4, 0.6), log(0.9, 0.7, 0.8))
+    runs = [read_run(make_run(tmp_path, seed=s, log=logs[s])) for s in range(3)]
+    (curve,) = group_runs(runs)
+    band = curve.band(VALIDATION_ACCURACY)
+    np.testing.assert_array_equal(band.epochs, [1, 2])  # those that all seeds have
+    np.testing.assert_allclose(band.mean, [0.5, 0.6])
+    np.testing.assert_array_equal(band.low, [0.2, 0.5])
+    np.testing.assert_array_equal(band.high, [0.9, 0.7])
+
+
+def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
+    logs = (log(0.2, 0.5), log(0.4, None))
+    runs = [read_run(make_run(tmp_path, seed=s, log=logs[s])) for s in range(2)]
+    (curve,) = group_runs(runs)
+    assert curve.diverged == (runs[1],)
+    np.testing.assert_array_equal(curve.band(VALIDATION_ACCURACY).mean, [0.2, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("setting", "values", "variants"),
+    [
+        ("lr", (None, 0.1), ["", "lr 0.1"]),
+        ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
+        ("batchsize", (64, 128), ["batch 128", "batch 64"]),
+        ("weight_decay", (1e-4, 1.0), ["weight_decay 0.0001", "weight_decay 1"]),
+    ],
+)
+def test_a_setting_that_differs_is_another_curve_and_named(
+    tmp_path, make_run, setting, values, variants
+):
+    runs = [read_run(make_run(tmp_path, **{setting: value})) for value in values]
+    assert sorted(curve.variant for curve in group_runs(runs)) == variants
+
+
+def test_settings_that_do_not_change_the_numbers_do_not_split(tmp_path, make_run):
+    runs = [
+        read_run(make_run(tmp_path, seed=0, device="@numpy", epoch=3, data_dir=None)),
+        read_run(make_run(tmp_path, seed=1, device="@cupy:0", epoch=5, data_dir="x")),
+    ]
+    assert len(group_runs(runs)) == 1
+
+
+def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
+    short = read_run(make_run(tmp_path / "a", epochs=2))
+    long = read_run(make_run(tmp_path / "b", epochs=4))
+    notes: list[str] = []
+    (curve,) = group_runs([short, long], notes.append)
+    assert curve.runs == (long,)
+    assert notes == [
+        f"{short.folder}: same settings and seed as {long.folder}, which is drawn instead"
+    ]
+
+
+def test_runs_without_args_are_each_their_own_curve(tmp_path, entries):
+    runs = []
+    for name in ("a/run", "b/run", "c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "log").write_text(json.dumps(entries("MnistCNN", "SGD", 0, 2)))
+        (tmp_path / name / "args").write_text('{"batchsize": 100, "learnrate": 0.1}')
+        runs.append(read_run(tmp_path / name))
+    names = [curve.name for curve in group_runs(runs)]
+    assert names == [str(tmp_path / "a/run"), str(tmp_path / "b/run"), "c"]
+
+
+def test_a_network_from_a_file_is_called_by_its_class(tmp_path, make_run):
+    paths = ("one.py:Net", "two.py:Net", "dir/net.py:MyNet")
+    runs = [read_run(make_run(tmp_path / str(i), model=p)) for i, p in enumerate(paths)]
+    assert [c.model for c in group_runs(runs)] == ["MyNet", "one.py:Net", "two.py:Net"]
+
+
+def test_an_edited_network_is_another_curve(tmp_path, make_run):
+    ours = read_run(make_run(tmp_path, "MnistCNN", model_sha256=None))
+    old, new = (
+        read_run(make_run(tmp_path, model="net.py:Net", model_sha256=sha))
+        for sha in ("0123456789", "abcdefghij")
+    )
+    assert [curve.variant for curve in group_runs([ours, old])] == ["", ""]
+    variants = [curve.variant for curve in group_runs([ours, old, new])]
+    assert variants == ["", "source 01234567", "source abcdefgh"]

@@ -1,0 +1,55 @@
+"""The numbers in the tables."""
+
+import csv
+import io
+
+import numpy as np
+
+from mnist_bn.plotting import tables
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_runs
+
+
+def log(*accuracies):
+    return [{"epoch": i + 1, VALIDATION_ACCURACY: a} for i, a in enumerate(accuracies)]
+
+
+def rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
+    final = (0.91, 0.94, 0.98)
+    for seed, accuracy in enumerate(final):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, accuracy))
+    make_run(tmp_path, "MnistCNN_BN_before", "SGD", 0, log=log(0.5, 0.97, None))
+    make_run(tmp_path, "MnistCNN_BN_before", "Adam", 0, log=log(0.99))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    expected = f"{np.mean(final):.4f} ± {np.std(final, ddof=1):.4f}"
+    assert rows(text) == [
+        ["Optimizer", "MnistCNN", "MnistCNN_BN_before"],
+        ["SGD", expected, "diverged"],
+        ["Adam", "", "0.9900 (1 seed, 1 epoch)"],
+    ]
+    assert text.splitlines()[0] == (
+        "Final validation accuracy, mean ± standard deviation of 3 seeds after 2 epochs where not"
+        " said otherwise."
+    )
+
+
+def test_a_diverged_seed_is_counted_beside_the_mean(tmp_path, make_run):
+    for seed, accuracy in enumerate((0.9, 0.8, None)):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, accuracy))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (1 diverged)"]
+
+
+def test_the_summary_has_a_row_a_run(result):
+    runs = read_runs([result], print)
+    table = list(csv.DictReader(io.StringIO(tables.summary(runs))))
+    assert len(table) == 8
+    for row, run in zip(table, runs, strict=True):
+        assert (row["model"], row["optimizer"], row["seed"]) == (run.model, run.optimizer, run.seed)
+        assert float(row[VALIDATION_ACCURACY]) == run.log[-1][VALIDATION_ACCURACY]
+        assert (row["epochs"], row["diverged_at"], row["lr"]) == ("3", "", "")
