@@ -1,0 +1,147 @@
+"""RunConfig: everything that says what a training run is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_bn.errors import UsageError
+
+SEMANTICS = ("today", "2016")
+DATASETS = ("auto", "mnist", "digits")
+
+# The settings that take several values on the command line: every combination is a run.
+AXES = ("model", "optimizer", "seed")
+
+# What a run's numbers depend on; the other fields say where it runs and where its files go.
+IDENTITY = (
+    "model",
+    "optimizer",
+    "lr",
+    "momentum",
+    "seed",
+    "dataset",
+    "batchsize",
+    "epoch",
+    "semantics",
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run.
+
+    Attributes:
+        model: a class name of `models`, or `path/to/file.py:ClassName`.
+        optimizer: a class name of `mnist_bn.optimizers`.
+        lr: learning rate; None is the optimizer's default.
+        momentum: momentum; None is the optimizer's default.
+        seed: seed of every random number of the run.
+        dataset: "mnist" or "digits"; "auto" until the data are found.
+        data_dir: folder of the IDX files, or None.
+        batchsize: images a step, in training and in evaluation.
+        epoch: passes over the training images.
+        frequency: epochs between two snapshots; -1 takes one at the end.
+        device: Chainer's device specifier, such as "@numpy" or "@cupy:0".
+        semantics: "today" (Chainer 7) or "2016" (Chainer 1.12 as the blog used it).
+        out: the folder that holds the result folders.
+        study: the study the run belongs to, or None.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+
+    model: str = "MnistCNN_BN_before"
+    optimizer: str = "Adam"
+    lr: float | None = None
+    momentum: float | None = None
+    seed: int = 0
+    dataset: str = "auto"
+    data_dir: str | None = None
+    batchsize: int = 100
+    epoch: int = 20
+    frequency: int = -1
+    device: str = "@numpy"
+    semantics: str = "today"
+    out: str = "result"
+    study: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.batchsize >= 1, "--batchsize", self.batchsize, "1 or more")
+        _check(self.epoch >= 1, "--epoch", self.epoch, "1 or more")
+        _check(
+            self.frequency == -1 or self.frequency >= 1, "--frequency", self.frequency, "-1 or >= 1"
+        )
+        _check(0 <= self.seed < 2**32, "--seed", self.seed, "0 to 4294967295")
+        if self.lr is not None:
+            _check(math.isfinite(self.lr) and self.lr > 0, "--lr", self.lr, "a number above 0")
+        if self.momentum is not None:
+            _check(0 <= self.momentum < 1, "--momentum", self.momentum, "0 <= momentum < 1")
+        _check(self.semantics in SEMANTICS, "--semantics", self.semantics, " or ".join(SEMANTICS))
+        _check(self.dataset in DATASETS, "--dataset", self.dataset, " or ".join(DATASETS))
+
+    @property
+    def model_label(self) -> str:
+        """The network's class name, without the path of the file that a user's own comes from."""
+        return self.model.rpartition(":")[2]
+
+    @property
+    def name(self) -> str:
+        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`."""
+        default = RunConfig(dataset="mnist")
+        parts = [self.model_label, self.optimizer]
+        if self.dataset != default.dataset:
+            parts.append(self.dataset)
+        if self.semantics != default.semantics:
+            parts.append(self.semantics)
+        for prefix, field in (("lr", "lr"), ("m", "momentum"), ("b", "batchsize"), ("e", "epoch")):
+            value = getattr(self, field)
+            if value != getattr(default, field):
+                parts.append(f"{prefix}{value}")
+        return "-".join([*parts, f"s{self.seed}"])
+
+    @property
+    def folder(self) -> Path:
+        """The run's result folder."""
+        return Path(self.out) / self.name
+
+    def identity(self) -> dict:
+        """Returns the settings that the run's numbers depend on."""
+        return {field: getattr(self, field) for field in IDENTITY}
+
+    def to_args(self) -> dict:
+        """Returns all the settings as the JSON object that `args` holds."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_args(cls, args: dict) -> RunConfig:
+        """Returns the config that `args` (of a result folder) describes; other keys are ignored.
+
+        Raises:
+            UsageError: a value is out of its range or of another type.
+        """
+        fields = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{key: value for key, value in args.items() if key in fields})
+        except TypeError as error:
+            raise UsageError(f"args: a setting has the wrong type ({error})") from None
+
+
+def _check(holds: bool, flag: str, value: object, expected: str) -> None:
+    if not holds:
+        raise UsageError(f"{flag} {value}: expected {expected}")
+
+
+def grid(settings: dict) -> list[RunConfig]:
+    """Returns a config for every combination of the models, optimizers and seeds in `settings`.
+
+    Args:
+        settings: fields of RunConfig; "model", "optimizer" and "seed" are lists.
+    """
+    axes = {axis: settings.get(axis, [getattr(RunConfig, axis)]) for axis in AXES}
+    others = {key: value for key, value in settings.items() if key not in AXES}
+    combinations = itertools.product(*(dict.fromkeys(values) for values in axes.values()))
+    return [RunConfig(**dict(zip(AXES, point, strict=True)), **others) for point in combinations]

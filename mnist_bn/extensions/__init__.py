@@ -1,0 +1,1 @@
+"""What is measured and written while training: one Trainer extension a file."""

@@ -1,0 +1,161 @@
+"""The one way a run is made: RunConfig in, trained network and result folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import random
+import sys
+from pathlib import Path
+
+import chainer
+import chainer.links as L
+import matplotlib
+import numpy as np
+from chainer.datasets import TupleDataset
+from chainer.iterators import SerialIterator
+from chainer.training import Trainer, extensions
+from chainer.training.updaters import StandardUpdater
+from threadpoolctl import threadpool_limits
+
+from mnist_bn import data, devices, files, optimizers, semantics, snapshots, user_models
+from mnist_bn.config import RunConfig
+from mnist_bn.extensions.log_report import LogReport
+
+PRINTED = [
+    "epoch",
+    "main/loss",
+    "validation/main/loss",
+    "main/accuracy",
+    "validation/main/accuracy",
+    "elapsed_time",
+]
+
+
+def train(
+    config: RunConfig,
+    *,
+    resume: Path | None = None,
+    autoload: bool = False,
+    show_progress: bool = False,
+) -> dict:
+    """Trains as `config` says and writes the result folder `config.folder`.
+
+    Args:
+        resume: a snapshot to go on from.
+        autoload: go on from the newest snapshot in the result folder, if there is one.
+        show_progress: print the log and a progress bar.
+
+    Returns:
+        The last entry of the log: its keys are Chainer's, such as "validation/main/accuracy".
+
+    Raises:
+        UserError: something the user can mend, such as a wrong name or unreadable data.
+    """
+    config = resolve(config)
+    trainer = build_trainer(config, show_progress=show_progress)
+    folder = Path(trainer.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    snapshot = snapshots.newest(folder) if autoload and resume is None else resume
+    if snapshot is not None:
+        snapshots.load(snapshot, trainer)
+    files.write_json(folder / "args", describe_run(config))
+    # One thread: the bits then do not depend on the machine's cores or on how many runs share them.
+    with threadpool_limits(1):
+        trainer.run(show_loop_exception_msg=False)
+    network = trainer.updater.get_optimizer("main").target.predictor
+    with files.replacing(folder / "model.npz") as file:
+        chainer.serializers.save_npz(file, network)
+    return trainer.get_extension("LogReport").log[-1]
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Returns `config` with the dataset "auto" replaced by the one that can be had."""
+    return dataclasses.replace(config, dataset=load_dataset(config).name)
+
+
+def load_dataset(config: RunConfig) -> data.Dataset:
+    """Returns the run's dataset, read once a process."""
+    return _load_dataset(config.dataset, config.data_dir)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_dataset(name: str, data_dir: str | None) -> data.Dataset:
+    return data.load(name, data_dir)
+
+
+def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
+    """Returns a Trainer that trains as `config` says and writes to `config.folder`.
+
+    Raises:
+        UserError: something the user can mend, such as a wrong name or unreadable data.
+    """
+    config = resolve(config)
+    device = devices.resolve(config.device)
+    optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
+    seed_everything(config.seed, device)
+    classifier = L.Classifier(user_models.create(config.model))
+    semantics.prepare(classifier, config.semantics)
+    device.use()
+    classifier.to_device(device)
+    optimizer.setup(classifier)
+
+    dataset = load_dataset(config)
+    train_iter = SerialIterator(TupleDataset(*dataset.train), config.batchsize)
+    test_iter = SerialIterator(
+        TupleDataset(*dataset.test), config.batchsize, repeat=False, shuffle=False
+    )
+    updater = StandardUpdater(train_iter, optimizer, device=device)
+    trainer = Trainer(updater, (config.epoch, "epoch"), out=str(config.folder))
+
+    evaluator = semantics.EVALUATORS[config.semantics]
+    trainer.extend(evaluator(test_iter, classifier, device=device))
+    trainer.extend(extensions.DumpGraph("main/loss"))
+    frequency = config.epoch if config.frequency == -1 else config.frequency
+    trainer.extend(extensions.snapshot(), trigger=(frequency, "epoch"))
+    trainer.extend(LogReport())
+    # Chainer's plots need a backend that draws without a screen.
+    matplotlib.use("Agg")
+    for quantity in ("loss", "accuracy"):
+        trainer.extend(
+            extensions.PlotReport(
+                [f"main/{quantity}", f"validation/main/{quantity}"],
+                "epoch",
+                file_name=f"{quantity}.png",
+            )
+        )
+    if show_progress:
+        trainer.extend(extensions.PrintReport(PRINTED))
+        if sys.stdout.isatty():
+            trainer.extend(extensions.ProgressBar())
+    return trainer
+
+
+def seed_everything(seed: int, device: chainer.backend.Device) -> None:
+    """Seeds Python, NumPy and, for a GPU, CuPy."""
+    random.seed(seed)
+    np.random.seed(seed)
+    if device.xp is not np:
+        with chainer.using_device(device):
+            device.xp.random.seed(seed)
+
+
+def describe_run(config: RunConfig) -> dict:
+    """Returns the JSON object of `args`: the config, the versions, the device, the data's sums."""
+    dataset = load_dataset(config)
+    cupy = chainer.backends.cuda.cupy if chainer.backends.cuda.available else None
+    return {
+        **config.to_args(),
+        "model_sha256": user_models.source_sha256(config.model),
+        "dataset_sha256": dataset.sha256,
+        "device_name": devices.describe(devices.resolve(config.device)),
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "chainer": chainer.__version__,
+            "cupy": cupy.__version__ if cupy else None,
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }

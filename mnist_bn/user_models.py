@@ -1,0 +1,82 @@
+"""A network by name: one of `models`, or a Chain of the user's own from a Python file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+import chainer
+
+import models
+from mnist_bn.errors import UsageError
+
+
+def create(spec: str) -> chainer.Chain:
+    """Makes the network that `spec` names: a class name, or `path/to/file.py:ClassName`.
+
+    Raises:
+        UsageError: there is no such name, file or class, or it cannot be made without arguments.
+    """
+    path, is_file, class_name = spec.rpartition(":")
+    if not is_file:
+        if spec.endswith(".py"):
+            raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
+        return models.create(spec)
+    network = _load_class(Path(path), class_name)
+    try:
+        return network()
+    except Exception as error:
+        raise UsageError(f"{spec}: {_what_failed(error, path)}") from error
+
+
+def source_sha256(spec: str) -> str | None:
+    """Returns the SHA-256 of the file of the user's own network, None for one of `models`."""
+    path, is_file, _ = spec.rpartition(":")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if is_file else None
+
+
+def _load_class(path: Path, class_name: str) -> type[chainer.Chain]:
+    if not path.is_file():
+        raise UsageError(f"--model {path}:{class_name}: there is no file {path}")
+    module = _load_module(path)
+    chains = models.chains_of(module)
+    if class_name not in chains:
+        found = f"it has {', '.join(chains)}" if chains else "it defines none"
+        raise UsageError(f"{path}: no chainer.Chain named {class_name!r}; {found}")
+    return chains[class_name]
+
+
+def _load_module(path: Path):
+    name = f"mnist_bn_user_model_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise UsageError(f"--model {path}: expected a Python file (*.py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        # The file may import its neighbours; last, so that it shadows nothing.
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"{path}: {_what_failed(error, path)}") from error
+    return module
+
+
+def _what_failed(error: Exception, path: Path | str) -> str:
+    """Returns the error in one line, with the line of the user's file that raised it."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: SyntaxError: {error.msg}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == Path(path).resolve()
+    ]
+    where = f"line {lines[-1]}: " if lines else ""
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{where}{type(error).__name__}: {first_line}"

@@ -1,0 +1,85 @@
+"""Many runs: skipping what is finished, and going on when one fails."""
+
+import json
+
+import pytest
+
+from mnist_bn import sweep, training
+from mnist_bn.config import RunConfig, grid
+from mnist_bn.errors import UserError
+
+BROKEN = """
+import chainer
+import chainer.links as L
+
+class Broken(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.l = L.Linear(784, 10)
+
+    def forward(self, x):
+        raise RuntimeError("the network is\\nbroken")
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {"dataset": "digits", "epoch": 1, "batchsize": 500, "out": str(tmp_path / "result")}
+
+
+def test_every_run_has_its_outcome_and_a_failing_one_stops_no_other(settings, tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(BROKEN)
+    spec = f"{net}:Broken"
+    configs = grid({**settings, "model": ["MnistCNN", spec], "seed": [0, 1]})
+
+    outcomes = {o.config: o for o in sweep.run_all(configs, jobs=2)}
+
+    assert set(outcomes) == set(configs)
+    for config in configs:
+        outcome = outcomes[config]
+        if config.model == spec:
+            report = config.folder / "error.txt"
+            assert outcome.error == (
+                f"failed: RuntimeError: the network is (traceback in {report})"
+            )
+            assert "line 12, in forward" in report.read_text()
+            assert not sweep.is_finished(config)
+        else:
+            assert outcome.error is None
+            assert outcome.entry["epoch"] == 1
+            assert sweep.is_finished(config)
+
+
+def test_several_processes_give_the_bits_of_one(settings, tmp_path):
+    def logs(out, jobs):
+        configs = grid({**settings, "seed": [0, 1], "out": str(tmp_path / out)})
+        sweep.run_all(configs, jobs)
+        entries = [json.loads((c.folder / "log").read_text())[-1] for c in configs]
+        return [{k: v for k, v in e.items() if k != "elapsed_time"} for e in entries]
+
+    assert logs("one", 1) == logs("two", 2)
+
+
+def test_a_folder_of_another_run_is_never_taken(settings, tiny_data):
+    config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
+    assert not sweep.is_finished(config)
+    training.train(config)
+    assert sweep.is_finished(config)
+    args = config.folder / "args"
+    other = json.loads(args.read_text())
+    args.write_text(json.dumps({**other, "lr": 0.5}))
+    with pytest.raises(UserError, match=r"holds a finished run with lr 0\.5, not None: choose an"):
+        sweep.is_finished(config)
+    args.write_text("{")
+    with pytest.raises(UserError, match="expected the settings"):
+        sweep.is_finished(config)
+
+
+def test_a_killed_worker_fails_what_it_had_left(settings, tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(BROKEN.replace("raise RuntimeError", "import os; os._exit(9)  # "))
+    configs = grid({**settings, "model": [f"{net}:Broken"], "seed": [0, 1]})
+    outcomes = sweep.run_all(configs, jobs=2)
+    assert [o.error for o in outcomes] == ["failed: its process was killed (out of memory?)"] * 2

@@ -1,0 +1,141 @@
+"""The command line of train_mnist.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import models
+import train_mnist
+from mnist_bn.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+
+
+def configs(line):
+    return train_mnist.make_configs(train_mnist.parse_arguments(line.split()))
+
+
+def command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train_mnist.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env={**os.environ, **environment},
+    )
+
+
+def test_defaults_are_chainers_examples():
+    (config,) = configs("")
+    assert (config.batchsize, config.epoch, config.frequency, config.out) == (100, 20, -1, "result")
+    assert (config.optimizer, config.lr, config.semantics) == ("Adam", None, "today")
+
+
+def test_chainers_short_flags():
+    (config,) = configs("-m MnistCNN -b 50 -e 3 -f 1 -d @numpy -o there")
+    assert (config.model, config.batchsize, config.epoch) == ("MnistCNN", 50, 3)
+    assert (config.frequency, config.device, config.out) == (1, "@numpy", "there")
+    assert configs("-g -1")[0].device == "-1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "device"), [("-g", "0"), ("--gpu", "0"), ("-g 2", "2"), ("-d @cupy:1", "@cupy:1")]
+)
+def test_gpu_flags_reach_the_device(flags, device):
+    assert train_mnist.parse_arguments(flags.split()).device == device
+
+
+def test_several_values_are_every_combination():
+    made = configs("--model MnistCNN MnistCNN_BN_after --optimizer SGD Adam --seed 0 1 2")
+    assert len(set(made)) == 12
+
+
+def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
+    full = configs("--study blog --preset full")
+    assert len(full) == 4 * 9 * 3
+    assert {(c.epoch, c.study, c.out) for c in full} == {(20, "blog", "result/blog")}
+    some = configs("--study blog --optimizer RMSprop --epoch 2 --semantics 2016 -o x")
+    assert [(c.model, c.optimizer, c.seed) for c in some] == [
+        (name, "RMSprop", 0) for name in models.names()[:4]
+    ]
+    assert {(c.epoch, c.semantics, c.out) for c in some} == {(2, "2016", "x/blog")}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-m MnistCNN_BN", "no model named 'MnistCNN_BN': choose one of MnistCNN, MnistCNN_BN_bef"),
+        ("--optimizer sgd", "no optimizer named 'sgd': choose one of SGD, MomentumSGD, "),
+        ("--study blgo", "no study named 'blgo': choose one of blog"),
+        ("--study blog --preset fast", "--preset fast: blog has quick, full"),
+        ("--lr 1 --optimizer SGD AdaDelta", "--lr: AdaDelta has no learning rate"),
+        ("--momentum 0.5 --optimizer Adam", "--momentum: Adam has no momentum"),
+        ("--batchsize 0", "--batchsize 0: expected 1 or more"),
+        ("--batchsize many", "argument -b/--batchsize: invalid int value: 'many' (see --help)"),
+        ("--bogus", "unrecognized arguments: --bogus (see --help)"),
+        ("-g 0 -d @numpy", "argument -d/--device: not allowed with argument -g/--gpu"),
+        ("--jobs 0", "--jobs 0: expected 1 or more"),
+        ("--resume none.npz", "--resume none.npz: there is no such file"),
+        ("--resume x --seed 0 1", "--resume goes with one run, and these are 2; see --autoload"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(line, message):
+    with pytest.raises(UsageError) as error:
+        configs(line)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_exit_status_and_line_of_a_wrong_name():
+    done = command("--model", "MnistCNN_BN")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("train_mnist.py: no model named 'MnistCNN_BN': choose one of ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_list_models():
+    done = command("--list-models")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == models.names()
+
+
+def test_one_run_from_any_folder_then_again(tmp_path):
+    arguments = ["--dataset", "digits", "-e", "1", "-b", "200", "-o", str(tmp_path / "result")]
+    done = command(*arguments)
+    folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-e1-s0"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Dataset digits: 1,437 training and 360 test images")
+    assert f"python plot_results.py {folder}" in done.stdout
+    again = command(*arguments)
+    assert "1 of 1 runs are finished already: skipped" in again.stdout
+    assert again.returncode == 0
+
+
+def test_a_failing_run_of_several_gives_exit_status_1(tmp_path):
+    net = tmp_path / "net.py"
+    net.write_text(
+        "import chainer\n"
+        "class Broken(chainer.Chain):\n"
+        "    def forward(self, x):\n"
+        "        raise RuntimeError('broken')\n"
+    )
+    done = command(
+        *("--model", "MnistCNN", f"{net}:Broken", "--dataset", "digits", "-e", "1"),
+        *("-b", "500", "-o", str(tmp_path / "result"), "--jobs", "2"),
+    )
+    assert done.returncode == 1
+    assert "train_mnist.py: 1 of 2 runs failed:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "MnistCNN-Adam-digits-b500-e1-s0: epoch 1, validation accuracy" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = command("--dataset", "digits", "-e", "1", "-o", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "NotADirectoryError" in done.stderr

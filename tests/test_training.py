@@ -1,0 +1,157 @@
+"""A run: what it writes, that its seed decides its bits, and that it learns."""
+
+import json
+
+import numpy as np
+import pytest
+
+import models
+from mnist_bn import snapshots, training
+from mnist_bn.config import RunConfig
+from mnist_bn.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path, tiny_data):
+    return RunConfig(optimizer="SGD", batchsize=20, epoch=2, out=str(tmp_path))
+
+
+def read(config, name):
+    return json.loads((training.resolve(config).folder / name).read_bytes())
+
+
+def parameters(config):
+    with np.load(training.resolve(config).folder / "model.npz") as npz:
+        return dict(npz)
+
+
+def test_the_result_folder(config, tmp_path):
+    last = training.train(config)
+    folder = tmp_path / "MnistCNN_BN_before-SGD-b20-e2-s0"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "accuracy.png",
+        "args",
+        "cg.dot",
+        "log",
+        "loss.png",
+        "model.npz",
+        "snapshot_iter_4",
+    ]
+    log = read(config, "log")
+    assert [(e["epoch"], e["iteration"]) for e in log] == [(1, 2), (2, 4)]
+    assert log[-1] == last
+    assert set(last) == {
+        "epoch",
+        "iteration",
+        "elapsed_time",
+        "main/loss",
+        "main/accuracy",
+        "validation/main/loss",
+        "validation/main/accuracy",
+    }
+
+
+def test_args_say_everything_about_the_run(config):
+    training.train(config)
+    args = read(config, "args")
+    assert RunConfig.from_args(args) == training.resolve(config)
+    assert args["dataset"] == "mnist"
+    assert args["dataset_sha256"] == {"tiny": "0" * 64}
+    assert args["device_name"] == "CPU"
+    assert args["versions"]["numpy"] == np.__version__
+    assert args["versions"]["chainer"] == "7.8.1"
+
+
+def test_saved_parameters_load_into_the_network(config):
+    training.train(config)
+    saved = parameters(config)
+    network = models.create("MnistCNN_BN_before")
+    paths = {path.lstrip("/") for path, _ in network.namedparams()}
+    assert paths < set(saved)
+    assert set(saved) - paths == {
+        f"bnorm{i}/{name}" for i in (1, 2, 3) for name in ("avg_mean", "avg_var", "N")
+    }
+
+
+def test_a_seed_gives_the_same_bits_and_another_gives_others(config, tmp_path):
+    def run(out, seed):
+        run_config = RunConfig(
+            **{**config.to_args(), "out": str(tmp_path / out), "seed": seed, "optimizer": "Adam"}
+        )
+        training.train(run_config)
+        return parameters(run_config)
+
+    first, again, other = run("first", 0), run("again", 0), run("other", 1)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert not np.array_equal(first["conv1/W"], other["conv1/W"])
+
+
+def test_frequency_is_epochs_between_snapshots(config):
+    training.train(RunConfig(**{**config.to_args(), "frequency": 1}))
+    folder = training.resolve(config).folder
+    assert sorted(p.name for p in folder.glob("snapshot*")) == [
+        "snapshot_iter_2",
+        "snapshot_iter_4",
+    ]
+    assert snapshots.newest(folder).name == "snapshot_iter_4"
+
+
+def test_resuming_goes_on_where_the_snapshot_was_taken(config, tmp_path):
+    training.train(config)
+    snapshot = training.resolve(config).folder / "snapshot_iter_4"
+    longer = RunConfig(**{**config.to_args(), "epoch": 3})
+    training.train(longer, resume=snapshot)
+    log = read(longer, "log")
+    assert log[:2] == read(config, "log")
+    assert [e["epoch"] for e in log] == [1, 2, 3]
+
+
+def test_autoload_takes_the_newest_snapshot_of_its_folder(config):
+    training.train(config)
+    before = read(config, "log")
+    training.train(config, autoload=True)
+    # Nothing was left to train: the log is the very same, its times included.
+    assert read(config, "log") == before
+
+
+def test_what_is_no_snapshot_is_one_line(config, tmp_path):
+    path = tmp_path / "snapshot_iter_2"
+    path.write_bytes(b"not an archive")
+    with pytest.raises(UserError, match=f"{path}: not a snapshot of this run"):
+        training.train(config, resume=path)
+
+
+def test_a_pickle_in_a_snapshot_is_never_run(config, tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    training.train(config)
+    good = training.resolve(config).folder / "snapshot_iter_4"
+    with np.load(good) as npz:
+        arrays = dict(npz)
+    bad = tmp_path / "snapshot_iter_5"
+    with open(bad, "wb") as file:
+        np.savez(file, **{**arrays, "updater/iteration": np.array(Bomb(), dtype=object)})
+    (tmp_path / "ran").unlink(missing_ok=True)
+    with pytest.raises(UserError):
+        training.train(RunConfig(**{**config.to_args(), "epoch": 3}), resume=bad)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_log_is_strict_json_when_a_number_is_not_finite(config):
+    def refuse(token):
+        raise AssertionError(token)
+
+    diverging = RunConfig(**{**config.to_args(), "model": "MnistCNN", "lr": 1e30})
+    with np.errstate(all="ignore"):
+        training.train(diverging)
+    text = (training.resolve(diverging).folder / "log").read_text()
+    log = json.loads(text, parse_constant=refuse)
+    assert log[-1]["main/loss"] is None
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_it_learns(config, optimizer):
+    settings = {**config.to_args(), "optimizer": optimizer, "epoch": 15, "batchsize": 10}
+    assert training.train(RunConfig(**settings))["validation/main/accuracy"] > 0.9

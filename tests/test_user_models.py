@@ -1,0 +1,98 @@
+"""A user's own network from a Python file."""
+
+import numpy as np
+import pytest
+
+from mnist_bn import user_models
+from mnist_bn.errors import UsageError
+
+GOOD = """
+import chainer
+import chainer.links as L
+
+class MyNet(chainer.Chain):
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.l = L.Linear(784, 10)
+
+    def forward(self, x):
+        return self.l(x)
+
+class Needy(chainer.Chain):
+    def __init__(self, size):
+        super().__init__()
+
+class NotAChain:
+    pass
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(GOOD)
+    return path
+
+
+def refusal(spec):
+    with pytest.raises(UsageError) as error:
+        user_models.create(str(spec))
+    return str(error.value)
+
+
+def test_it_is_made_and_runs(net):
+    network = user_models.create(f"{net}:MyNet")
+    assert network(np.zeros((2, 784), np.float32)).shape == (2, 10)
+
+
+def test_it_may_import_its_neighbours(tmp_path):
+    (tmp_path / "neighbour_of_net.py").write_text(GOOD)
+    (tmp_path / "net.py").write_text(
+        "import neighbour_of_net\nclass Mine(neighbour_of_net.MyNet):\n    pass\n"
+    )
+    assert user_models.create(f"{tmp_path}/net.py:Mine").count_params() == 7850
+
+
+def test_names_of_models_still_work():
+    assert type(user_models.create("MnistCNN")).__name__ == "MnistCNN"
+
+
+def test_refusals_are_one_line(net, tmp_path):
+    none = tmp_path / "none.py"
+    assert refusal(f"{none}:A") == f"--model {none}:A: there is no file {none}"
+    assert refusal(net) == f"--model {net}: say which class of it, as {net}:ClassName"
+    assert refusal(f"{net}:MyNett") == (
+        f"{net}: no chainer.Chain named 'MyNett'; it has MyNet, Needy"
+    )
+    assert refusal(f"{net}:NotAChain").startswith(f"{net}: no chainer.Chain named 'NotAChain'")
+    assert refusal(f"{net}:Needy").startswith(f"{net}:Needy: TypeError: Needy.__init__() missing")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\nx = = 2\n", "line 2: SyntaxError: invalid syntax"),
+        ("\n\nimport chainer_that_is_not\n", "line 3: ModuleNotFoundError: No module named"),
+        ("", "no chainer.Chain named 'A'; it defines none"),
+    ],
+)
+def test_a_broken_file_is_one_line_with_its_place(tmp_path, source, message):
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    line = refusal(f"{path}:A")
+    assert line.startswith(f"{path}: {message}")
+    assert "\n" not in line
+
+
+def test_what_is_no_python_file(tmp_path):
+    path = tmp_path / "net.txt"
+    path.write_text(GOOD)
+    assert refusal(f"{path}:MyNet") == f"--model {path}: expected a Python file (*.py)"
+
+
+def test_source_sum_follows_the_file(net):
+    before = user_models.source_sha256(f"{net}:MyNet")
+    net.write_text(GOOD + "\n")
+    assert user_models.source_sha256(f"{net}:MyNet") != before
+    assert user_models.source_sha256("MnistCNN") is None

@@ -1,0 +1,214 @@
+"""Trains the networks of `models/` on MNIST and writes a result folder for each run.
+
+python train_mnist.py --model MnistCNN_BN_before --optimizer SGD
+python train_mnist.py --model MnistCNN MnistCNN_BN_before --optimizer SGD Adam --jobs 2
+python train_mnist.py --study blog --preset quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+try:
+    import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
+except ImportError as unsupported:
+    sys.exit(f"train_mnist.py: {unsupported}")
+
+import models
+from mnist_bn import data, devices, optimizers, studies, sweep, training, user_models
+from mnist_bn.config import DATASETS, SEMANTICS, RunConfig, grid
+from mnist_bn.errors import UsageError, UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        """One line instead of argparse's usage and message."""
+        raise UsageError(f"{message} (see --help)")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the arguments; a setting of the run that was not given is absent."""
+    default = RunConfig()
+    parser = _Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to train (several values: every combination is a run)")
+    what.add_argument(
+        "-m",
+        "--model",
+        nargs="+",
+        metavar="NAME",
+        help=f"class name of a network (default {default.model}), or path/to/file.py:ClassName "
+        "for your own",
+    )
+    what.add_argument(
+        "--optimizer",
+        nargs="+",
+        metavar="NAME",
+        help=f"{', '.join(optimizers.LEARNING_RATE)} (default {default.optimizer})",
+    )
+    what.add_argument(
+        "--seed", nargs="+", type=int, metavar="N", help=f"random seed (default {default.seed})"
+    )
+    what.add_argument(
+        "--study",
+        metavar="NAME",
+        default=None,
+        help=f"a study's runs: {', '.join(studies.names())}",
+    )
+    what.add_argument(
+        "--preset", metavar="NAME", default="quick", help="of the study: quick (default) or full"
+    )
+    what.add_argument(
+        "--list-models", action="store_true", default=False, help="print the networks' names"
+    )
+
+    how = parser.add_argument_group("how to train")
+    how.add_argument("-b", "--batchsize", type=int, metavar="N", help="images a step (default 100)")
+    how.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
+    how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
+    how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
+    how.add_argument(
+        "--semantics",
+        choices=SEMANTICS,
+        help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
+        "BN eps 1e-5 (2016)",
+    )
+    how.add_argument(
+        "--dataset", choices=DATASETS, help="auto (default): mnist, or digits where there is none"
+    )
+    how.add_argument(
+        "--data-dir", metavar="DIR", help="folder of MNIST's IDX files (or set MNIST_BN_DATA)"
+    )
+
+    where = parser.add_argument_group("where to run, and what to keep")
+    device = where.add_mutually_exclusive_group()
+    device.add_argument(
+        "-g",
+        "--gpu",
+        dest="device",
+        nargs="?",
+        const="0",
+        metavar="ID",
+        help="train on the GPU with this ID (alone: 0; negative: CPU)",
+    )
+    device.add_argument("-d", "--device", help="Chainer's device specifier, such as @cupy:0")
+    where.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
+    )
+    where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
+    where.add_argument(
+        "-f", "--frequency", type=int, metavar="N", help="epochs between snapshots (-1: at the end)"
+    )
+    where.add_argument(
+        "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
+    )
+    where.add_argument(
+        "--autoload",
+        action="store_true",
+        default=False,
+        help="go on from the newest snapshot in the result folder",
+    )
+    return parser.parse_args(argv)
+
+
+def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
+    """Returns the runs that the arguments ask for, checked as far as can be before training.
+
+    Raises:
+        UsageError: a name or value is wrong.
+    """
+    given = {
+        key: value
+        for key, value in vars(arguments).items()
+        if key in RunConfig.__dataclass_fields__
+    }
+    if given.pop("study", None) is not None:
+        study = studies.get(arguments.study)
+        if arguments.preset not in study.PRESETS:
+            raise UsageError(
+                f"--preset {arguments.preset}: {arguments.study} has {', '.join(study.PRESETS)}"
+            )
+        out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
+        given.update(study=arguments.study, out=out)
+        configs = study.configs(arguments.preset, given)
+    else:
+        configs = grid(given)
+    for model in {config.model for config in configs}:
+        user_models.create(model)
+    for config in configs:
+        optimizers.create(config.optimizer, config.lr, config.momentum)
+    devices.resolve(configs[0].device)
+    if arguments.jobs < 1:
+        raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more")
+    if arguments.resume is not None and len(configs) > 1:
+        raise UsageError(
+            f"--resume goes with one run, and these are {len(configs)}; see --autoload"
+        )
+    if arguments.resume is not None and not arguments.resume.is_file():
+        raise UsageError(f"--resume {arguments.resume}: there is no such file")
+    return configs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out the command line and returns the exit status."""
+    arguments = parse_arguments(argv)
+    if arguments.list_models:
+        for name, network in models.networks().items():
+            print(f"{name:28}{network.__doc__.splitlines()[0]}")
+        return 0
+    configs = make_configs(arguments)
+    print(describe(training.load_dataset(configs[0])))
+    configs = [training.resolve(config) for config in configs]
+    waiting = [config for config in configs if not sweep.is_finished(config)]
+    if len(waiting) < len(configs):
+        print(f"{len(configs) - len(waiting)} of {len(configs)} runs are finished already: skipped")
+    outcomes = run(waiting, arguments)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        print(f"train_mnist.py: {len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
+        for outcome in failed:
+            print(f"  {sweep.describe(outcome)}", file=sys.stderr)
+    folder = configs[0].folder if len(configs) == 1 else configs[0].out
+    print(f"Results in {folder}. To draw them: python plot_results.py {folder}")
+    return 1 if failed else 0
+
+
+def describe(dataset: data.Dataset) -> str:
+    """Returns one line on the images that the runs get, and where they come from."""
+    sizes = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
+    title = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
+    return f"{title} (no MNIST: {dataset.note})" if dataset.note else title
+
+
+def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[sweep.Outcome]:
+    """Trains a single run with its log on the terminal, several as a sweep."""
+    if len(configs) != 1:
+        return sweep.run_all(configs, arguments.jobs, arguments.autoload) if configs else []
+    outcome = sweep.run_one(
+        configs[0],
+        lambda: training.train(
+            configs[0],
+            resume=arguments.resume,
+            autoload=arguments.autoload,
+            show_progress=True,
+        ),
+    )
+    return [outcome]
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"train_mnist.py: {error}", file=sys.stderr)
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        print("train_mnist.py: interrupted; the same command goes on with what is left")
+        sys.exit(130)
