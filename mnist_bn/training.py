@@ -12,7 +12,6 @@ from pathlib import Path
 
 import chainer
 import chainer.links as L
-import matplotlib
 import numpy as np
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
@@ -23,7 +22,9 @@ from threadpoolctl import threadpool_limits
 from mnist_bn import data, devices, files, optimizers, semantics, snapshots, user_models
 from mnist_bn.config import RunConfig
 from mnist_bn.extensions.log_report import LogReport
+from mnist_bn.extensions.plot_report import PlotReport
 
+QUANTITIES = ("loss", "accuracy")
 PRINTED = [
     "epoch",
     "main/loss",
@@ -65,6 +66,8 @@ def train(
     # One thread: the bits then do not depend on the machine's cores or on how many runs share them.
     with threadpool_limits(1):
         trainer.run(show_loop_exception_msg=False)
+    for quantity in QUANTITIES:
+        trainer.get_extension(f"PlotReport {quantity}.png").draw(trainer)
     network = trainer.updater.get_optimizer("main").target.predictor
     with files.replacing(folder / "model.npz") as file:
         chainer.serializers.save_npz(file, network)
@@ -116,16 +119,9 @@ def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
     frequency = config.epoch if config.frequency == -1 else config.frequency
     trainer.extend(extensions.snapshot(), trigger=(frequency, "epoch"))
     trainer.extend(LogReport())
-    # Chainer's plots need a backend that draws without a screen.
-    matplotlib.use("Agg")
-    for quantity in ("loss", "accuracy"):
-        trainer.extend(
-            extensions.PlotReport(
-                [f"main/{quantity}", f"validation/main/{quantity}"],
-                "epoch",
-                file_name=f"{quantity}.png",
-            )
-        )
+    for quantity in QUANTITIES:
+        keys = [f"main/{quantity}", f"validation/main/{quantity}"]
+        trainer.extend(PlotReport(keys, f"{quantity}.png"))
     if show_progress:
         trainer.extend(extensions.PrintReport(PRINTED))
         if sys.stdout.isatty():
