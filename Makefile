@@ -13,7 +13,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test lint
 
 demo: $(VENV)/installed
-	$(RUN) train_mnist.py --study blog --preset quick --dataset digits --epoch 10 --jobs 2 --out result/demo
+	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 10 --jobs 2 --out result/demo
 	$(RUN) plot_results.py result/demo
 
 test: $(VENV)/installed-dev

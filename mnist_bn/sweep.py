@@ -66,7 +66,10 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
         One Outcome a run, in the order in which they ended.
     """
     run = delayed(_run)
-    parallel = Parallel(n_jobs=min(jobs, len(configs)), return_as="generator_unordered")
+    # max_nbytes: the configs are small, and no temporary folder is to be left behind.
+    parallel = Parallel(
+        n_jobs=min(jobs, len(configs)), return_as="generator_unordered", max_nbytes=None
+    )
     results = parallel(run(config, autoload) for config in configs)
     outcomes = []
     with tqdm(total=len(configs), unit="run", disable=None) as bar:

@@ -13,8 +13,6 @@ from pathlib import Path
 import chainer
 import chainer.links as L
 import numpy as np
-from chainer.datasets import TupleDataset
-from chainer.iterators import SerialIterator
 from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
@@ -23,6 +21,7 @@ from mnist_bn import data, devices, files, optimizers, semantics, snapshots, use
 from mnist_bn.config import RunConfig
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
+from mnist_bn.iterators import ArrayIterator, send_batch
 
 QUANTITIES = ("loss", "accuracy")
 PRINTED = [
@@ -106,15 +105,13 @@ def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
     optimizer.setup(classifier)
 
     dataset = load_dataset(config)
-    train_iter = SerialIterator(TupleDataset(*dataset.train), config.batchsize)
-    test_iter = SerialIterator(
-        TupleDataset(*dataset.test), config.batchsize, repeat=False, shuffle=False
-    )
-    updater = StandardUpdater(train_iter, optimizer, device=device)
+    train_iter = ArrayIterator(dataset.train, config.batchsize)
+    test_iter = ArrayIterator(dataset.test, config.batchsize, repeat=False, shuffle=False)
+    updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
     trainer = Trainer(updater, (config.epoch, "epoch"), out=str(config.folder))
 
     evaluator = semantics.EVALUATORS[config.semantics]
-    trainer.extend(evaluator(test_iter, classifier, device=device))
+    trainer.extend(evaluator(test_iter, classifier, converter=send_batch, device=device))
     trainer.extend(extensions.DumpGraph("main/loss"))
     frequency = config.epoch if config.frequency == -1 else config.frequency
     trainer.extend(extensions.snapshot(), trigger=(frequency, "epoch"))
