@@ -8,19 +8,23 @@ python train_mnist.py --study blog --preset quick
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 try:
     import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
+
+    # isort: split
+    import models
+    from mnist_bn import data, devices, files, optimizers, studies, sweep, training, user_models
+    from mnist_bn.config import DATASETS, SEMANTICS, RunConfig, grid
+    from mnist_bn.errors import UsageError, UserError
 except ImportError as unsupported:
     sys.exit(f"train_mnist.py: {unsupported}")
-
-import models
-from mnist_bn import data, devices, optimizers, studies, sweep, training, user_models
-from mnist_bn.config import DATASETS, SEMANTICS, RunConfig, grid
-from mnist_bn.errors import UsageError, UserError
+except KeyboardInterrupt:
+    sys.exit(130)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +67,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help=f"a study's runs: {', '.join(studies.names())}",
     )
     what.add_argument(
-        "--preset", metavar="NAME", default="quick", help="of the study: quick (default) or full"
+        "--preset", metavar="NAME", default=None, help="of the study: quick (default) or full"
     )
     what.add_argument(
         "--list-models", action="store_true", default=False, help="print the networks' names"
@@ -94,7 +98,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--gpu",
         dest="device",
         nargs="?",
-        const="0",
+        const=0,
+        type=int,
         metavar="ID",
         help="train on the GPU with this ID (alone: 0; negative: CPU)",
     )
@@ -104,7 +109,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
     where.add_argument(
-        "-f", "--frequency", type=int, metavar="N", help="epochs between snapshots (-1: at the end)"
+        "-f",
+        "--frequency",
+        type=int,
+        metavar="N",
+        help="epochs between snapshots; there is one at the end (-1: only that)",
     )
     where.add_argument(
         "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
@@ -129,17 +138,16 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         for key, value in vars(arguments).items()
         if key in RunConfig.__dataclass_fields__
     }
-    if given.pop("study", None) is not None:
-        study = studies.get(arguments.study)
-        if arguments.preset not in study.PRESETS:
-            raise UsageError(
-                f"--preset {arguments.preset}: {arguments.study} has {', '.join(study.PRESETS)}"
-            )
-        out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
-        given.update(study=arguments.study, out=out)
-        configs = study.configs(arguments.preset, given)
+    if "device" in given:
+        given["device"] = str(given["device"])
+    if given.pop("study") is not None:
+        configs = _configs_of_study(arguments, given)
+    elif arguments.preset is not None:
+        raise UsageError(f"--preset {arguments.preset} goes with --study")
     else:
         configs = grid(given)
+    if given.get("dataset") == "digits" and "data_dir" in given:
+        raise UsageError("--data-dir is for MNIST's files: leave it out for --dataset digits")
     for model in {config.model for config in configs}:
         user_models.create(model)
     for config in configs:
@@ -156,18 +164,48 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     return configs
 
 
+def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunConfig]:
+    study = studies.get(arguments.study)
+    preset = arguments.preset or "quick"
+    if preset not in study.PRESETS:
+        raise UsageError(f"--preset {preset}: {arguments.study} has {', '.join(study.PRESETS)}")
+    out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
+    return study.configs(preset, {**given, "study": arguments.study, "out": out})
+
+
+def check_folders(configs: Sequence[RunConfig]) -> None:
+    """Checks that the result folders are apart and can be written.
+
+    Raises:
+        UserError: two runs would share a folder, or one cannot be made.
+    """
+    models_by_folder = {}
+    for config in configs:
+        # Some file systems take names that differ in case for the same.
+        other = models_by_folder.setdefault(str(config.folder).casefold(), config.model)
+        if other != config.model:
+            raise UsageError(
+                f"{other} and {config.model} would share the folder {config.folder}: "
+                "rename one of the classes, or train them with different --out"
+            )
+    files.make_folder(Path(configs[0].out))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out the command line and returns the exit status."""
     arguments = parse_arguments(argv)
     if arguments.list_models:
         for name, network in models.networks().items():
-            print(f"{name:28}{network.__doc__.splitlines()[0]}")
+            print(f"{name:28}{(network.__doc__ or '').partition(chr(10))[0]}")
         return 0
     configs = make_configs(arguments)
     print(describe(training.load_dataset(configs[0])))
     configs = [training.resolve(config) for config in configs]
+    check_folders(configs)
     waiting = [config for config in configs if not sweep.is_finished(config)]
     if len(waiting) < len(configs):
+        if arguments.resume is not None:
+            raise UsageError(f"--resume: {configs[0].folder} is finished; more epochs are -e N")
         print(f"{len(configs) - len(waiting)} of {len(configs)} runs are finished already: skipped")
     outcomes = run(waiting, arguments)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
@@ -175,8 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train_mnist.py: {len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
         for outcome in failed:
             print(f"  {sweep.describe(outcome)}", file=sys.stderr)
-    folder = configs[0].folder if len(configs) == 1 else configs[0].out
-    print(f"Results in {folder}. To draw them: python plot_results.py {folder}")
+    if len(failed) < len(configs):
+        folder = configs[0].folder if len(configs) == 1 else configs[0].out
+        print(f"Results in {folder}. To draw them: python plot_results.py {folder}")
     return 1 if failed else 0
 
 
@@ -184,7 +223,7 @@ def describe(dataset: data.Dataset) -> str:
     """Returns one line on the images that the runs get, and where they come from."""
     sizes = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
     title = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
-    return f"{title} (no MNIST: {dataset.note})" if dataset.note else title
+    return f"{title} ({dataset.note})" if dataset.note else title
 
 
 def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[sweep.Outcome]:
@@ -204,11 +243,20 @@ def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[swe
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a name that the terminal lacks stops no training
     try:
         sys.exit(main())
     except UserError as error:
         print(f"train_mnist.py: {error}", file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt:
-        print("train_mnist.py: interrupted; the same command goes on with what is left")
+        print(
+            "train_mnist.py: interrupted; finished runs are kept, and --autoload goes on from the "
+            "newest snapshot of the others",
+            file=sys.stderr,
+        )
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -28,9 +28,9 @@ def resolve(specifier: str) -> chainer.backend.Device:
         _check_gpu(int(gpu[1]))
     try:
         return chainer.get_device(normalized)
-    except Exception as error:
+    except Exception:
         raise UsageError(
-            f"--device {specifier}: {str(error).splitlines()[0]}; "
+            f"--device {specifier}: there is no such device here; "
             "expected @numpy for the CPU or @cupy:0 for the first GPU"
         ) from None
 
@@ -74,7 +74,10 @@ def _why_no_gpu(gpu_id: int) -> str | None:
         with cupy.cuda.Device(gpu_id):
             cupy.arange(2).sum().item()
     except Exception as error:
-        return f"it cannot run a kernel ({_first_line(error)}): uninstall CuPy, then {INSTALL_CUPY}"
+        return (
+            f"it cannot run a kernel ({_first_line(error)}): see `nvidia-smi`, and if CuPy does "
+            f"not fit the driver, uninstall it and {INSTALL_CUPY}"
+        )
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -39,9 +40,12 @@ def is_finished(config: RunConfig) -> bool:
     expected = {**config.identity(), "model_sha256": user_models.source_sha256(config.model)}
     for setting, value in expected.items():
         if args.get(setting) != value:
+            other = f"with {setting} {args.get(setting)}, not {value}"
+            if setting == "model_sha256":
+                other = "of another version of the network's file"
             raise UserError(
-                f"{config.folder} holds a finished run with {setting} {args.get(setting)}, not "
-                f"{value}: choose another --out, or remove that folder to train anew"
+                f"{config.folder} holds a finished run {other}: "
+                "choose another --out, or remove that folder to train anew"
             )
     return True
 
@@ -65,19 +69,35 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
     Returns:
         One Outcome a run, in the order in which they ended.
     """
-    run = delayed(_run)
-    # max_nbytes: the configs are small, and no temporary folder is to be left behind.
-    parallel = Parallel(
-        n_jobs=min(jobs, len(configs)), return_as="generator_unordered", max_nbytes=None
-    )
-    results = parallel(run(config, autoload) for config in configs)
     outcomes = []
     with tqdm(total=len(configs), unit="run", disable=None) as bar:
-        for outcome in _until_a_worker_dies(results, configs, outcomes):
+        for outcome in _outcomes(configs, min(jobs, len(configs)), autoload):
             outcomes.append(outcome)
             bar.update()
             tqdm.write(describe(outcome), file=sys.stdout)
     return outcomes
+
+
+def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
+    """Yields each run's Outcome as it ends; a run that kills its process fails alone."""
+    left = list(configs)
+    try:
+        for outcome in _parallel(configs, jobs, autoload):
+            left.remove(outcome.config)
+            yield outcome
+    except TerminatedWorkerError:
+        # It takes down every run under way, and does not say whose fault it was: one by one now.
+        for config in left:
+            try:
+                yield from _parallel([config], 2, autoload)
+            except TerminatedWorkerError:
+                yield Outcome(config, error="failed: its process was killed (out of memory?)")
+
+
+def _parallel(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
+    # max_nbytes: the configs are small, and no temporary folder is to be left behind.
+    parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
+    return parallel(delayed(_run)(config, autoload) for config in configs)
 
 
 def describe(outcome: Outcome) -> str:
@@ -85,10 +105,11 @@ def describe(outcome: Outcome) -> str:
     if outcome.error is not None:
         return f"{outcome.config.name}: {outcome.error}"
     entry = outcome.entry
-    return (
-        f"{outcome.config.name}: epoch {entry['epoch']}, validation accuracy "
-        f"{entry['validation/main/accuracy']:.4f}, {entry['elapsed_time']:.0f} s"
-    )
+    accuracy = f"validation accuracy {entry['validation/main/accuracy']:.4f}"
+    if not math.isfinite(entry["main/loss"]):
+        accuracy = f"diverged (training loss {entry['main/loss']}), {accuracy}"
+    seconds = f"{entry['elapsed_time']:.0f} s"
+    return f"{outcome.config.name}: epoch {entry['epoch']}, {accuracy}, {seconds}"
 
 
 def run_one(config: RunConfig, train: Callable[[], dict]) -> Outcome:
@@ -100,12 +121,14 @@ def run_one(config: RunConfig, train: Callable[[], dict]) -> Outcome:
         return Outcome(config, entry=train())
     except UserError as error:
         return Outcome(config, error=f"failed: {error}")
-    except Exception as error:
+    except BrokenPipeError:
+        raise  # whoever read our output is gone: that is no fault of the run
+    except (Exception, SystemExit) as error:
         report = config.folder / "error.txt"
         reason = (str(error).splitlines() or [""])[0]
         line = f"failed: {type(error).__name__}: {reason}"
         try:
-            report.write_text(traceback.format_exc())
+            report.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         except OSError:
             return Outcome(config, error=line)
         return Outcome(config, error=f"{line} (traceback in {report})")
@@ -113,16 +136,3 @@ def run_one(config: RunConfig, train: Callable[[], dict]) -> Outcome:
 
 def _run(config: RunConfig, autoload: bool) -> Outcome:
     return run_one(config, lambda: training.train(config, autoload=autoload))
-
-
-def _until_a_worker_dies(
-    results: Iterator[Outcome], configs: Sequence[RunConfig], outcomes: list[Outcome]
-) -> Iterator[Outcome]:
-    """Yields `results`; when a worker process is killed, one failed Outcome for each run left."""
-    try:
-        yield from results
-    except TerminatedWorkerError:
-        ended = {outcome.config for outcome in outcomes}
-        for config in configs:
-            if config not in ended:
-                yield Outcome(config, error="failed: its process was killed (out of memory?)")

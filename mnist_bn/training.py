@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import platform
 import random
@@ -19,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from mnist_bn import data, devices, files, optimizers, semantics, snapshots, user_models
 from mnist_bn.config import RunConfig
+from mnist_bn.errors import UsageError
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
 from mnist_bn.iterators import ArrayIterator, send_batch
@@ -57,13 +57,21 @@ def train(
     config = resolve(config)
     trainer = build_trainer(config, show_progress=show_progress)
     folder = Path(trainer.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
+    args = describe_run(config)
     snapshot = snapshots.newest(folder) if autoload and resume is None else resume
     if snapshot is not None:
+        snapshots.check_same_run(snapshot, args)
         snapshots.load(snapshot, trainer)
-    files.write_json(folder / "args", describe_run(config))
+        if trainer.updater.epoch > config.epoch:
+            raise UsageError(
+                f"{snapshot} is of epoch {trainer.updater.epoch}: --epoch must not be below that"
+            )
+    files.write_json(folder / "args", args)
+    (folder / "error.txt").unlink(missing_ok=True)
     # One thread: the bits then do not depend on the machine's cores or on how many runs share them.
-    with threadpool_limits(1):
+    # A loss that overflows is a result, and the log has it: NumPy need not warn of it.
+    with threadpool_limits(1), np.errstate(all="ignore"):
         trainer.run(show_loop_exception_msg=False)
     for quantity in QUANTITIES:
         trainer.get_extension(f"PlotReport {quantity}.png").draw(trainer)
@@ -74,18 +82,33 @@ def train(
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Returns `config` with the dataset "auto" replaced by the one that can be had."""
-    return dataclasses.replace(config, dataset=load_dataset(config).name)
+    """Returns `config` with the dataset "auto" replaced by the one that can be had.
+
+    Raises:
+        UsageError: a batch is larger than the training set.
+    """
+    dataset = load_dataset(config)
+    images = len(dataset.train.labels)
+    if config.batchsize > images:
+        raise UsageError(
+            f"--batchsize {config.batchsize}: expected at most {images}, the training images of "
+            f"{dataset.name}"
+        )
+    return dataclasses.replace(config, dataset=dataset.name)
 
 
 def load_dataset(config: RunConfig) -> data.Dataset:
     """Returns the run's dataset, read once a process."""
-    return _load_dataset(config.dataset, config.data_dir)
+    key = (config.dataset, config.data_dir)
+    if key not in _loaded:
+        dataset = data.load(*key)
+        _loaded.clear()
+        # Under its own name too: "auto" is resolved to it.
+        _loaded.update({key: dataset, (dataset.name, config.data_dir): dataset})
+    return _loaded[key]
 
 
-@functools.lru_cache(maxsize=1)
-def _load_dataset(name: str, data_dir: str | None) -> data.Dataset:
-    return data.load(name, data_dir)
+_loaded: dict[tuple[str, str | None], data.Dataset] = {}
 
 
 def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
@@ -113,17 +136,35 @@ def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
     evaluator = semantics.EVALUATORS[config.semantics]
     trainer.extend(evaluator(test_iter, classifier, converter=send_batch, device=device))
     trainer.extend(extensions.DumpGraph("main/loss"))
-    frequency = config.epoch if config.frequency == -1 else config.frequency
-    trainer.extend(extensions.snapshot(), trigger=(frequency, "epoch"))
+    trainer.extend(extensions.snapshot(), trigger=lambda t: is_snapshot_due(t.updater, config))
     trainer.extend(LogReport())
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png"))
     if show_progress:
-        trainer.extend(extensions.PrintReport(PRINTED))
         if sys.stdout.isatty():
+            trainer.extend(extensions.PrintReport(PRINTED))
             trainer.extend(extensions.ProgressBar())
+        else:
+            trainer.extend(extensions.PrintReport(PRINTED, out=_WithoutCursorCodes()))
     return trainer
+
+
+class _WithoutCursorCodes:
+    """Standard output without the terminal codes that PrintReport writes: it is a file or pipe."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text.replace("\033[J", ""))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def is_snapshot_due(updater: StandardUpdater, config: RunConfig) -> bool:
+    """Tells whether to take a snapshot now: every `frequency` epochs, and at the end."""
+    at_the_end = updater.epoch == config.epoch
+    every = config.frequency != -1 and updater.epoch % config.frequency == 0
+    return updater.is_new_epoch and (at_the_end or every)
 
 
 def seed_everything(seed: int, device: chainer.backend.Device) -> None:

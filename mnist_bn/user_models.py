@@ -20,22 +20,28 @@ def create(spec: str) -> chainer.Chain:
     Raises:
         UsageError: there is no such name, file or class, or it cannot be made without arguments.
     """
-    path, is_file, class_name = spec.rpartition(":")
-    if not is_file:
-        if spec.endswith(".py"):
-            raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
+    path, class_name = _split(spec)
+    if path is None:
         return models.create(spec)
-    network = _load_class(Path(path), class_name)
+    network = _load_class(path, class_name)
     try:
         return network()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{spec}: {_what_failed(error, path)}") from error
 
 
 def source_sha256(spec: str) -> str | None:
     """Returns the SHA-256 of the file of the user's own network, None for one of `models`."""
-    path, is_file, _ = spec.rpartition(":")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if is_file else None
+    path, _ = _split(spec)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def _split(spec: str) -> tuple[Path | None, str]:
+    """Returns the file, None for one of `models`, and the class name."""
+    if spec.endswith(".py"):
+        raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
+    path, _, class_name = spec.rpartition(":")
+    return (Path(path) if path else None), class_name
 
 
 def _load_class(path: Path, class_name: str) -> type[chainer.Chain]:
@@ -62,16 +68,17 @@ def _load_module(path: Path):
         sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(f"{path}: {_what_failed(error, path)}") from error
     return module
 
 
-def _what_failed(error: Exception, path: Path | str) -> str:
+def _what_failed(error: BaseException, path: Path | str) -> str:
     """Returns the error in one line, with the line of the user's file that raised it."""
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: SyntaxError: {error.msg}"
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return f"{where}SyntaxError: {error.msg}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

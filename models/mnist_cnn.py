@@ -64,7 +64,10 @@ class MnistCNN(chainer.Chain):
 
 
 class _ConvBN(MnistCNN):
-    """`MnistCNN` with a BatchNormalization link for each convolution: bnorm1 to bnorm3."""
+    """`MnistCNN` with a BatchNormalization link for each convolution: bnorm1 to bnorm3.
+
+    The arguments stand here again, and below: the blog's signatures are part of the contract.
+    """
 
     def __init__(
         self,

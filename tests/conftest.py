@@ -65,6 +65,6 @@ def tiny_data(monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, data_dir: dataset)
     from mnist_bn import training
 
-    training._load_dataset.cache_clear()
+    training._loaded.clear()
     yield dataset
-    training._load_dataset.cache_clear()
+    training._loaded.clear()

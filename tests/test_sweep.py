@@ -77,9 +77,33 @@ def test_a_folder_of_another_run_is_never_taken(settings, tiny_data):
         sweep.is_finished(config)
 
 
-def test_a_killed_worker_fails_what_it_had_left(settings, tmp_path):
+def test_a_run_that_kills_its_process_fails_alone(settings, tmp_path):
     net = tmp_path / "net.py"
     net.write_text(BROKEN.replace("raise RuntimeError", "import os; os._exit(9)  # "))
-    configs = grid({**settings, "model": [f"{net}:Broken"], "seed": [0, 1]})
-    outcomes = sweep.run_all(configs, jobs=2)
-    assert [o.error for o in outcomes] == ["failed: its process was killed (out of memory?)"] * 2
+    broken = f"{net}:Broken"
+    configs = grid({**settings, "model": ["MnistCNN", broken]})
+    outcomes = {o.config.model: o.error for o in sweep.run_all(configs, jobs=2)}
+    assert outcomes == {
+        "MnistCNN": None,
+        broken: "failed: its process was killed (out of memory?)",
+    }
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("caf\udce9"), SystemExit(3)])
+def test_whatever_a_run_raises_is_its_outcome(tmp_path, failure):
+    def fail():
+        raise failure
+
+    config = RunConfig(dataset="digits", out=str(tmp_path))
+    config.folder.mkdir()
+    assert sweep.run_one(config, fail).error.startswith(f"failed: {type(failure).__name__}: ")
+    assert "Traceback" in (config.folder / "error.txt").read_text()
+
+
+def test_a_diverged_run_is_called_so():
+    entry = {"epoch": 1, "main/loss": float("nan"), "elapsed_time": 3.0}
+    outcome = sweep.Outcome(RunConfig(dataset="mnist"), {**entry, "validation/main/accuracy": 0.1})
+    assert sweep.describe(outcome) == (
+        "MnistCNN_BN_before-Adam-s0: epoch 1, diverged (training loss nan), "
+        "validation accuracy 0.1000, 3 s"
+    )

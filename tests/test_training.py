@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import snapshots, training
+from mnist_bn import semantics, snapshots, training
 from mnist_bn.config import RunConfig
-from mnist_bn.errors import UserError
+from mnist_bn.errors import UsageError, UserError
 
 
 @pytest.fixture
@@ -104,6 +104,33 @@ def test_resuming_goes_on_where_the_snapshot_was_taken(config, tmp_path):
     log = read(longer, "log")
     assert log[:2] == read(config, "log")
     assert [e["epoch"] for e in log] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("seed", 7), ("lr", 0.5), ("batchsize", 10), ("semantics", "2016")]
+)
+def test_resuming_with_another_setting_is_refused(config, setting, value):
+    training.train(config)
+    snapshot = training.resolve(config).folder / "snapshot_iter_4"
+    other = RunConfig(**{**config.to_args(), "epoch": 3, setting: value})
+    with pytest.raises(UsageError, match=f"was taken with {setting} .*, not {value}: resume"):
+        training.train(other, resume=snapshot)
+    assert not (training.resolve(other).folder / "args").exists()
+
+
+def test_resuming_for_fewer_epochs_is_refused(config):
+    training.train(config)
+    snapshot = training.resolve(config).folder / "snapshot_iter_4"
+    with pytest.raises(UsageError, match="is of epoch 2: --epoch must not be below that"):
+        training.train(RunConfig(**{**config.to_args(), "epoch": 1}), resume=snapshot)
+
+
+@pytest.mark.parametrize(("which", "eps"), [("today", 2e-5), ("2016", 1e-5)])
+def test_the_runs_semantics_reach_evaluation_and_network(config, which, eps):
+    trainer = training.build_trainer(RunConfig(**{**config.to_args(), "semantics": which}))
+    evaluator = trainer.get_extension("validation")
+    assert type(evaluator) is semantics.EVALUATORS[which]
+    assert evaluator.get_target("main").predictor.bnorm1.eps == eps
 
 
 def test_autoload_takes_the_newest_snapshot_of_its_folder(config):

@@ -11,11 +11,12 @@ from PIL import Image
 from mnist_bn.data import idx
 from mnist_bn.data.dataset import Dataset, Split
 
-TRAIN_COUNT = 1437
+# Leaves 300 test images: whole batches of 100, whose mean accuracy is that of the test set.
+TRAIN_COUNT = 1497
 
 
 def load() -> Dataset:
-    """Loads 1,437 training and 360 test images, resized to 28x28 with Pillow's bilinear filter.
+    """Loads 1,497 training and 300 test images, resized to 28x28 with Pillow's bilinear filter.
 
     A permutation of fixed seed splits them: the same images every time.
     """
