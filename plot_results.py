@@ -15,6 +15,7 @@ except ImportError as unsupported:
     sys.exit(f"plot_results.py: {unsupported}")
 
 from mnist_bn import studies
+from mnist_bn.command_line import Parser
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import comparison, tables
 from mnist_bn.plotting.groups import group_runs
@@ -23,11 +24,10 @@ from mnist_bn.plotting.results import Run, read_runs
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    arguments = _parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without ± or ✕ is no reason to stop
     try:
-        plot(arguments)
+        plot(_parser().parse_args(argv))
     except UserError as error:
         print(f"plot_results.py: {error}", file=sys.stderr)
         return error.status
@@ -47,6 +47,7 @@ def plot(arguments: argparse.Namespace) -> None:
             f"nothing to draw in {', '.join(arguments.folders)}: no folder with a `log` that has"
             " a finished epoch; train_mnist.py makes one"
         )
+    read = len(runs)
     runs = comparison.select_runs(runs, arguments.semantics, arguments.dataset)
     curves = group_runs(runs, _note)
     figures = _drawing_of(runs)(runs, out, arguments.format)
@@ -55,7 +56,9 @@ def plot(arguments: argparse.Namespace) -> None:
     tables.write(tables.summary(runs), out / "summary.csv")
     print(table)
     names = [path.name for path in figures] + ["table.md", "summary.csv"]
-    print(f"Read {len(runs)} run{'s' * (len(runs) != 1)}. Written to {out}: {', '.join(names)}")
+    drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
+    count = f"Read {read} run{'s' * (read != 1)}" + f", drew {drawn}" * (drawn != read)
+    print(f"{count}. Written to {out}: {', '.join(names)}")
 
 
 def _drawing_of(runs: Sequence[Run]) -> Callable[..., list[Path]]:
@@ -70,8 +73,8 @@ def _note(line: str) -> None:
     print(f"plot_results.py: note: {line}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="plot_results.py", description="Draw the figures that compare result folders."
     )
     parser.add_argument(

@@ -33,6 +33,15 @@ def test_figures_and_tables_are_written_and_named(tmp_path, capsys, monkeypatch)
     assert err == ""
 
 
+def test_runs_that_are_not_drawn_are_not_counted_as_drawn(tmp_path, capsys):
+    for optimizer in ("SGD", "SGD", "Adam"):
+        write_run(tmp_path / "result", optimizer)
+    assert plot_results.main([str(tmp_path / "result")]) == 0
+    out, err = capsys.readouterr()
+    assert "Read 3 runs, drew 2. Written to" in out
+    assert "same settings and seed as" in err
+
+
 def test_a_bad_folder_is_a_note_and_the_others_are_drawn(tmp_path, capsys):
     write_run(tmp_path, "SGD")
     (tmp_path / "bad").mkdir()
@@ -53,6 +62,9 @@ def test_a_bad_folder_is_a_note_and_the_others_are_drawn(tmp_path, capsys):
         (["mixed"], 2, "they differ in semantics (1 2016, 1 today)"),
         (["mixed", "--semantics", "today", "-o", "file"], 1, "cannot be written"),
         (["mixed", "--semantics", "1999"], 2, "--semantics 1999: no such run"),
+        (["file"], 2, "file: is a file; expected a result folder"),
+        (["--colour"], 2, "unrecognized arguments: --colour (see --help)"),
+        (["--format", "gif"], 2, "invalid choice: 'gif'"),
     ],
 )
 def test_how_it_ends_when_it_cannot(tmp_path, monkeypatch, capsys, arguments, status, message):

@@ -1,4 +1,4 @@
 """Figures and tables from result folders.
 
-Needs NumPy and Matplotlib only: anyone can redraw without a network, a device or a trainer.
+Drawn from the files in them alone: no data set, no device and no training is needed to redraw.
 """

@@ -1,8 +1,7 @@
 """One look for every figure: the style file, and a colour for each network and each optimizer.
 
 Colours: Okabe and Ito, "Color Universal Design" (2008), its yellow darkened for thin lines on
-white, and a grey. A network or an optimizer has
-the same colour in every figure.
+white, and a grey. A network or an optimizer has the same colour in every figure.
 """
 
 import contextlib
@@ -26,6 +25,7 @@ class Look(NamedTuple):
     marker: str
 
 
+# The order of these is the order in every legend and table.
 NETWORK_LOOKS = {
     "MnistCNN": Look(BLACK, "o"),
     "MnistCNN_BN_before": Look(BLUE, "s"),

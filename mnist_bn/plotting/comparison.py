@@ -169,11 +169,11 @@ def conditions(group: Sequence[Curve]) -> str:
 
 def subtitle(group: Sequence[Curve]) -> str:
     """What the reader of a figure must know: the conditions, the seeds and what a ✕ means."""
-    seeds = sorted({len(curve.runs) for curve in group})
-    many = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    seeds = {len(curve.finished) for curve in group if curve.survivors} or {1}
     parts = [conditions(group)]
-    if seeds[-1] > 1:
-        parts.append(f"mean and range of {many} seeds")
+    if max(seeds) > 1:
+        many = "" if len(seeds) == 1 else "up to "
+        parts.append(f"mean and range of {many}{max(seeds)} seeds")
     elif all(run.seed is not None for curve in group for run in curve.runs):
         parts.append("1 seed")
     if any(curve.diverged for curve in group):

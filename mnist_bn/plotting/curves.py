@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.appearance import ink
-from mnist_bn.plotting.groups import Curve
+from mnist_bn.plotting.groups import Band, Curve
 from mnist_bn.plotting.results import (
     CURVE_KEYS,
     TRAIN_ACCURACY,
@@ -26,7 +26,8 @@ from mnist_bn.plotting.results import (
 
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
 LEGEND_HEIGHT = 0.22
-REACH = 6  # how far an axis reaches past the median point, in distances of that from the best one
+REACH = 4  # how far an axis reaches, in distances of the median first epoch from the best value
+NOTE_HEIGHT = 0.16
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Line:
 def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     """Accuracy above, loss below; training left, validation right, where the curves are named."""
     rows = ((TRAIN_ACCURACY, VALIDATION_ACCURACY), (TRAIN_LOSS, VALIDATION_LOSS))
-    limits = [accuracy_limits(_points(lines, rows[0])), loss_limits(_points(lines, rows[1]))]
+    limits = [accuracy_limits(_bands(lines, rows[0])), loss_limits(_bands(lines, rows[1]))]
     ends = [[_end(line, keys[1], limits[row]) for line in lines] for row, keys in enumerate(rows)]
     widths, gap_x, gap_y = (3.6, 5.0), 0.35, 0.6
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
@@ -74,21 +75,23 @@ def small_multiples(
     every = [line for _, lines in panels for line in lines]
     columns = min(4, math.ceil(math.sqrt(len(panels))))
     rows = math.ceil(len(panels) / columns)
-    gap_x, gap_y, height = 0.25, 0.5, 2.0 if columns > 2 else 2.8
+    limits = accuracy_limits(_bands(every, (VALIDATION_ACCURACY,)))
+    notes = [_unseen(lines, limits) for _, lines in panels]
+    room = NOTE_HEIGHT * max(map(len, notes))
+    gap_x, gap_y, height = 0.25, 0.5 + room, 2.0 if columns > 2 else 2.8
     full_width = max(9.5, LEFT + columns * 3.25 + RIGHT, LEFT + _text_width(subtitle) + RIGHT)
     width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
     legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
-    top = TOP + 0.2 + LEGEND_HEIGHT * len(legend)
+    top = TOP + 0.2 + LEGEND_HEIGHT * len(legend) + room
     figure = _figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
-    limits = accuracy_limits(_points(every, (VALIDATION_ACCURACY,)))
     for i, (name, lines) in enumerate(panels):
         row, column = divmod(i, columns)
         left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
         axes = _add_axes(figure, left, bottom, width, height)
-        axes.set_title(name)
+        axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
-        _tell_outside(axes, lines)
+        _write_notes(axes, notes[i])
         lowest = i + columns >= len(panels)
         axes.tick_params(labelleft=column == 0, labelbottom=lowest)
         axes.set_xlabel("Epoch" if lowest else "")
@@ -103,7 +106,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
         band = line.curve.band(key)
         step = max(1, math.ceil(len(band.epochs) / 6))
         order = 2.5 - i * 0.01
-        if len(line.curve.survivors) > 1:
+        if len(line.curve.finished) > 1:
             axes.fill_between(
                 band.epochs,
                 band.low,
@@ -152,31 +155,42 @@ def _draw_diverged(
     )
 
 
-def accuracy_limits(points: np.ndarray) -> tuple[float, float]:
-    """Limits of an accuracy axis: from the best point down, but not to every outlier (`REACH`)."""
-    if points.size == 0:
+def accuracy_limits(bands: Sequence[Band]) -> tuple[float, float]:
+    """Limits of an accuracy axis that show every curve and its band from the first epoch on.
+
+    Left out are points more than `REACH` times as far below the best value as the median curve
+    starts: one curve that stays, starts or dips so far below the others would flatten them.
+    """
+    bands = [band for band in bands if len(band.epochs)]
+    if not bands:
         return 0.0, 1.0
+    points = np.concatenate([values for band in bands for values in band[1:]])
     best = points.max()
-    worst = max(points.min(), best - REACH * (best - np.median(points)))
+    start = np.median([band.mean[0] for band in bands])
+    worst = points[points >= best - REACH * max(0.0, best - start)].min()
     scale = max(1.0, abs(best))
     pad = 0.04 * (best - worst) if best - worst > 1e-9 * scale else 0.005 * scale
     return float(worst - pad), float(best + pad)
 
 
-def loss_limits(points: np.ndarray) -> tuple[float, float]:
-    """Limits of a loss axis, logarithmic (lower limit above 0) where all points are above 0.
+def loss_limits(bands: Sequence[Band]) -> tuple[float, float]:
+    """Limits of a loss axis, logarithmic (lower limit above 0) where all values are above 0.
 
-    From the smallest point up, but not to every outlier (`REACH`, on the logarithmic axis).
+    They are `accuracy_limits` upside down.
     """
-    if points.size == 0:
+    bands = [band for band in bands if len(band.epochs)]
+    if not bands:
         return 0.1, 1.0
-    log = points.min() > 0
-    low, high = accuracy_limits(-np.log10(points) if log else -points)
+    log = min(band.low.min() for band in bands) > 0
+    scale = np.log10 if log else np.asarray
+    low, high = accuracy_limits(
+        [Band(b.epochs, -scale(b.mean), -scale(b.high), -scale(b.low)) for b in bands]
+    )
     return (10.0**-high, 10.0**-low) if log else (-high, -low)
 
 
-def _points(lines: Sequence[Line], keys: Sequence[str]) -> np.ndarray:
-    return np.concatenate([line.curve.band(key).mean for line in lines for key in keys])
+def _bands(lines: Sequence[Line], keys: Sequence[str]) -> list[Band]:
+    return [line.curve.band(key) for line in lines for key in keys]
 
 
 def _epochs(lines: Sequence[Line]) -> tuple[int, int]:
@@ -242,26 +256,36 @@ def _end(line: Line, key: str, limits: tuple[float, float]) -> labels.EndLabel:
 
 
 def _fate(curve: Curve) -> str:
-    if not curve.diverged:
-        return ""
     if not curve.survivors:
         return " (diverged)"
-    return f" ({len(curve.diverged)} of {len(curve.runs)} diverged)"
+    seeds = len(curve.runs)
+    parts = [f"{len(curve.finished)} of {seeds} seeds"] * bool(curve.unfinished)
+    parts += [f"{len(curve.diverged)} of {seeds} diverged"] * bool(curve.diverged)
+    return f" ({', '.join(parts)})" if parts else ""
 
 
-def _tell_outside(axes: Axes, lines: Sequence[Line]) -> None:
-    """Name in the panel the curves that end below its range: a gap must not look like no run."""
-    ends = [(line, line.curve.band(VALIDATION_ACCURACY).mean[-1:]) for line in lines]
-    below = [(line, end[0]) for line, end in ends if end.size and end[0] < axes.get_ylim()[0]]
-    for i, (line, end) in enumerate(reversed(below)):
-        axes.text(
-            0.97,
-            0.04 + 0.085 * i,
-            f"{line.label} ↓ {end:.3g}",
-            color=ink(line.colour),
+def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.EndLabel]:
+    """Labels of the curves that diverged or end below the axis: a gap must not look like no run."""
+    ends = [(line.curve, _end(line, VALIDATION_ACCURACY, limits)) for line in lines]
+    return [
+        end if curve.survivors else end._replace(text=f"✕ {end.text}")
+        for curve, end in ends
+        if not curve.survivors or -math.inf < end.y < limits[0]
+    ]
+
+
+def _write_notes(axes: Axes, notes: Sequence[labels.EndLabel]) -> None:
+    """Labels between a panel and its title, where they cover no curve."""
+    for i, note in enumerate(reversed(notes)):
+        axes.annotate(
+            note.text,
+            (0, 1),
+            (0, 5 + 72 * NOTE_HEIGHT * i),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=ink(note.colour),
             fontsize=8,
-            ha="right",
-            transform=axes.transAxes,
+            gid="note",
         )
 
 

@@ -7,20 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
 from mnist_bn.plotting.results import Run, printable
 
-NETWORKS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
-OPTIMIZERS = (
-    "SGD",
-    "MomentumSGD",
-    "NesterovAG",
-    "AdaGrad",
-    "AdaDelta",
-    "RMSprop",
-    "RMSpropGraves",
-    "SMORMS3",
-    "Adam",
-)
+NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
 _SOURCE = "model_sha256"  # of a user's own network: edited, it is another network
 
@@ -28,7 +18,7 @@ _SOURCE = "model_sha256"  # of a user's own network: edited, it is another netwo
 _NEUTRAL = frozenset(
     {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
     | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
-    | {"device_name", "machine"}
+    | {"acceleration", "device_name", "machine"}
 )
 
 
@@ -59,13 +49,24 @@ class Curve:
     def survivors(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is None)
 
-    def values(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Epochs (E,) that all seeds have, and their values (seeds, E).
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The survivors that went as far as any of them."""
+        last = max((run.epochs[-1] for run in self.survivors), default=0)
+        return tuple(run for run in self.survivors if run.epochs[-1] == last)
 
-        Diverged seeds are left out unless all have diverged: the mean would jump where one ends.
+    @property
+    def unfinished(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.survivors if run not in self.finished)
+
+    def values(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Epochs (E,) that all finished seeds have, and their values (seeds, E).
+
+        The other seeds are left out, as the mean would jump or stop where one ends. If all have
+        diverged they are what there is.
         """
         series = []
-        for run in self.survivors or self.runs:
+        for run in self.finished or self.runs:
             values = run.values(key)
             there = np.isfinite(values)
             series.append(dict(zip(run.epochs[there].tolist(), values[there], strict=True)))
@@ -84,6 +85,7 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
 
     A run that did not record its network, optimizer and seed is a curve of its own. Of two runs
     with the same settings and seed the longer is kept, with a note: they are not two seeds.
+    Unfinished seeds beside finished ones get a note as well.
     """
     grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
     for run in runs:
@@ -114,6 +116,10 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
         for group in members
         for first in group[:1]
     ]
+    for curve in curves:
+        if curve.unfinished:
+            folders = ", ".join(printable(run.folder) for run in curve.unfinished)
+            note(f"{folders}: fewer epochs than the other seeds; left out of their mean")
     return sorted(
         curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
     )

@@ -116,8 +116,10 @@ def find_result_folders(roots: Iterable[Path], note: Callable[[str], None]) -> l
     found, seen = [], set()
     for root in roots:
         if not os.path.isdir(root):
+            wrong = "is not a folder" if os.path.lexists(root) else "no such folder"
+            wrong = "is a file" if os.path.isfile(root) else wrong
             raise UsageError(
-                f"{printable(root)}: no such folder; expected a result folder, or a folder"
+                f"{printable(root)}: {wrong}; expected a result folder, or a folder"
                 " of them, as train_mnist.py writes"
             )
         for parent, folders, files in os.walk(root, onerror=unreadable, followlinks=True):

@@ -35,18 +35,13 @@ def table(curves: Sequence[Curve]) -> str:
             row = f"{row}, {curve.name}"
         cells.setdefault(row, {})[column] = curve
     sizes = [_size(curve) for curve in curves if curve.survivors]
-    usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=(1, 0))
+    sizes = [(seeds, epochs) for seeds, epochs in sizes if epochs]
+    usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
     lines = [["Optimizer", *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()
     ]
-    seeds, epochs = usual
-    spread = ", mean ± standard deviation" if seeds > 1 else ""
-    caption = (
-        f"Final validation accuracy{spread} of {_many(seeds, 'seed')}"
-        f" after {_many(epochs, 'epoch')} where not said otherwise.\n{conditions(curves)}."
-    )
-    return f"{caption}\n\n{_markdown(lines)}\n"
+    return f"{_caption(usual)}\n{conditions(curves)}.\n\n{_markdown(lines)}\n"
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -78,7 +73,18 @@ def write(text: str, path: Path) -> Path:
     return path
 
 
-def _cell(curve: Curve | None, usual: tuple[int, int]) -> str:
+def _caption(usual: tuple[int, int] | None) -> str:
+    if usual is None:
+        return "No run has a final validation accuracy."
+    seeds, epochs = usual
+    spread = ", mean ± standard deviation" if seeds > 1 else ""
+    return (
+        f"Final validation accuracy{spread} of {_many(seeds, 'seed')}"
+        f" after {_many(epochs, 'epoch')} where not said otherwise."
+    )
+
+
+def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
     if not curve.survivors:
@@ -91,7 +97,10 @@ def _cell(curve: Curve | None, usual: tuple[int, int]) -> str:
     if len(final) > 1:
         text += f" ± {np.std(final, ddof=1):.4f}"
     seeds, epochs = _size(curve)
-    remarks = [_many(seeds, "seed")] * (seeds != usual[0])
+    if curve.unfinished:
+        remarks = [f"{seeds} of {_many(len(curve.runs), 'seed')}"]
+    else:
+        remarks = [_many(seeds, "seed")] * (seeds != usual[0])
     remarks += [_many(epochs, "epoch")] * (epochs != usual[1])
     remarks += [f"{len(curve.diverged)} diverged"] * bool(curve.diverged)
     return text + (f" ({', '.join(remarks)})" if remarks else "")

@@ -71,6 +71,16 @@ def test_a_run_that_did_not_record_is_drawn_with_others_and_told(tmp_path, make_
     )
 
 
+def test_the_subtitle_counts_the_seeds_in_the_mean(tmp_path, make_run):
+    for seed, epochs in enumerate((3, 3, 1)):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, epochs)
+    every = group_runs(read(tmp_path))
+    assert comparison.subtitle(every).endswith("mean and range of 2 seeds")
+    make_run(tmp_path, "MnistCNN", "Adam")
+    every = group_runs(read(tmp_path))
+    assert comparison.subtitle(every).endswith("mean and range of up to 2 seeds")
+
+
 def test_semantics_are_never_mixed(tmp_path, make_run):
     make_run(tmp_path, seed=0)
     make_run(tmp_path, seed=1)

@@ -3,10 +3,11 @@
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from mnist_bn.plotting import appearance, curves
 from mnist_bn.plotting.comparison import figures
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, group_runs
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Band, group_runs
 from mnist_bn.plotting.results import read_runs
 
 
@@ -19,23 +20,52 @@ def marked(axes, gid: str) -> list:
     return [artist for artist in axes.get_children() if artist.get_gid() == gid]
 
 
-def test_limits_show_all_of_ordinary_curves():
-    low, high = curves.accuracy_limits(np.array([0.95, 0.97, 0.98, 0.99]))
-    assert 0.94 < low < 0.95 and 0.99 < high < 1.0
+def band(*mean, spread=0.0) -> Band:
+    values = np.array(mean, dtype=float)
+    return Band(np.arange(1, len(values) + 1), values, values - spread, values + spread)
 
 
-def test_limits_are_not_set_by_one_bad_optimizer():
-    good = np.linspace(0.97, 0.99, 80)
-    low, _ = curves.accuracy_limits(np.append(good, np.full(10, 0.1)))
-    assert low > 0.9
-    low, high = curves.loss_limits(np.append(1 - good, np.full(10, 1e9)))
-    assert 0 < low < 0.01 and high < 10
+# Validation accuracies of MnistCNN and its three BN networks on the digits, with SGD.
+SLOW = band(0.207, 0.520, 0.692, 0.846, 0.854, 0.908, 0.942)
+FAST = [
+    band(0.509, 0.791, 0.920, 0.925, 0.948, 0.961, 0.968),
+    band(0.247, 0.456, 0.782, 0.911, 0.946, 0.975, 0.985),
+    band(0.503, 0.835, 0.915, 0.944, 0.949, 0.963, 0.973),
+]
+GOOD = [band(*np.linspace(0.94 + i / 200, 0.985 + i / 1000, 10)) for i in range(8)]
+
+
+def test_limits_show_slow_curves_from_their_first_epoch():
+    low, high = curves.accuracy_limits([SLOW, *FAST])
+    assert 0.1 < low < 0.207 and 0.985 < high < 1.05
+    low, high = curves.accuracy_limits(GOOD)
+    assert 0.93 < low < 0.94 and 0.992 < high < 1.0
+
+
+def test_limits_show_the_bands():
+    wide = band(0.95, 0.97, spread=0.02)
+    low, high = curves.accuracy_limits([*GOOD, wide])
+    assert low < wide.low.min() and high > wide.high.max()
+    low, high = curves.loss_limits([band(0.5, 0.3, spread=0.2)])
+    assert 0 < low < 0.1 and high > 0.7
+
+
+@pytest.mark.parametrize("outlier", [[0.1] * 10, [0.2] + [0.98] * 9, [0.97, 0.1] + [0.98] * 8])
+def test_limits_are_not_set_by_one_curve_far_below_the_others(outlier):
+    low, _ = curves.accuracy_limits([*GOOD, band(*outlier)])
+    assert 0.93 < low < 0.94
+
+
+def test_loss_limits_are_not_set_by_one_that_exploded():
+    good = [band(*(1 - one.mean)) for one in GOOD]
+    low, high = curves.loss_limits([*good, band(*[1e9] * 10)])
+    assert 0.005 < low < 0.01 and 0.06 < high < 0.1
 
 
 @pytest.mark.parametrize("points", [[], [0.5], [0.1, 0.1], [0.0], [-3.0, 2.0], [3e38], [5e-324]])
 def test_limits_of_few_or_odd_points_span_them(points):
     for limits in (curves.accuracy_limits, curves.loss_limits):
-        low, high = limits(np.array(points))
+        low, high = limits([band(point) for point in points])
         assert low < high
         assert all(low < point < high for point in points)
 
@@ -109,6 +139,37 @@ def test_a_curve_that_leaves_the_range_is_told_with_its_value(tmp_path, make_run
     axes = drawn(tmp_path)["network-MnistCNN"].axes[1]
     assert axes.get_ylim()[0] > 0.85
     assert "SGD  ↓ 0.114" in {text.get_text() for text in marked(axes, "end-label")}
+
+
+def test_the_overview_names_what_its_panel_does_not_show(tmp_path, make_run, entries):
+    log = [e | {"validation/main/accuracy": 0.1135} for e in entries("MnistCNN", "SGD", 0, 9)]
+    make_run(tmp_path, "MnistCNN", "SGD", log=log)
+    make_run(tmp_path, "MnistCNN", "Adam", log=[{"epoch": 1, "main/loss": None}])
+    for optimizer in ("SGD", "Adam"):
+        for network in NETWORKS[1:]:
+            make_run(tmp_path, network, optimizer, epochs=9)
+    with appearance.style():
+        figure = drawn(tmp_path)["overview"]
+        renderer = figure.canvas.get_renderer()
+        for axes, text in zip(
+            figure.axes, ("MnistCNN  ↓ 0.114", "✕ MnistCNN (diverged)"), strict=True
+        ):
+            (note,) = marked(axes, "note")
+            assert note.get_text() == text
+            box = note.get_window_extent(renderer)
+            (title,) = (
+                t for t in axes.get_children() if isinstance(t, Text) and t.get_text() in OPTIMIZERS
+            )
+            title = title.get_window_extent(renderer)
+            assert axes.bbox.y1 < box.y0 and box.y1 < title.y0  # it covers nothing
+
+
+def test_an_unfinished_seed_is_named(tmp_path, make_run):
+    for seed, epochs in enumerate((4, 4, 1)):
+        make_run(tmp_path, seed=seed, epochs=epochs)
+    axes = drawn(tmp_path)["runs"].axes[1]
+    assert [t.get_text() for t in marked(axes, "end-label")] == ["MnistCNN, SGD (2 of 3 seeds)"]
+    assert marked(axes, "curve")[0].get_xdata().tolist() == [1, 2, 3, 4]
 
 
 def test_a_single_epoch_is_a_marker(tmp_path, make_run):

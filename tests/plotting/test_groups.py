@@ -14,7 +14,8 @@ def log(*accuracies):
 
 
 def test_seeds_are_one_curve_with_their_mean_and_range(tmp_path, make_run):
-    logs = (log(0.2, 0.5), log(0.4, 0.6), log(0.9, 0.7, 0.8))
+    logs = (log(0.2, 0.5, 0.6), log(0.4, 0.6, 0.7), log(0.9, 0.7, 0.8))
+    del logs[0][2][VALIDATION_ACCURACY]
     runs = [read_run(make_run(tmp_path, seed=s, log=logs[s])) for s in range(3)]
     (curve,) = group_runs(runs)
     band = curve.band(VALIDATION_ACCURACY)
@@ -22,6 +23,22 @@ def test_seeds_are_one_curve_with_their_mean_and_range(tmp_path, make_run):
     np.testing.assert_allclose(band.mean, [0.5, 0.6])
     np.testing.assert_array_equal(band.low, [0.2, 0.5])
     np.testing.assert_array_equal(band.high, [0.9, 0.7])
+
+
+def test_an_unfinished_seed_does_not_hide_the_finished_ones(tmp_path, make_run):
+    logs = (log(0.2, 0.5), log(0.4, 0.6), log(0.9), log(0.1, 0.2, None))
+    runs = [read_run(make_run(tmp_path, seed=s, log=logs[s])) for s in range(4)]
+    notes: list[str] = []
+    (curve,) = group_runs(runs, notes.append)
+    assert (curve.finished, curve.unfinished) == (tuple(runs[:2]), (runs[2],))
+    np.testing.assert_allclose(curve.band(VALIDATION_ACCURACY).mean, [0.3, 0.55])
+    assert notes == [f"{runs[2].folder}: fewer epochs than the other seeds; left out of their mean"]
+
+
+def test_seeds_that_are_all_as_far_are_all_in_the_mean(tmp_path, make_run):
+    runs = [read_run(make_run(tmp_path, seed=s, epochs=1)) for s in range(2)]
+    (curve,) = group_runs(runs, pytest.fail)
+    assert curve.finished == tuple(runs)
 
 
 def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):

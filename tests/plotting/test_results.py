@@ -180,5 +180,8 @@ def test_a_folder_without_permission_costs_a_note(tmp_path):
 
 
 def test_a_root_that_is_no_folder_is_a_usage_error(tmp_path):
+    (tmp_path / "log").write_text("[]")
+    with pytest.raises(UsageError, match="log: is a file; expected a result folder"):
+        find_result_folders([tmp_path / "log"], print)
     with pytest.raises(UsageError, match="nowhere: no such folder; expected a result folder"):
         find_result_folders([tmp_path / "nowhere"], print)

@@ -45,6 +45,22 @@ def test_a_diverged_seed_is_counted_beside_the_mean(tmp_path, make_run):
     assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (1 diverged)"]
 
 
+def test_an_unfinished_seed_is_counted_beside_the_mean(tmp_path, make_run):
+    for seed, accuracies in enumerate(((0.5, 0.9), (0.5, 0.8), (0.5,))):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(*accuracies))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (2 of 3 seeds)"]
+    assert "of 2 seeds after 2 epochs" in text
+
+
+def test_without_any_accuracy_the_caption_promises_none(tmp_path, make_run):
+    make_run(tmp_path, "MnistCNN", "SGD", log=log(0.5, None))
+    make_run(tmp_path, "MnistCNN", "Adam", log=[{"epoch": 1, "main/loss": 0.5}])
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert text.splitlines()[0] == "No run has a final validation accuracy."
+    assert rows(text)[1:] == [["SGD", "diverged"], ["Adam", "not recorded"]]
+
+
 def test_the_summary_has_a_row_a_run(result):
     runs = read_runs([result], print)
     table = list(csv.DictReader(io.StringIO(tables.summary(runs))))
