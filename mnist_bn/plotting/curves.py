@@ -44,9 +44,11 @@ class Line:
 def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     """Accuracy above, loss below; training left, validation right, where the curves are named."""
     rows = ((TRAIN_ACCURACY, VALIDATION_ACCURACY), (TRAIN_LOSS, VALIDATION_LOSS))
-    limits = [accuracy_limits(_bands(lines, rows[0])), loss_limits(_bands(lines, rows[1]))]
-    ends = [[_end(line, keys[1], limits[row]) for line in lines] for row, keys in enumerate(rows)]
-    widths, gap_x, gap_y = (3.6, 5.0), 0.35, 0.6
+    # Each panel has its own: dropout keeps the training accuracy far below the validation's.
+    limits = {key: accuracy_limits(_bands(lines, (key,))) for key in rows[0]}
+    limits |= {key: loss_limits(_bands(lines, (key,))) for key in rows[1]}
+    ends = [[_end(line, keys[1], limits[keys[1]]) for line in lines] for keys in rows]
+    widths, gap_x, gap_y = (3.6, 5.0), 0.8, 0.6
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
     column = labels.COLUMN_GAP + max(
         (_text_width(end.text) for row in ends for end in row), default=0
@@ -59,9 +61,9 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
             left = LEFT + side * (widths[0] + gap_x)
             axes = _add_axes(figure, left, bottom, widths[side], heights[row])
             axes.set_title(f"{part} {'loss' if row else 'accuracy'}")
-            _scale(axes, limits[row], _epochs(lines), log=row == 1 and limits[row][0] > 0)
+            _scale(axes, limits[key], _epochs(lines), log=row == 1 and limits[key][0] > 0)
             draw_lines(axes, lines, key)
-            axes.tick_params(labelleft=side == 0, labelbottom=row == 1)
+            axes.tick_params(labelbottom=row == 1)
             axes.set_xlabel("Epoch" if row else "")
         labels.label_ends(axes, ends[row])
     _head(figure, title, subtitle)
