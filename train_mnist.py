@@ -18,8 +18,19 @@ try:
 
     # isort: split
     import models
-    from mnist_bn import data, devices, files, optimizers, studies, sweep, training, user_models
-    from mnist_bn.config import DATASETS, SEMANTICS, RunConfig, grid
+    from mnist_bn import (
+        accelerate,
+        data,
+        devices,
+        files,
+        optimizers,
+        studies,
+        sweep,
+        training,
+        user_models,
+    )
+    from mnist_bn.command_line import Parser
+    from mnist_bn.config import ACCELERATE, DATASETS, SEMANTICS, RunConfig, grid
     from mnist_bn.errors import UsageError, UserError
 except ImportError as unsupported:
     sys.exit(f"train_mnist.py: {unsupported}")
@@ -27,16 +38,10 @@ except KeyboardInterrupt:
     sys.exit(130)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        """One line instead of argparse's usage and message."""
-        raise UsageError(f"{message} (see --help)")
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments; a setting of the run that was not given is absent."""
     default = RunConfig()
-    parser = _Parser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
@@ -104,6 +109,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="train on the GPU with this ID (alone: 0; negative: CPU)",
     )
     device.add_argument("-d", "--device", help="Chainer's device specifier, such as @cupy:0")
+    where.add_argument(
+        "--accelerate",
+        choices=ACCELERATE,
+        help="compiled CPU kernels: auto (default) where they can be had, on, or off",
+    )
     where.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
     )
@@ -200,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     configs = make_configs(arguments)
     print(describe(training.load_dataset(configs[0])))
+    print(describe_kernels(configs[0]))
     configs = [training.resolve(config) for config in configs]
     check_folders(configs)
     waiting = [config for config in configs if not sweep.is_finished(config)]
@@ -224,6 +235,21 @@ def describe(dataset: data.Dataset) -> str:
     sizes = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
     title = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
     return f"{title} ({dataset.note})" if dataset.note else title
+
+
+def describe_kernels(config: RunConfig) -> str:
+    """Returns one line on the kernels that the runs use on a CPU, and why no faster ones.
+
+    Compiles the kernels if need be, before several processes would want them at once.
+    """
+    device = devices.describe(devices.resolve(config.device))
+    if device != devices.CPU:
+        return f"Device: {device}"
+    kernels = accelerate.install(config.accelerate)
+    if kernels != accelerate.STOCK:
+        return f"Kernels: compiled for {kernels}"
+    reason = accelerate.why_not() if config.accelerate == "auto" else None
+    return f"Kernels: stock Chainer ({reason})" if reason else "Kernels: stock Chainer"
 
 
 def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[sweep.Outcome]:

@@ -12,6 +12,7 @@ from mnist_bn.errors import UsageError
 
 SEMANTICS = ("today", "2016")
 DATASETS = ("auto", "mnist", "digits")
+ACCELERATE = ("auto", "on", "off")
 
 # The settings that take several values on the command line: every combination is a run.
 AXES = ("model", "optimizer", "seed")
@@ -47,6 +48,8 @@ class RunConfig:
         frequency: epochs between two snapshots; -1 takes one at the end.
         device: Chainer's device specifier, such as "@numpy" or "@cupy:0".
         semantics: "today" (Chainer 7) or "2016" (Chainer 1.12 as the blog used it).
+        accelerate: "auto" takes the compiled CPU kernels where they can be had, "on" insists on
+            them, "off" is stock Chainer.
         out: the folder that holds the result folders.
         study: the study the run belongs to, or None.
 
@@ -66,6 +69,7 @@ class RunConfig:
     frequency: int = -1
     device: str = "@numpy"
     semantics: str = "today"
+    accelerate: str = "auto"
     out: str = "result"
     study: str | None = None
 
@@ -81,6 +85,9 @@ class RunConfig:
         if self.momentum is not None:
             _check(0 <= self.momentum < 1, "--momentum", self.momentum, "0 <= momentum < 1")
         _check(self.semantics in SEMANTICS, "--semantics", self.semantics, " or ".join(SEMANTICS))
+        _check(
+            self.accelerate in ACCELERATE, "--accelerate", self.accelerate, " or ".join(ACCELERATE)
+        )
         _check(self.dataset in DATASETS, "--dataset", self.dataset, " or ".join(DATASETS))
 
     @property

@@ -8,6 +8,8 @@ import chainer
 
 from mnist_bn.errors import UsageError
 
+CPU = "CPU"
+
 INSTALL_CUPY = (
     "install CuPy with `pip install -r requirements-cuda13.txt` (NVIDIA driver 580 or newer) "
     "or `pip install -r requirements-cuda12.txt` (older drivers)"
@@ -40,7 +42,7 @@ def describe(device: chainer.backend.Device) -> str:
     if device.xp is chainer.backends.cuda.cupy:
         properties = chainer.backends.cuda.cupy.cuda.runtime.getDeviceProperties(device.device.id)
         return properties["name"].decode()
-    return "CPU"
+    return CPU
 
 
 def _normalize(specifier: str) -> str:

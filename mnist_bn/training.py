@@ -16,7 +16,7 @@ from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
-from mnist_bn import data, devices, files, optimizers, semantics, snapshots, user_models
+from mnist_bn import accelerate, data, devices, files, optimizers, semantics, snapshots, user_models
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.extensions.log_report import LogReport
@@ -111,14 +111,22 @@ def load_dataset(config: RunConfig) -> data.Dataset:
 _loaded: dict[tuple[str, str | None], data.Dataset] = {}
 
 
-def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
+def build_trainer(
+    config: RunConfig, *, dataset: data.Dataset | None = None, show_progress: bool = False
+) -> Trainer:
     """Returns a Trainer that trains as `config` says and writes to `config.folder`.
+
+    Args:
+        dataset: images to train on in place of those that the config names.
+        show_progress: print the log and a progress bar.
 
     Raises:
         UserError: something the user can mend, such as a wrong name or unreadable data.
     """
-    config = resolve(config)
+    if dataset is None:
+        config, dataset = resolve(config), load_dataset(config)
     device = devices.resolve(config.device)
+    accelerate.install(config.accelerate)
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
     classifier = L.Classifier(user_models.create(config.model))
@@ -127,7 +135,6 @@ def build_trainer(config: RunConfig, *, show_progress: bool = False) -> Trainer:
     classifier.to_device(device)
     optimizer.setup(classifier)
 
-    dataset = load_dataset(config)
     train_iter = ArrayIterator(dataset.train, config.batchsize)
     test_iter = ArrayIterator(dataset.test, config.batchsize, repeat=False, shuffle=False)
     updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
@@ -184,6 +191,7 @@ def describe_run(config: RunConfig) -> dict:
         **config.to_args(),
         "model_sha256": user_models.source_sha256(config.model),
         "dataset_sha256": dataset.sha256,
+        "acceleration": accelerate.active(),
         "device_name": devices.describe(devices.resolve(config.device)),
         "versions": {
             "python": platform.python_version(),

@@ -11,6 +11,8 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
+from mnist_bn.accelerate.blocks import conv_bn_relu_pool, conv_relu_bn_pool, conv_relu_pool
+
 IMAGE_SIZE = 28
 
 
@@ -52,9 +54,9 @@ class MnistCNN(chainer.Chain):
             x: images, float32 `(N, 784)` or `(N, 1, 28, 28)`, an array or a Variable.
         """
         h = self.as_images(x)
-        h = F.max_pooling_2d(F.relu(self.conv1(h)), 2)
-        h = F.max_pooling_2d(F.relu(self.conv2(h)), 2)
-        h = F.max_pooling_2d(F.relu(self.conv3(h)), 2)
+        h = conv_relu_pool(h, self.conv1)
+        h = conv_relu_pool(h, self.conv2)
+        h = conv_relu_pool(h, self.conv3)
         h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
@@ -93,9 +95,9 @@ class MnistCNN_BN_before(_ConvBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
+        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
+        h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
+        h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
         h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
@@ -105,9 +107,9 @@ class MnistCNN_BN_after(_ConvBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = F.max_pooling_2d(self.bnorm1(F.relu(self.conv1(h))), 2)
-        h = F.max_pooling_2d(self.bnorm2(F.relu(self.conv2(h))), 2)
-        h = F.max_pooling_2d(self.bnorm3(F.relu(self.conv3(h))), 2)
+        h = conv_relu_bn_pool(h, self.conv1, self.bnorm1)
+        h = conv_relu_bn_pool(h, self.conv2, self.bnorm2)
+        h = conv_relu_bn_pool(h, self.conv3, self.bnorm3)
         h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
@@ -134,8 +136,8 @@ class MnistCNN_BN_linear_before(_ConvBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
+        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
+        h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
+        h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
         h = F.dropout(F.relu(self.bnorm4(self.l1(h))), 0.5)
         return self.bnorm5(self.l2(h))

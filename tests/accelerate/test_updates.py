@@ -1,0 +1,274 @@
+"""The kernels behind Chainer's update rules, against stock Chainer in float64."""
+
+import contextlib
+import copy
+
+import chainer
+import chainer.links as L
+import numpy as np
+import pytest
+from chainer import optimizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnist_bn.accelerate import build, seam, updates
+
+STEPS = 6
+OPTIMIZERS = {
+    "SGD": optimizers.SGD,
+    "MomentumSGD": optimizers.MomentumSGD,
+    "NesterovAG": optimizers.NesterovAG,
+    "AdaGrad": optimizers.AdaGrad,
+    "AdaDelta": optimizers.AdaDelta,
+    "RMSprop": optimizers.RMSprop,
+    "RMSprop, eps inside": lambda: optimizers.RMSprop(eps_inside_sqrt=True),
+    "RMSpropGraves": optimizers.RMSpropGraves,
+    "SMORMS3": optimizers.SMORMS3,
+    "Adam": optimizers.Adam,
+    "Adam with weight decay": lambda: optimizers.Adam(eta=0.5, weight_decay_rate=0.1),
+}
+UNCOVERED = {
+    "AMSGrad": optimizers.AMSGrad,
+    "AdaBound": optimizers.AdaBound,
+    "CorrectedMomentumSGD": optimizers.CorrectedMomentumSGD,
+}
+
+
+@pytest.fixture(scope="module")
+def replacements():
+    try:
+        return updates.replacements(build.load())
+    except build.Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@contextlib.contextmanager
+def kernels(replacements):
+    seam.install(replacements)
+    try:
+        yield
+    finally:
+        seam.uninstall()
+
+
+class Parameters(chainer.Chain):
+    """A parameter of each shape."""
+
+    def __init__(self, shapes, dtype="f"):
+        super().__init__()
+        with self.init_scope():
+            for i, shape in enumerate(shapes):
+                array = np.asarray(np.random.RandomState(i).randn(*shape), np.float32)
+                setattr(self, f"p{i}", chainer.Parameter(array.astype(dtype)))
+
+
+def gradient(shape, step, strided=False):
+    g = np.asarray(np.random.RandomState(100 + step).randn(*shape), np.float32)
+    return np.array(g, order="F") if strided else g
+
+
+def train(make_optimizer, shapes, dtype="f", strided=False, prepare=None, steps=STEPS):
+    """Returns all parameters and states after some updates with given gradients."""
+    model = Parameters(shapes, dtype)
+    optimizer = make_optimizer().setup(model)
+    if prepare:
+        prepare(optimizer)
+    for step in range(steps):
+        for parameter in model.params():
+            parameter.grad = gradient(parameter.shape, step, strided).astype(dtype, order="K")
+        optimizer.update()
+    return arrays_of(model)
+
+
+def arrays_of(model):
+    arrays = []
+    for parameter in model.params():
+        state = parameter.update_rule.state or {}
+        arrays += [parameter.array, *(state[name] for name in sorted(state))]
+    return arrays
+
+
+def assert_same_bits(actual, expected):
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        np.testing.assert_array_equal(a, e)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@settings(deadline=None, max_examples=10)
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_several_steps(replacements, name, shapes, strided):
+    exact = train(OPTIMIZERS[name], shapes, "d")
+    stock = train(OPTIMIZERS[name], shapes)
+    with kernels(replacements):
+        actual = train(OPTIMIZERS[name], shapes, strided=strided)
+    for a, s, e in zip(actual, stock, exact, strict=True):
+        assert a.dtype == np.float32 and a.shape == e.shape
+        # A tenth of an update's own size would be seen; a few roundings of its numbers are not.
+        np.testing.assert_allclose(a, e, rtol=0, atol=2 * np.abs(s - e).max(initial=0) + 4e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_kernel_is_what_runs(replacements, name, monkeypatch):
+    calls = []
+    run = updates._run
+    monkeypatch.setattr(updates, "_run", lambda *args: (calls.append(len(args[1])), run(*args)))
+    with kernels(replacements):
+        train(OPTIMIZERS[name], [(3, 4), (5,)], steps=3)
+    assert calls == [1, 1, 2, 2]  # the first step checks the arrays, later ones are one call
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide)")
+def test_not_a_number_and_infinity_as_stock(replacements, name):
+    def run():
+        model = Parameters([(40,)])
+        optimizer = OPTIMIZERS[name]().setup(model)
+        for value in (1.0, np.nan, np.inf, 0.0):
+            model.p0.grad = gradient((40,), 0)
+            model.p0.grad[:5] = value, -value, 0, 1e15, 1e-30
+            optimizer.update()
+        return arrays_of(model)
+
+    stock = run()
+    with kernels(replacements):
+        actual = run()
+    for a, s in zip(actual, stock, strict=True):
+        np.testing.assert_allclose(a, s, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        *((name, "f") for name in UNCOVERED),
+        *((name, "d") for name in OPTIMIZERS),
+        *((name, "e") for name in OPTIMIZERS if "RMSprop" not in name),  # its eps is 0 in float16
+    ],
+)
+@pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide)")
+def test_what_no_kernel_covers_has_stocks_very_bits(replacements, name, dtype):
+    make = (OPTIMIZERS | UNCOVERED)[name]
+    stock = train(make, [(3, 4), (5,)], dtype)
+    with kernels(replacements):
+        actual = train(make, [(3, 4), (5,)], dtype)
+    assert_same_bits(actual, stock)
+
+
+def test_the_float32_master_copy_of_float16_parameters(replacements):
+    def prepare(optimizer):
+        optimizer.use_fp32_update()
+
+    stock = train(optimizers.Adam, [(30,)], "e", prepare=prepare)
+    with kernels(replacements):
+        actual = train(optimizers.Adam, [(30,)], "e", prepare=prepare)
+    assert actual[0].dtype == np.float16 and actual[1].dtype == np.float32
+    np.testing.assert_allclose(actual[0], stock[0], rtol=2e-3)
+
+
+def test_hooks_and_disabled_rules_and_cleared_gradients(replacements):
+    def run():
+        model = Parameters([(3,), (4,), (5,), (6,)])
+        optimizer = optimizers.Adam().setup(model)
+        calls = []
+        for step in range(STEPS):
+            for parameter in model.params():
+                parameter.grad = gradient(parameter.shape, step)
+            if step == 2:
+                model.p0.update_rule.enabled = False
+                optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.1))
+                model.p1.update_rule.add_hook(lambda rule, p: calls.append(rule.t), "count")
+                model.p2.update_rule.hyperparam.alpha = 0.1
+            if step == 4:
+                model.p3.cleargrad()
+                optimizer.alpha = 0.5
+            optimizer.update()
+        steps = [parameter.update_rule.t for parameter in model.params()]
+        return arrays_of(model), calls, steps, optimizer.t
+
+    stock = run()
+    with kernels(replacements):
+        actual = run()
+    assert actual[1:] == stock[1:]
+    for a, s in zip(actual[0], stock[0], strict=True):
+        np.testing.assert_allclose(a, s, rtol=1e-5, atol=1e-6)
+
+
+def test_loss_scaling(replacements):
+    def run():
+        model = L.Linear(4, 3, initialW=np.float32(np.arange(12).reshape(3, 4)) / 10)
+        optimizer = optimizers.MomentumSGD().setup(model)
+        optimizer.loss_scaling(scale=8)
+        for step in range(STEPS):
+            x = gradient((5, 4), step)
+            optimizer.update(lambda x: chainer.functions.sum(model(x) ** 2), x)
+        return model.W.array
+
+    stock = run()
+    with kernels(replacements):
+        np.testing.assert_allclose(run(), stock, rtol=1e-5)
+
+
+def test_a_rule_of_ones_own_is_called(replacements):
+    class Clipped(optimizers.adam.AdamRule):
+        def update_core_cpu(self, param):
+            super().update_core_cpu(param)
+            np.clip(param.array, -0.1, 0.1, out=param.array)
+
+    def prepare(optimizer):
+        for parameter in optimizer.target.params():
+            parameter.update_rule = Clipped(optimizer.hyperparam)
+
+    with kernels(replacements):
+        parameter, *_ = train(optimizers.Adam, [(50,)], prepare=prepare)
+    assert np.abs(parameter).max() <= np.float32(0.1)
+
+
+def test_a_copy_of_a_model_has_arrays_of_its_own(replacements):
+    with kernels(replacements):
+        model = Parameters([(8,)])
+        optimizer = optimizers.Adam().setup(model)
+        for step in range(3):
+            model.p0.grad = gradient((8,), step)
+            optimizer.update()
+        other = copy.deepcopy(optimizer)
+        before = model.p0.array.copy(), model.p0.update_rule.state["m"].copy()
+        other.target.p0.grad = gradient((8,), 9)
+        other.update()
+    np.testing.assert_array_equal(model.p0.array, before[0])
+    np.testing.assert_array_equal(model.p0.update_rule.state["m"], before[1])
+    assert (other.target.p0.array != before[0]).all()
+
+
+def test_arrays_replaced_between_steps(replacements):
+    def run():
+        model = Parameters([(8,)])
+        optimizer = optimizers.Adam().setup(model)
+        for step in range(STEPS):
+            model.p0.grad = gradient((8,), step)
+            optimizer.update()
+            if step == 2:
+                model.p0.array = model.p0.array[::-1].copy()
+            if step == 3:
+                model.p0.update_rule.state["m"] = np.ones(8, "f")
+        return arrays_of(model)
+
+    stock = run()
+    with kernels(replacements):
+        actual = run()
+    for a, s in zip(actual, stock, strict=True):
+        np.testing.assert_allclose(a, s, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
+def test_an_eps_that_vanishes_in_float32_is_an_error_as_in_stock(replacements, name):
+    def prepare(optimizer):
+        optimizer.eps = 1e-50
+
+    with pytest.raises(Exception) as stock:
+        train(OPTIMIZERS[name], [(3,)], prepare=prepare)
+    with kernels(replacements), pytest.raises(stock.type) as actual:
+        train(OPTIMIZERS[name], [(3,)], prepare=prepare)
+    assert str(actual.value) == str(stock.value)
