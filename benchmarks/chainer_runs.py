@@ -1,0 +1,141 @@
+"""Stock Chainer and accelerated Chainer: the project's own Trainer, its steps timed from inside."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from chainer.training import Trainer, extension
+
+from mnist_bn import accelerate, data, training
+from mnist_bn.config import RunConfig
+from mnist_bn.data import Dataset, Split
+
+TRAIN_SIZE = 60_000
+
+
+def load_dataset(test_size: int) -> Dataset:
+    """Returns MNIST from MNIST_BN_DATA, where it is set, or random images of MNIST's shape.
+
+    Args:
+        test_size: test images; MNIST's are repeated as needed.
+
+    Raises:
+        UserError: MNIST_BN_DATA does not hold MNIST.
+    """
+    if not os.environ.get("MNIST_BN_DATA"):
+        train, test = _random_split(TRAIN_SIZE), _random_split(test_size)
+        return Dataset("mnist", train, test, {}, "random numbers")
+    mnist = data.load("mnist")
+    indices = np.arange(test_size) % len(mnist.test.labels)
+    test = Split(mnist.test.images[indices], mnist.test.labels[indices])
+    return Dataset("mnist", mnist.train, test, {}, "MNIST")
+
+
+def _random_split(n: int) -> Split:
+    rng = np.random.default_rng(0)
+    return Split(rng.random((n, 784), np.float32), rng.integers(0, 10, n, np.int32))
+
+
+def build_trainer(config: RunConfig, dataset: Dataset) -> Trainer:
+    """Returns the Trainer of `config` on `dataset` in place of the data it names."""
+    return training.build_trainer(config, dataset=dataset)
+
+
+def switch(accelerated: bool) -> None:
+    """Puts the kernels in, or stock Chainer back."""
+    accelerate.install("on" if accelerated else "off")
+
+
+class ChainerRun:
+    """A Trainer that goes on for as many steps as asked, and then waits.
+
+    `Trainer.run` cannot be left and entered again, so it runs in a thread of its own; one thread
+    runs at a time.
+
+    Args:
+        trainer: a Trainer that has not run.
+        accelerated: which Chainer its steps run on.
+        clock: returns seconds.
+    """
+
+    def __init__(self, trainer: Trainer, accelerated: bool, clock: Callable[[], float]) -> None:
+        self._trainer = trainer
+        self._accelerated = accelerated
+        self._clock = clock
+        self._requests: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[list[float] | BaseException] = queue.SimpleQueue()
+        self._closed = False
+        trainer.stop_trigger = lambda trainer: self._closed
+        last = min(entry.priority for entry in trainer._extensions.values()) - 1
+        self._steps = _Steps(self._requests, self._results, clock)
+        trainer.extend(self._steps, name="benchmark", trigger=(1, "iteration"), priority=last)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def train(self, steps: int) -> float:
+        """Trains one step that is not timed and `steps` that are: returns seconds a step."""
+        switch(self._accelerated)
+        self._requests.put(steps + 1)
+        if not self._thread.is_alive():
+            self._thread.start()
+        result = self._results.get()
+        if isinstance(result, BaseException):
+            raise result
+        return sum(result[1:]) / steps
+
+    def evaluate(self, steps: int) -> float:
+        """Evaluates the network on its `steps` batches of test images: returns seconds a batch."""
+        switch(self._accelerated)
+        evaluator = self._trainer.get_extension("validation")
+        start = self._clock()
+        evaluator(self._trainer)
+        return (self._clock() - start) / steps
+
+    def close(self) -> None:
+        """Ends the Trainer's loop."""
+        self._closed = True
+        if self._thread.is_alive():
+            self._requests.put(0)
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.run(show_loop_exception_msg=False)
+        except BaseException as error:
+            self._results.put(error)
+
+
+class _Steps(extension.Extension):
+    """Times the steps of a Trainer's loop, and holds the loop after as many as were asked for.
+
+    A step that ends an epoch is not counted: what happens there (evaluation, figures, snapshots)
+    is an epoch's, not a step's.
+    """
+
+    def __init__(self, requests: queue.SimpleQueue, results: queue.SimpleQueue, clock) -> None:
+        self._requests = requests
+        self._results = results
+        self._clock = clock
+        self._times: list[float] = []
+        self._wanted = 0
+        self._start = 0.0
+
+    def initialize(self, trainer: Trainer) -> None:
+        self._wait()
+
+    def __call__(self, trainer: Trainer) -> None:
+        now = self._clock()
+        if not trainer.updater.is_new_epoch:
+            self._times.append(now - self._start)
+        if len(self._times) >= self._wanted:
+            self._results.put(self._times)
+            self._wait()
+        self._start = self._clock()
+
+    def _wait(self) -> None:
+        self._wanted = self._requests.get()
+        self._times = []
+        self._start = self._clock()

@@ -1,0 +1,143 @@
+"""Training steps and evaluation batches of all variants, in turns, with their spread."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from benchmarks import chainer_runs
+from mnist_bn import accelerate
+from mnist_bn.config import RunConfig
+from mnist_bn.data import Dataset
+
+REFERENCE = "torch"
+TORCH_VARIANTS = {
+    "torch": {},
+    "torch-channels-last": {"channels_last": True},
+    "torch-compile": {"compiled": True},
+    "torch-compile-channels-last": {"channels_last": True, "compiled": True},
+}
+VARIANTS = ("stock", "accelerated", *TORCH_VARIANTS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a measurement is made.
+
+    Attributes:
+        variants: names out of VARIANTS.
+        what: "train", "eval" or both.
+        repeats: rounds, in each of which every variant has its turn.
+        block: steps a turn.
+        clock: returns seconds.
+        out: folder for what the Trainers write.
+    """
+
+    variants: list[str]
+    what: list[str]
+    repeats: int
+    block: int
+    clock: Callable[[], float]
+    out: str
+
+
+def missing(variants: list[str]) -> dict[str, str]:
+    """Returns those of `variants` that cannot run here, with the reason in one line."""
+    reasons = {}
+    if (reason := accelerate.why_not()) is not None:
+        reasons["accelerated"] = reason
+    if importlib.util.find_spec("torch") is None:
+        reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
+    return {variant: reasons[variant] for variant in variants if variant in reasons}
+
+
+def measure(model: str, batchsize: int, dataset: Dataset, settings: Settings) -> list[dict]:
+    """Measures one network at one batch size: returns a dict for each variant, for JSON."""
+    runs = {
+        variant: _make_run(variant, model, batchsize, dataset, settings)
+        for variant in settings.variants
+    }
+    try:
+        times = _in_turns(runs, settings)
+    finally:
+        for run in runs.values():
+            run.close()
+    results = []
+    for what in settings.what:
+        results += [
+            {"model": model, "batch": batchsize, "what": what, **summary}
+            for summary in summarize(times[what])
+        ]
+    return results
+
+
+def _make_run(variant: str, model: str, batchsize: int, dataset: Dataset, settings: Settings):
+    if variant in TORCH_VARIANTS:
+        from benchmarks.torch_runs import TorchRun
+
+        options = TORCH_VARIANTS[variant]
+        return TorchRun(model, dataset, batchsize, settings.clock, **options)
+    config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
+    config = replace(config, out=f"{settings.out}/{variant}")
+    trainer = chainer_runs.build_trainer(config, dataset)
+    return chainer_runs.ChainerRun(trainer, variant == "accelerated", settings.clock)
+
+
+def _in_turns(runs: dict, settings: Settings) -> dict[str, dict[str, list[float]]]:
+    """Returns what -> variant -> seconds a step, a number a round; a first round warms up."""
+    times = {what: {variant: [] for variant in runs} for what in settings.what}
+    for _ in range(1 + settings.repeats):
+        for what in settings.what:
+            for variant, run in runs.items():
+                measure_block = run.train if what == "train" else run.evaluate
+                times[what][variant].append(measure_block(settings.block))
+    return {what: {v: seconds[1:] for v, seconds in t.items()} for what, t in times.items()}
+
+
+def summarize(times: dict[str, list[float]]) -> list[dict]:
+    """Returns median, percentiles and speed relative to PyTorch and stock of each variant.
+
+    A ratio is taken within each round, so that what slows the machine for a while slows both of
+    its sides; it is above 1 where the variant is faster.
+
+    Args:
+        times: variant -> seconds a step, a number a round.
+    """
+    summaries = []
+    for variant, seconds in times.items():
+        summary = {"variant": variant, "ms": _spread(1e3 * np.array(seconds))}
+        for key, other in (("times_torch", REFERENCE), ("times_stock", "stock")):
+            if other in times:
+                summary[key] = _spread(np.array(times[other]) / np.array(seconds))
+        summaries.append(summary)
+    return summaries
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+    p10, median, p90 = np.percentile(values, [10, 50, 90])
+    return {"median": float(median), "p10": float(p10), "p90": float(p90)}
+
+
+def print_table(results: list[dict]) -> None:
+    """Prints the results of one network and batch size."""
+    first = results[0]
+    print(f"\n{first['model']}, batch {first['batch']} (median, 10th to 90th percentile)")
+    for what in dict.fromkeys(result["what"] for result in results):
+        print(f"  {what:28}{'ms':>22}{'images/s':>10}{'x torch':>22}{'x stock':>22}")
+        for result in results:
+            if result["what"] == what:
+                rate = 1e3 * result["batch"] / result["ms"]["median"]
+                ratios = [_format(result.get(key)) for key in ("times_torch", "times_stock")]
+                print(
+                    f"    {result['variant']:26}{_format(result['ms']):>22}{rate:10.0f}"
+                    f"{ratios[0]:>22}{ratios[1]:>22}"
+                )
+
+
+def _format(spread: dict[str, float] | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread['median']:.2f} ({spread['p10']:.2f}-{spread['p90']:.2f})"

@@ -1,0 +1,198 @@
+"""Speed of training on a CPU, one thread: stock Chainer, accelerated Chainer and PyTorch.
+
+python benchmarks/train_step.py
+python benchmarks/train_step.py --model MnistCNN_BN_before --batch 100 32 500 --json speed.json
+python benchmarks/train_step.py --kernels
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# The project's folder: Python puts only benchmarks/ there.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import environment
+
+MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[100], metavar="N")
+    parser.add_argument("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="rounds (default 20)")
+    parser.add_argument("--block", type=int, default=10, metavar="N", help="steps a turn")
+    parser.add_argument(
+        "--clock",
+        choices=CLOCKS,
+        default="wall",
+        help="cpu: time on the CPU only, for a machine that others use too (default wall)",
+    )
+    parser.add_argument("--isa", choices=("avx2",), help="keep every variant to these instructions")
+    parser.add_argument("--cpu", type=int, metavar="N", help="run on this CPU only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    instead = parser.add_argument_group("instead of training steps and evaluation")
+    instead.add_argument("--kernels", action="store_true", help="time of each function")
+    instead.add_argument("--profile", action="store_true", help="Python's profile of the steps")
+    instead.add_argument("--epoch", action="store_true", help="an epoch of train_mnist.py")
+    instead.add_argument("--sweep", action="store_true", help="runs an hour of a sweep")
+    arguments = parser.parse_args(argv)
+    if min(arguments.repeats, arguments.block, *arguments.batch) < 1:
+        parser.error("--repeats, --block and --batch: expected 1 or more")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    return arguments
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measures and prints what the arguments ask for, and returns the exit status."""
+    # Not before the restart: NumPy reads the environment when it loads.
+    from mnist_bn.errors import UserError
+
+    try:
+        measure(arguments)
+    except UserError as error:
+        print(f"train_step.py: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures, prints and writes what the arguments ask for.
+
+    Raises:
+        UserError: an argument is wrong, or MNIST_BN_DATA is.
+    """
+    from benchmarks import steps
+    from mnist_bn.errors import UsageError, UserError
+
+    if unknown := set(arguments.variants or ()) - set(steps.VARIANTS):
+        raise UsageError(f"--variants {min(unknown)}: choose from {', '.join(steps.VARIANTS)}")
+    wanted = arguments.variants or list(steps.VARIANTS)
+    missing = steps.missing(wanted)
+    for variant, reason in missing.items():
+        print(f"{variant}: not available ({reason})")
+    arguments.variants = [variant for variant in wanted if variant not in missing]
+    if not arguments.variants:
+        raise UserError("none of --variants is available here")
+    about = environment.describe()
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    print(f"{about['machine']['cpu']}, one thread, {arguments.clock} time, {versions}")
+    results = _measure(arguments)
+    if arguments.json is not None:
+        settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+        text = json.dumps({**about, "settings": settings, "results": results}, indent=1)
+        arguments.json.write_text(text + "\n")
+
+
+def _measure(arguments: argparse.Namespace) -> list[dict]:
+    from mnist_bn.errors import UsageError
+
+    if arguments.kernels:
+        return measure_kernels(arguments)
+    if not (arguments.profile or arguments.epoch or arguments.sweep):
+        return measure_steps(arguments)
+    chainer_variants = [name for name in arguments.variants if name in ("stock", "accelerated")]
+    if not chainer_variants:
+        raise UsageError("--profile, --epoch and --sweep: expected stock or accelerated to measure")
+    if arguments.profile:
+        profile(arguments, chainer_variants[-1])
+        return []
+    return measure_whole_runs(arguments, chainer_variants)
+
+
+def measure_steps(arguments: argparse.Namespace) -> list[dict]:
+    """Training steps and evaluation of each network and batch size."""
+    from benchmarks import chainer_runs, steps
+
+    results = []
+    with tempfile.TemporaryDirectory() as out:
+        settings = steps.Settings(
+            variants=arguments.variants,
+            what=arguments.what,
+            repeats=arguments.repeats,
+            block=arguments.block,
+            clock=CLOCKS[arguments.clock],
+            out=out,
+        )
+        for batchsize in arguments.batch:
+            dataset = chainer_runs.load_dataset(batchsize * arguments.block)
+            print(f"Images: {dataset.origin}")
+            for model in arguments.model:
+                measured = steps.measure(model, batchsize, dataset, settings)
+                steps.print_table(measured)
+                results += [{"data": dataset.origin, **result} for result in measured]
+    return results
+
+
+def measure_kernels(arguments: argparse.Namespace) -> list[dict]:
+    """Each function of the networks at each batch size."""
+    from benchmarks import kernels
+
+    results = []
+    for batchsize in arguments.batch:
+        clock = CLOCKS[arguments.clock]
+        measured = kernels.measure(batchsize, arguments.variants, arguments.repeats, clock)
+        kernels.print_table(measured, batchsize)
+        results += [{"batch": batchsize, **result} for result in measured]
+    return results
+
+
+def measure_whole_runs(arguments: argparse.Namespace, variants: list[str]) -> list[dict]:
+    """train_mnist.py in processes of its own: an epoch, or a sweep."""
+    from benchmarks import whole_runs
+
+    if arguments.epoch:
+        results = whole_runs.measure_epochs(arguments.model, variants)
+        whole_runs.print_epochs(results)
+    else:
+        results = [
+            result
+            for model in arguments.model
+            for result in whole_runs.measure_sweep(model, variants)
+        ]
+        whole_runs.print_sweep(results)
+    return results
+
+
+def profile(arguments: argparse.Namespace, variant: str) -> None:
+    """Prints where Python spends the training steps of `variant`, the 30 largest first."""
+    from chainer.training import get_trigger
+
+    from benchmarks import chainer_runs
+    from mnist_bn.config import RunConfig
+
+    batchsize = arguments.batch[0]
+    dataset = chainer_runs.load_dataset(batchsize)
+    with tempfile.TemporaryDirectory() as out:
+        config = RunConfig(model=arguments.model[0], batchsize=batchsize, dataset="mnist", out=out)
+        trainer = chainer_runs.build_trainer(config, dataset)
+        trainer.stop_trigger = get_trigger((arguments.repeats * arguments.block, "iteration"))
+        chainer_runs.switch(variant == "accelerated")
+        profiler = cProfile.Profile()
+        profiler.runcall(trainer.run)
+    print(f"{arguments.model[0]}, {variant}, {trainer.updater.iteration} steps")
+    pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    environment.restart_with(environment.ONE_THREAD | environment.RESTRICTIONS[arguments.isa])
+    if arguments.cpu is not None:
+        environment.pin_to(arguments.cpu)
+    sys.exit(main(arguments))
