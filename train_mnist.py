@@ -40,13 +40,20 @@ except KeyboardInterrupt:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments; a setting of the run that was not given is absent."""
-    default = RunConfig()
     parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
+    _add_what(parser)
+    _add_how(parser)
+    _add_where(parser)
+    return parser.parse_args(argv)
+
+
+def _add_what(parser: Parser) -> None:
+    default = RunConfig()
     what = parser.add_argument_group("what to train (several values: every combination is a run)")
     what.add_argument(
         "-m",
@@ -78,6 +85,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--list-models", action="store_true", default=False, help="print the networks' names"
     )
 
+
+def _add_how(parser: Parser) -> None:
     how = parser.add_argument_group("how to train")
     how.add_argument("-b", "--batchsize", type=int, metavar="N", help="images a step (default 100)")
     how.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
@@ -96,6 +105,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--data-dir", metavar="DIR", help="folder of MNIST's IDX files (or set MNIST_BN_DATA)"
     )
 
+
+def _add_where(parser: Parser) -> None:
     where = parser.add_argument_group("where to run, and what to keep")
     device = where.add_mutually_exclusive_group()
     device.add_argument(
@@ -134,7 +145,6 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=False,
         help="go on from the newest snapshot in the result folder",
     )
-    return parser.parse_args(argv)
 
 
 def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:

@@ -11,9 +11,15 @@ import mnist_bn  # noqa: F401  makes `import chainer` work in the test modules
 import chainer.links as L
 
 import models
-from mnist_bn import data, semantics
+from mnist_bn import accelerate, data, semantics
 
 GOLDEN = Path(__file__).parent / "golden" / "blog_chainer_1_12.npz"
+
+
+@pytest.fixture(autouse=True)
+def stock_chainer():
+    """Switches off the kernels that a training run of an earlier test left on."""
+    accelerate.uninstall()
 
 
 @pytest.fixture(scope="session")

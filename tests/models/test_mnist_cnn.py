@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import models
+from mnist_bn import accelerate
 
 NETWORKS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
 PARAMETERS = dict(zip(NETWORKS, [160_010, 160_234, 160_234, 161_278], strict=True))
@@ -175,6 +176,21 @@ def test_running_statistics_are_chainer_1_12s(name, golden, golden_batch, golden
             rtol=AFTER_FIVE[name]["variance"],
             err_msg=path,
         )
+
+
+def test_with_kernels_the_difference_is_chainer_1_12s_rounding(
+    name, golden, golden_batch, golden_classifier
+):
+    # Chainer sums BN's statistics one by one in float32, in 2016 as today: on these images the
+    # output of the first BN is off by up to 1.6e-3, where that of the kernels is by 8e-7.
+    if accelerate.install() == accelerate.STOCK:
+        pytest.skip(accelerate.why_not())
+    classifier = golden_classifier(name)
+    np.random.seed(100)
+    loss = classifier(*golden_batch)
+    bound = 1e-5 if BN_LINKS[name] == 0 else 2e-3
+    np.testing.assert_allclose(classifier.y.array, golden[f"{name}/logits"], rtol=0, atol=bound)
+    assert float(loss.array) == pytest.approx(golden[f"{name}/losses"][0], abs=bound / 10)
 
 
 def update_five_times(classifier, batch):
