@@ -1,7 +1,9 @@
 """What several tests share: the golden numbers of Chainer 1.12 and tiny data."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -12,6 +14,13 @@ import chainer.links as L
 
 import models
 from mnist_bn import accelerate, data, semantics
+
+# No deadline: the time of an example says nothing on a shared machine. What runs on every change
+# tries the same examples each time; everybody else looks for new ones.
+hypothesis.settings.register_profile(
+    "mnist-bn", deadline=None, derandomize=bool(os.environ.get("CI"))
+)
+hypothesis.settings.load_profile("mnist-bn")
 
 GOLDEN = Path(__file__).parent / "golden" / "blog_chainer_1_12.npz"
 

@@ -34,8 +34,7 @@ def table(curves: Sequence[Curve]) -> str:
         if column in cells.get(row, {}):
             row = f"{row}, {curve.name}"
         cells.setdefault(row, {})[column] = curve
-    sizes = [_size(curve) for curve in curves if curve.survivors]
-    sizes = [(seeds, epochs) for seeds, epochs in sizes if epochs]
+    sizes = [_size(curve) for curve in curves if curve.survivors and _is_recorded(curve)]
     usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
     lines = [["Optimizer", *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
@@ -89,9 +88,9 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
         return ""
     if not curve.survivors:
         return "diverged"
-    _, values = curve.values(VALIDATION_ACCURACY)
-    if values.shape[1] == 0:
+    if not _is_recorded(curve):
         return "not recorded"
+    _, values = curve.values(VALIDATION_ACCURACY)
     final = values[:, -1]
     text = f"{final.mean():.4f}"
     if len(final) > 1:
@@ -107,9 +106,13 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
 
 
 def _size(curve: Curve) -> tuple[int, int]:
-    """Seeds and epochs behind a curve's final accuracy."""
+    """Seeds and epochs behind the final accuracy of a curve that has one."""
     epochs, values = curve.values(VALIDATION_ACCURACY)
-    return len(values), int(epochs[-1]) if len(epochs) else 0
+    return len(values), int(epochs[-1])
+
+
+def _is_recorded(curve: Curve) -> bool:
+    return curve.values(VALIDATION_ACCURACY)[1].shape[1] > 0
 
 
 def _many(n: int, noun: str) -> str:

@@ -69,3 +69,10 @@ def test_the_summary_has_a_row_a_run(result):
         assert (row["model"], row["optimizer"], row["seed"]) == (run.model, run.optimizer, run.seed)
         assert float(row[VALIDATION_ACCURACY]) == run.log[-1][VALIDATION_ACCURACY]
         assert (row["epochs"], row["diverged_at"], row["lr"]) == ("3", "", "")
+
+
+def test_a_log_that_has_only_its_start(tmp_path, make_run):
+    make_run(tmp_path, "MnistCNN", "SGD", log=[{"epoch": 0, VALIDATION_ACCURACY: 0.1}])
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1] == ["SGD", "0.1000"]
+    assert "of 1 seed after 0 epochs" in text
