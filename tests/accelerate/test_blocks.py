@@ -75,7 +75,8 @@ def assert_as_float64(library, name, x, gy, conv, bnorm):
     for key, e in exact.items():
         assert fused[key].dtype == np.float32
         scale = max(abs(e).max(), 1e-2 * abs(gy).max())
-        allowed = max(1e-5 * scale, 3 * abs(stock[key] - e).max())
+        # Sums of up to 1,000 products, each rounded: 1.0e-5 has been seen where they cancel.
+        allowed = max(3e-5 * scale, 3 * abs(stock[key] - e).max())
         np.testing.assert_allclose(fused[key], e, rtol=0, atol=allowed, err_msg=key)
 
 
