@@ -13,7 +13,7 @@ RUN = $(VENV)/bin/python
 .PHONY: demo test lint
 
 demo: $(VENV)/installed
-	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 10 --jobs 2 --out demo
+	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 8 --jobs 2 --out demo
 	$(RUN) plot_results.py demo
 
 test: $(VENV)/installed-dev
