@@ -11,21 +11,13 @@ from chainer.link_hooks import TimerHook
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import blocks, build
+from mnist_bn.accelerate import blocks
 
 BLOCKS = {
     "before": blocks.conv_bn_relu_pool,
     "after": blocks.conv_relu_bn_pool,
     "none": lambda x, conv, bnorm: blocks.conv_relu_pool(x, conv),
 }
-
-
-@pytest.fixture(scope="module")
-def library():
-    try:
-        return build.load()
-    except build.Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.fixture(autouse=True)

@@ -10,17 +10,14 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction, C
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import build, convolution, seam
+from mnist_bn.accelerate import convolution, seam
 
 TOLERANCE = 3e-6  # of the largest number: float32 sums of some hundred products
 
 
 @pytest.fixture(scope="module")
-def replacements():
-    try:
-        return convolution.replacements(build.load())
-    except build.Unavailable as reason:
-        pytest.skip(str(reason))
+def replacements(library):
+    return convolution.replacements(library)
 
 
 @contextlib.contextmanager

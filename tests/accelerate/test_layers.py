@@ -10,7 +10,7 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import build, layers, seam
+from mnist_bn.accelerate import layers, seam
 
 FLOAT32_ULP = 2.0**-23
 CHANNELS = (1, 3, 10, 16, 17, 40, 512)
@@ -18,11 +18,8 @@ LAYOUTS = ("c", "nhwc", "strided")
 
 
 @pytest.fixture(scope="module")
-def replacements():
-    try:
-        return layers.replacements(build.load())
-    except build.Unavailable as reason:
-        pytest.skip(str(reason))
+def replacements(library):
+    return layers.replacements(library)
 
 
 @contextlib.contextmanager

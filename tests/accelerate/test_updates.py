@@ -11,7 +11,7 @@ from chainer import optimizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import build, seam, updates
+from mnist_bn.accelerate import seam, updates
 
 STEPS = 6
 OPTIMIZERS = {
@@ -35,11 +35,8 @@ UNCOVERED = {
 
 
 @pytest.fixture(scope="module")
-def replacements():
-    try:
-        return updates.replacements(build.load())
-    except build.Unavailable as reason:
-        pytest.skip(str(reason))
+def replacements(library):
+    return updates.replacements(library)
 
 
 @contextlib.contextmanager
