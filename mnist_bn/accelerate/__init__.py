@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mnist_bn.accelerate import blocks, build, convolution, layers, seam, updates
+from mnist_bn.accelerate import blocks, build, convolution, graph, layers, seam, updates
 from mnist_bn.errors import UserError
 
 MODES = ("auto", "on", "off")
@@ -49,6 +49,7 @@ def install(mode: str = "auto") -> str:
             convolution.replacements(library)
             | layers.replacements(library)
             | updates.replacements(library)
+            | graph.replacements()
         )
         blocks.use(library)
         _set_active(build.instruction_set())

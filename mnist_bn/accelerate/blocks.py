@@ -27,6 +27,7 @@ from mnist_bn.accelerate.arrays import (
     nhwc,
     pointer,
 )
+from mnist_bn.accelerate.graph import variable
 
 # As in the kernels: what comes after the convolution, and where normalization's statistics are from
 _RELU_POOL, _NORM_RELU_POOL, _RELU_NORM_POOL = range(3)
@@ -225,7 +226,7 @@ class _Block(function_node.FunctionNode):
         )
         gradients = [nchw(gx) if gx is not None else None, gw]
         gradients += [g for g in (gb, ggamma, gbeta) if g is not None]
-        return tuple(chainer.as_variable(gradients[i]) for i in indexes)
+        return tuple([variable(gradients[i]) for i in indexes])
 
     def _plain(self, inputs) -> chainer.Variable:
         """Returns the block's output by Chainer's functions; running statistics stay."""

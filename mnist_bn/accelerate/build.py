@@ -123,7 +123,8 @@ def _compilers(cxx: str) -> list[list[str]]:
     commands += [["c++"], ["g++"], ["clang++"]]
     found = [command for command in commands if shutil.which(command[0])]
     if importlib.util.find_spec("ziglang"):
-        found.append([sys.executable, "-m", "ziglang", "c++"])
+        # As `c++` it would compile a C++ library first, which takes minutes and is not needed.
+        found.append([sys.executable, "-m", "ziglang", "cc", "-x", "c++"])
     return found
 
 

@@ -1,5 +1,6 @@
 // Vectors as wide as this CPU's registers, in GCC's and Clang's vector extensions: one source for
 // AVX-512, AVX2, SSE4.2 and NEON. No intrinsics, no C++ run-time library.
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +25,7 @@ typedef int32_t vint __attribute__((vector_size(4 * WIDTH)));
 typedef double vdouble __attribute__((vector_size(8 * WIDTH)));
 typedef float vfloat_unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef double vdouble_unaligned __attribute__((vector_size(8 * WIDTH), aligned(8), may_alias));
+typedef uint16_t vshort __attribute__((vector_size(2 * WIDTH)));
 typedef uint8_t vbyte __attribute__((vector_size(WIDTH)));
 typedef uint8_t vbyte_unaligned __attribute__((vector_size(WIDTH), aligned(1), may_alias));
 
@@ -33,11 +35,22 @@ INLINE vdouble load(const double* p) { return *(const vdouble_unaligned*)p; }
 INLINE void store(double* p, vdouble v) { *(vdouble_unaligned*)p = v; }
 INLINE vfloat broadcast(float x) { return x - vfloat{}; }  // x - 0 keeps the sign of zero
 
-INLINE vint load_bytes(const uint8_t* p) {
-  return __builtin_convertvector((vbyte)*(const vbyte_unaligned*)p, vint);
-}
+// GCC 12 makes one instruction of `vint{p[0], p[1], ...}`, and dozens of a conversion.
+template <int... LANES>
+struct Lanes {
+  INLINE vint widen(const uint8_t* p) { return vint{p[LANES]...}; }
+};
+template <int COUNT, int... LANES>
+struct LanesFrom0 : LanesFrom0<COUNT - 1, COUNT - 1, LANES...> {};
+template <int... LANES>
+struct LanesFrom0<0, LANES...> : Lanes<LANES...> {};
+INLINE vint load_bytes(const uint8_t* p) { return LanesFrom0<WIDTH>::widen(p); }
 INLINE void store_bytes(uint8_t* p, vint v) {
+#if defined(__AVX512F__)
   *(vbyte_unaligned*)p = __builtin_convertvector(v, vbyte);
+#else  // half the instructions in two steps
+  *(vbyte_unaligned*)p = __builtin_convertvector(__builtin_convertvector(v, vshort), vbyte);
+#endif
 }
 
 // The first n (at most WIDTH) lanes; the others are zero, and memory behind them is not touched.
@@ -581,6 +594,10 @@ void accuracy(const float* y, const int32_t* labels, int64_t rows, int64_t class
 // ---------------------------------------------------------------------------------------------
 // Update rules: Chainer's formulas, one pass over memory. p parameter, g gradient, the rest state.
 
+// Zero for what is too small for a normal float, such as a running average whose gradients have long
+// been zero: a CPU takes tens of times as long to compute with such numbers. NaN stays.
+INLINE float flushed(float x) { return x > -FLT_MIN && x < FLT_MIN ? 0 : x; }
+
 #define ARRAY float* __restrict
 #define GRADIENT const float* __restrict
 
@@ -590,7 +607,7 @@ static void sgd(ARRAY p, int64_t size, GRADIENT g, float lr) {
 
 static void momentum_sgd(ARRAY p, ARRAY v, int64_t size, GRADIENT g, float lr, float momentum) {
   for (int64_t i = 0; i < size; i++) {
-    v[i] = momentum * v[i] - lr * g[i];
+    v[i] = flushed(momentum * v[i] - lr * g[i]);
     p[i] += v[i];
   }
 }
@@ -598,7 +615,7 @@ static void momentum_sgd(ARRAY p, ARRAY v, int64_t size, GRADIENT g, float lr, f
 static void nesterov_ag(ARRAY p, ARRAY v, int64_t size, GRADIENT g, float lr, float momentum,
                         float momentum_squared, float lr_ahead) {
   for (int64_t i = 0; i < size; i++) {
-    v[i] = momentum * v[i] - lr * g[i];
+    v[i] = flushed(momentum * v[i] - lr * g[i]);
     p[i] = p[i] + momentum_squared * v[i] - lr_ahead * g[i];
   }
 }
@@ -613,9 +630,9 @@ static void ada_grad(ARRAY p, ARRAY h, int64_t size, GRADIENT g, float lr, float
 static void ada_delta(ARRAY p, ARRAY msg, ARRAY msdx, int64_t size, GRADIENT g, float rho,
                       float one_minus_rho, float eps) {
   for (int64_t i = 0; i < size; i++) {
-    msg[i] = rho * msg[i] + one_minus_rho * g[i] * g[i];
+    msg[i] = flushed(rho * msg[i] + one_minus_rho * g[i] * g[i]);
     const float dx = sqrtf((msdx[i] + eps) / (msg[i] + eps)) * g[i];
-    msdx[i] = rho * msdx[i] + one_minus_rho * dx * dx;
+    msdx[i] = flushed(rho * msdx[i] + one_minus_rho * dx * dx);
     p[i] -= dx;
   }
 }
@@ -623,7 +640,7 @@ static void ada_delta(ARRAY p, ARRAY msg, ARRAY msdx, int64_t size, GRADIENT g, 
 static void rmsprop(ARRAY p, ARRAY ms, int64_t size, GRADIENT g, float lr, float alpha,
                     float one_minus_alpha, float eps_inside_sqrt, float eps_outside) {
   for (int64_t i = 0; i < size; i++) {
-    ms[i] = alpha * ms[i] + one_minus_alpha * g[i] * g[i];
+    ms[i] = flushed(alpha * ms[i] + one_minus_alpha * g[i] * g[i]);
     p[i] -= lr * g[i] / (sqrtf(ms[i] + eps_inside_sqrt) + eps_outside);
   }
 }
@@ -631,9 +648,10 @@ static void rmsprop(ARRAY p, ARRAY ms, int64_t size, GRADIENT g, float lr, float
 static void rmsprop_graves(ARRAY p, ARRAY n, ARRAY average, ARRAY delta, int64_t size, GRADIENT g,
                            float lr, float alpha, float one_minus_alpha, float momentum, float eps) {
   for (int64_t i = 0; i < size; i++) {
-    n[i] = alpha * n[i] + one_minus_alpha * g[i] * g[i];
-    average[i] = alpha * average[i] + one_minus_alpha * g[i];
-    delta[i] = momentum * delta[i] - lr * g[i] / sqrtf(n[i] - average[i] * average[i] + eps);
+    n[i] = flushed(alpha * n[i] + one_minus_alpha * g[i] * g[i]);
+    average[i] = flushed(alpha * average[i] + one_minus_alpha * g[i]);
+    const float step = lr * g[i] / sqrtf(n[i] - average[i] * average[i] + eps);
+    delta[i] = flushed(momentum * delta[i] - step);
     p[i] += delta[i];
   }
 }
@@ -642,8 +660,8 @@ static void smorms3(ARRAY p, ARRAY mem, ARRAY average, ARRAY average2, int64_t s
                     float eps) {
   for (int64_t i = 0; i < size; i++) {
     const float r = 1 / (mem[i] + 1);
-    average[i] = (1 - r) * average[i] + r * g[i];
-    average2[i] = (1 - r) * average2[i] + r * g[i] * g[i];
+    average[i] = flushed((1 - r) * average[i] + r * g[i]);
+    average2[i] = flushed((1 - r) * average2[i] + r * g[i] * g[i]);
     const float x = average[i] * average[i] / (average2[i] + eps);
     p[i] -= g[i] * (x > lr ? lr : x) / (sqrtf(average2[i]) + eps);  // NaN stays NaN
     mem[i] = 1 + mem[i] * (1 - x);
@@ -653,8 +671,8 @@ static void smorms3(ARRAY p, ARRAY mem, ARRAY average, ARRAY average2, int64_t s
 static void adam(ARRAY p, ARRAY m, ARRAY v, int64_t size, GRADIENT g, float alpha_t,
                  float one_minus_beta1, float one_minus_beta2, float eps, float eta, float keep) {
   for (int64_t i = 0; i < size; i++) {
-    m[i] += one_minus_beta1 * (g[i] - m[i]);
-    v[i] += one_minus_beta2 * (g[i] * g[i] - v[i]);
+    m[i] = flushed(m[i] + one_minus_beta1 * (g[i] - m[i]));
+    v[i] = flushed(v[i] + one_minus_beta2 * (g[i] * g[i] - v[i]));
     p[i] = keep * p[i] - eta * (alpha_t / (sqrtf(v[i]) + eps) * m[i]);
   }
 }
@@ -1132,31 +1150,6 @@ static void pack_backward(const Geometry& g, const float* w, float* packed) {
   else
     pack(w + taps - 1, g.in_channels, taps, {g.kernel_height, -g.kernel_width},
          {g.kernel_width, -1}, {g.out_channels, filter}, packed);
-}
-
-static void scatter_images(const Geometry& g, const float* gy, int gy_channels, int images,
-                           const float* packed, float* gx) {
-  memset(gx, 0, images * g.image() * sizeof(float));
-  size_t kernel_row = (size_t)g.out_channels * 3 * WIDTH;  // of one vector
-  for (int v = 0; v < g.in_vectors();) {
-    int vectors = smaller(2, g.in_vectors() - v);
-    int lanes = smaller(WIDTH, g.in_channels - (v + vectors - 1) * WIDTH);
-    for (int ky = 0; ky < g.kernel_height; ky++) {
-      const float* w = packed + v * g.kernel_height * kernel_row + ky * vectors * kernel_row;
-      for (int i = 0; i < images; i++)
-        for (int row = 0; row < g.out_height; row++) {
-          int gx_row = row + ky - g.pad_y;
-          if (gx_row < 0 || gx_row >= g.height) continue;
-          const float* from = gy + (i * g.out_pixels() + (size_t)row * g.out_width) * gy_channels;
-          float* to = gx + i * g.image() + (size_t)gx_row * g.width * g.in_channels + v * WIDTH;
-          if (vectors == 2)
-            scatter_row<2>(g, from, gy_channels, w, to, lanes);
-          else
-            scatter_row<1>(g, from, gy_channels, w, to, lanes);
-        }
-    }
-    v += vectors;
-  }
 }
 
 // The convolution that is the input's gradient: of gy, spread by the strides and framed by zeros.

@@ -10,7 +10,9 @@ import ctypes
 import math
 
 import numpy as np
+from chainer.configuration import config
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
+from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.evaluation.accuracy import Accuracy
 from chainer.functions.loss import softmax_cross_entropy
 from chainer.functions.noise.dropout import Dropout
@@ -19,6 +21,7 @@ from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, Avera
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
 from mnist_bn.accelerate.arrays import function, is_float32, nchw, nhwc, pointer
+from mnist_bn.accelerate.graph import variable
 from mnist_bn.accelerate.seam import Replacements
 
 _GENERAL_BN = bn.GeneralBatchNormalizationImpl()
@@ -36,6 +39,8 @@ def replacements(library: ctypes.CDLL) -> Replacements:
         (bn.BatchNormalizationGrad, "forward"): _bn_backward(library),
         (bn.FixedBatchNormalization, "forward"): _bn_fixed_forward(library),
         (bn.FixedBatchNormalizationGrad, "forward"): _bn_fixed_backward(library),
+        (LinearFunction, "forward"): _linear_forward,
+        (LinearFunction, "backward"): _linear_backward,
         (ReLU, "forward_cpu"): _relu_forward(library),
         (ReLUGrad2, "forward_cpu"): _relu_backward(library),
         (MaxPoolingND, "forward_cpu"): _max_pool_forward(library),
@@ -221,6 +226,37 @@ def _bn_fixed_backward(library):
         return forward
 
     return wrap
+
+
+# --- Linear: the matrix products are the BLAS library's, which no kernel of ours outran ---
+
+
+def _linear_forward(original):
+    def forward(self, inputs):
+        x, w = inputs[:2]
+        if not is_float32(inputs) or not x.flags.c_contiguous:
+            return original(self, inputs)
+        self._config_use_ideep = config.use_ideep
+        y = x.dot(w.T)
+        if len(inputs) == 3:
+            y += inputs[2]
+        self.retain_inputs((0, 1))
+        return (y,)
+
+    return forward
+
+
+def _linear_backward(original):
+    def backward(self, indexes, grad_outputs):
+        if config.enable_backprop:  # the gradient is to have a gradient
+            return original(self, indexes, grad_outputs)
+        x, w, gy = [v.array for v in (*self.get_retained_inputs(), *grad_outputs)]
+        if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):
+            return original(self, indexes, grad_outputs)
+        gradients = (lambda: gy.dot(w), lambda: gy.T.dot(x), lambda: gy.sum(axis=0))
+        return tuple([variable(gradients[i]()) for i in indexes])
+
+    return backward
 
 
 # --- ReLU ---

@@ -1,25 +1,27 @@
-"""Replacing methods of Chainer's classes by faster ones, and putting the originals back."""
+"""Replacing functions of Chainer's classes and modules by faster ones, and putting them back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
-# (class, method name) -> wrap(original) -> replacement
-Replacements = dict[tuple[type, str], Callable[[Callable], Callable]]
+# (class or module, name of a function) -> wrap(original) -> replacement
+Owner = type | ModuleType
+Replacements = dict[tuple[Owner, str], Callable[[Callable], Callable]]
 
-_originals: dict[tuple[type, str], Callable] = {}
+_originals: dict[tuple[Owner, str], Callable] = {}
 
 
 def install(replacements: Replacements) -> None:
-    """Replaces the methods; each replacement can call the original it was given."""
-    for (cls, name), wrap in replacements.items():
-        original = vars(cls)[name]
-        _originals.setdefault((cls, name), original)
-        setattr(cls, name, wrap(original))
+    """Replaces the functions; each replacement can call the original it was given."""
+    for (owner, name), wrap in replacements.items():
+        original = vars(owner)[name]
+        _originals.setdefault((owner, name), original)
+        setattr(owner, name, wrap(original))
 
 
 def uninstall() -> None:
     """Puts every original back."""
-    for (cls, name), original in _originals.items():
-        setattr(cls, name, original)
+    for (owner, name), original in _originals.items():
+        setattr(owner, name, original)
     _originals.clear()

@@ -69,7 +69,6 @@ def replacements(library: ctypes.CDLL) -> Replacements:
     }
     return core | {
         (optimizer.GradientMethod, "update"): _update,
-        (optimizer.GradientMethod, "reallocate_cleared_grads"): _reallocate_cleared_grads,
     }
 
 
@@ -137,13 +136,14 @@ def _update(original):
                 self.target.zerograds()
             loss.backward(loss_scale=self._loss_scale)
             del loss
-        self.reallocate_cleared_grads()
+        params = list(self.target.params())
+        _reallocate(self, params)
         self.check_nan_in_grads()
         self.call_hooks("pre")
         self.t += 1
         if self.is_safe_to_update():
-            _update_all(self.target.params())
-        self.reallocate_cleared_grads()
+            _update_all(params)
+        _reallocate(self, params)
         self.call_hooks("post")
         self.update_loss_scale()
 
@@ -174,14 +174,10 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
         _run(numbers[key], parameters)
 
 
-def _reallocate_cleared_grads(original):
-    """The wrap of `GradientMethod.reallocate_cleared_grads`: a look first if there is any to do."""
-
-    def reallocate_cleared_grads(self):
-        if any(p._grad is None or not p._grad_valid for p in self.target.params(False)):
-            original(self)
-
-    return reallocate_cleared_grads
+def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter]) -> None:
+    """Does `reallocate_cleared_grads()`, after a look if there is any to do."""
+    if any([p._data[0] is not None and (p._grad is None or not p._grad_valid) for p in params]):
+        method.reallocate_cleared_grads()
 
 
 def _hyperparameters(rule):

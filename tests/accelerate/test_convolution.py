@@ -1,7 +1,5 @@
 """The convolution's kernels, against stock Chainer in float64."""
 
-import contextlib
-
 import chainer
 import chainer.functions as F
 import numpy as np
@@ -10,7 +8,8 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction, C
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import convolution, seam
+from mnist_bn.accelerate import convolution
+from tests.accelerate.switching import kernels
 
 TOLERANCE = 3e-6  # of the largest number: float32 sums of some hundred products
 
@@ -18,26 +17,6 @@ TOLERANCE = 3e-6  # of the largest number: float32 sums of some hundred products
 @pytest.fixture(scope="module")
 def replacements(library):
     return convolution.replacements(library)
-
-
-@contextlib.contextmanager
-def kernels(replacements):
-    seam.install(replacements)
-    try:
-        yield
-    finally:
-        seam.uninstall()
-
-
-@contextlib.contextmanager
-def only_kernels(replacements):
-    """Switches the kernels on; stock Chainer must not be called in their stead."""
-
-    def stock_was_called(self, inputs):
-        pytest.fail(f"{type(self).__name__} went to stock Chainer")
-
-    with kernels({k: lambda _, wrap=w: wrap(stock_was_called) for k, w in replacements.items()}):
-        yield
 
 
 def arrays(n, c, h, w, out, k, stride=1, pad=0, seed=0):
@@ -60,7 +39,7 @@ def results(x, w, b, gy, **options):
 
 def assert_as_float64(replacements, given, **options):
     expected = results(*(None if a is None else a.astype(np.float64) for a in given), **options)
-    with only_kernels(replacements):
+    with kernels(replacements, only=True):
         actual = results(*given, **options)
     for a, e in zip(actual, expected, strict=True):
         assert a.dtype == np.float32
@@ -110,7 +89,7 @@ def test_numbers_that_are_not_finite(replacements, value):
     given[0][1, 2, 3, 4] = value
     with np.errstate(invalid="ignore"):
         expected = results(*given)
-    with only_kernels(replacements):
+    with kernels(replacements, only=True):
         actual = results(*given)
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(e))

@@ -1,7 +1,5 @@
 """The kernels behind Chainer's layers, against stock Chainer in float64."""
 
-import contextlib
-
 import chainer
 import chainer.functions as F
 import numpy as np
@@ -10,7 +8,8 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import layers, seam
+from mnist_bn.accelerate import layers
+from tests.accelerate.switching import kernels
 
 FLOAT32_ULP = 2.0**-23
 CHANNELS = (1, 3, 10, 16, 17, 40, 512)
@@ -20,25 +19,6 @@ LAYOUTS = ("c", "nhwc", "strided")
 @pytest.fixture(scope="module")
 def replacements(library):
     return layers.replacements(library)
-
-
-@contextlib.contextmanager
-def kernels(replacements, only=True):
-    """Switches the kernels on; with `only`, stock Chainer must not be called in their stead."""
-    if only:
-        replacements = {
-            key: lambda original, wrap=wrap: wrap(_stock_was_called)
-            for key, wrap in replacements.items()
-        }
-    seam.install(replacements)
-    try:
-        yield
-    finally:
-        seam.uninstall()
-
-
-def _stock_was_called(self, inputs):
-    pytest.fail(f"{type(self).__name__} went to stock Chainer")
 
 
 def in_layout(x, layout):
@@ -72,7 +52,7 @@ def assert_as_exact_as_stock(function, replacements, arrays, layout="c", double=
     exact = outputs_and_gradients(function, [a.astype("d") for a in arrays], gys, double)
     stock = outputs_and_gradients(function, arrays, gys, double)
     strided = [in_layout(a, layout) if a.ndim > 1 else a for a in arrays]
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         actual = outputs_and_gradients(
             function, strided, [in_layout(g, layout) if g.ndim > 1 else g for g in gys], double
         )
@@ -125,7 +105,7 @@ def test_batch_normalization_of_a_large_mean_and_a_tiny_variance(
 
     exact = normalize(x.astype("d"))
     stock = np.abs(normalize(x) - exact).max()
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         error = np.abs(normalize(x) - exact).max()
     assert error <= 1.01 * stock + 4 * FLOAT32_ULP * np.abs(exact).max()
 
@@ -140,7 +120,7 @@ def test_running_statistics_as_stock(replacements):
         return mean, var
 
     stock = run()
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         actual = run()
     for a, s in zip(actual, stock, strict=True):
         np.testing.assert_allclose(a, s, rtol=4e-7)
@@ -156,7 +136,7 @@ def test_fixed_batch_normalization(replacements, shape, layout, double):
 
 def test_batch_normalization_of_one_row_warns_as_stock(replacements):
     one = np.ones(4, "f")
-    with kernels(replacements, only=False), pytest.warns(UserWarning, match="no more than one"):
+    with kernels(replacements), pytest.warns(UserWarning, match="no more than one"):
         y = F.batch_normalization(random(1, 4), one, one)
     assert (y.array == 1).all()
 
@@ -172,7 +152,7 @@ def test_relu(replacements, shape, layout, double):
 
 def test_relu_keeps_nhwc_memory(replacements):
     x = chainer.Variable(in_layout(random(2, 5, 4, 3), "nhwc"))
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         y = F.relu(x)
         (gx,) = chainer.grad([y], [x], [chainer.Variable(random(2, 5, 4, 3))])
     assert y.array.strides == x.array.strides == gx.array.strides
@@ -201,7 +181,7 @@ def test_max_pooling_takes_the_first_of_equals_and_the_first_nan(replacements, c
         return node.apply((x,))[0].array, node.indexes
 
     stock = pool()
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         actual = pool()
     np.testing.assert_array_equal(actual[0], stock[0])
     np.testing.assert_array_equal(actual[1], stock[1])
@@ -233,7 +213,7 @@ def test_not_a_number_and_infinity_as_stock(replacements, function, value):
         x, gy = random(3, 20, 5, 5), random(*function(random(3, 20, 5, 5)).shape)
         (gy if in_gradient else x)[1, 3, 0, 0] = value
         stock = outputs_and_gradients(function, [x], [gy])
-        with kernels(replacements):
+        with kernels(replacements, only=True):
             actual = outputs_and_gradients(function, [x], [gy])
         for a, s in zip(actual, stock, strict=True):
             np.testing.assert_allclose(a, s, rtol=1e-4, atol=1e-5)  # equal NaN and Inf
@@ -248,7 +228,7 @@ def test_infinity_in_the_running_mean_as_stock(replacements):
         return mean
 
     stock = running_mean()
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         np.testing.assert_allclose(running_mean(), stock, rtol=1e-5, atol=1e-7)
 
 
@@ -271,7 +251,7 @@ def test_dropout_draws_the_bits_of_stock(replacements, shape, ratio, position):
         return *y, np.random.rand()
 
     stock = draw()
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         actual = draw()
     for a, s in zip(actual, stock, strict=True):
         np.testing.assert_array_equal(a, s)
@@ -287,7 +267,7 @@ def test_dropout_with_another_generator_is_stock(replacements):
 
     try:
         stock = draw()
-        with kernels(replacements, only=False):
+        with kernels(replacements):
             np.testing.assert_array_equal(draw(), stock)
     finally:
         np.random.set_bit_generator(previous)
@@ -317,7 +297,7 @@ def test_labels_that_are_none_are_stocks_to_handle(replacements, label):
     def loss():
         return F.softmax_cross_entropy(chainer.Variable(x), t)
 
-    with kernels(replacements, only=False):
+    with kernels(replacements):
         if label == 5:
             with pytest.raises(IndexError):
                 loss()
@@ -334,7 +314,7 @@ def test_scores_not_a_number_as_stock(replacements):
         scores = x.copy()
         scores[row, 1] = value
         loss = outputs_and_gradients(lambda x: F.softmax_cross_entropy(x, t), [scores], [random()])
-        with kernels(replacements):
+        with kernels(replacements, only=True):
             actual = outputs_and_gradients(
                 lambda x: F.softmax_cross_entropy(x, t), [scores], [random()]
             )
@@ -349,7 +329,7 @@ def test_accuracy(replacements, rows, classes, layout):
     y = rng.choice(np.float32([0, 1, 2, np.nan]), (rows, classes), p=[0.4, 0.3, 0.2, 0.1])
     t = rng.randint(-1, classes, rows).astype("i")
     stock = F.accuracy(y, t).array
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         np.testing.assert_array_equal(F.accuracy(in_layout(y, layout), t).array, stock)
 
 
@@ -402,7 +382,7 @@ def test_what_no_kernel_covers_has_stocks_very_bits(replacements, name, dtype):
         return outputs_and_gradients(function, [x], [gy])
 
     stock = run()
-    with kernels(replacements, only=False):
+    with kernels(replacements):
         actual = run()
     for a, s in zip(actual, stock, strict=True):
         assert a.dtype == s.dtype
@@ -411,7 +391,7 @@ def test_what_no_kernel_covers_has_stocks_very_bits(replacements, name, dtype):
 
 def test_uninstalling_between_the_passes_is_harmless(replacements):
     x, gy = chainer.Variable(random(2, 3, 5, 5)), chainer.Variable(random(2, 3, 3, 3))
-    with kernels(replacements):
+    with kernels(replacements, only=True):
         y = F.max_pooling_2d(F.relu(F.batch_normalization(x, *np.ones((2, 3), "f"))), 2)
     (gx,) = chainer.grad([y], [x], [gy])
     (stock,) = chainer.grad(

@@ -1,6 +1,5 @@
 """The kernels behind Chainer's update rules, against stock Chainer in float64."""
 
-import contextlib
 import copy
 
 import chainer
@@ -11,7 +10,8 @@ from chainer import optimizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.accelerate import seam, updates
+from mnist_bn.accelerate import updates
+from tests.accelerate.switching import kernels
 
 STEPS = 6
 OPTIMIZERS = {
@@ -37,15 +37,6 @@ UNCOVERED = {
 @pytest.fixture(scope="module")
 def replacements(library):
     return updates.replacements(library)
-
-
-@contextlib.contextmanager
-def kernels(replacements):
-    seam.install(replacements)
-    try:
-        yield
-    finally:
-        seam.uninstall()
 
 
 class Parameters(chainer.Chain):
@@ -106,6 +97,26 @@ def test_several_steps(replacements, name, shapes, strided):
         assert a.dtype == np.float32 and a.shape == e.shape
         # A tenth of an update's own size would be seen; a few roundings of its numbers are not.
         np.testing.assert_allclose(a, e, rtol=0, atol=2 * np.abs(s - e).max(initial=0) + 4e-6)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"SGD", "AdaGrad"}))
+def test_running_averages_without_gradients_end_at_zero(replacements, name):
+    """Numbers below float32's normal ones take a CPU tens of times as long as others."""
+    with kernels(replacements):
+        model = Parameters([(16,)])
+        optimizer = OPTIMIZERS[name]().setup(model)
+        (parameter,) = model.params()
+        parameter.grad = np.zeros(16, np.float32)
+        optimizer.update()
+        state = parameter.update_rule.state
+        for average in state.values():
+            average[...] = np.linspace(-1, 1, 16) * 2 * np.finfo(np.float32).tiny
+        for _ in range(3):
+            optimizer.update()
+    for key, average in state.items():
+        if key != "mem":  # SMORMS3's count of steps
+            too_small = (average != 0) & (np.abs(average) < np.finfo(np.float32).tiny)
+            assert not too_small.any(), key
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

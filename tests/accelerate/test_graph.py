@@ -1,0 +1,161 @@
+"""Building the graph for NumPy arrays, against Chainer's own way."""
+
+import chainer
+import chainer.functions as F
+import numpy as np
+import pytest
+from chainer import backend, function_hooks
+from chainer.function_node import FunctionNode
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_bn.accelerate import graph
+from tests.accelerate.switching import kernels
+
+REPLACEMENTS = graph.replacements()
+
+
+class Returns(FunctionNode):
+    """Returns what it was made with, and counts how often."""
+
+    def __init__(self, outputs):
+        self.outputs_given = outputs
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        self.retain_inputs((0,))
+        self.retain_outputs((0,))
+        return self.outputs_given
+
+
+class ReturnsElementwise(Returns):
+    is_elementwise = True
+
+
+def array(*shape, seed=0):
+    return np.random.RandomState(seed).randn(*shape).astype(np.float32)
+
+
+def a_bit_of_everything(x, w):
+    """Several inputs and outputs, a branch, a branch that ends, an array among the Variables."""
+    a, b = F.split_axis(F.tanh(F.matmul(x, w)), 2, 1)
+    F.exp(b)
+    return F.sum(F.concat([a * b, a + 1, b * np.float32(2)], 1) ** 2)
+
+
+def derivatives(shape):
+    """Returns y, its gradients, and the gradients of their sum of squares."""
+    x, w = chainer.Variable(array(*shape)), chainer.Variable(array(shape[1], 4, seed=1))
+    y = a_bit_of_everything(x, w)
+    first = chainer.grad([y], [x, w], enable_double_backprop=True)
+    second = chainer.grad([sum(F.sum(g * g) for g in first)], [x, w])
+    x.cleargrad()
+    y.backward()
+    return [y.array, *(v.array for v in (*first, *second)), x.grad, w.grad]
+
+
+@given(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+def test_results_and_derivatives_are_the_same_bits(shape):
+    expected = derivatives(shape)
+    with kernels(REPLACEMENTS):
+        actual = derivatives(shape)
+    for a, e in zip(actual, expected, strict=True):
+        assert a.dtype == e.dtype
+        np.testing.assert_array_equal(a, e)
+
+
+def test_plain_functions_do_not_go_to_chainer():
+    with kernels(REPLACEMENTS, only=True):
+        derivatives((2, 3))
+
+
+def both_errors(run):
+    with pytest.raises(Exception) as stock:
+        run()
+    with kernels(REPLACEMENTS), pytest.raises(type(stock.value)) as actual:
+        run()
+    return str(actual.value), str(stock.value)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda: F.matmul(array(2, 3), array(2, 3)),
+        lambda: F.relu(np.zeros(3, np.int32)),
+        lambda: Returns([array(2)]).apply((array(2),)),
+        lambda: Returns((1.0,)).apply((array(2),)),
+        lambda: ReturnsElementwise((array(2), array(3))).apply((array(2),)),
+        lambda: F.exp("two"),
+    ],
+    ids=["shapes", "dtype", "a list", "no array", "not elementwise", "a string"],
+)
+def test_errors_are_chainers(run):
+    actual, expected = both_errors(run)
+    assert actual == expected
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [(array(2),), (array(2), None), (array(2).view(np.matrix),)],
+    ids=["array", "None", "subclass"],
+)
+def test_forward_runs_once(outputs):
+    node = Returns(outputs)
+    x = chainer.Variable(array(2))
+    with kernels(REPLACEMENTS):
+        results = node.apply((x,))
+    assert node.calls == 1
+    assert "forward" not in vars(node)
+    assert [r.array is y for r, y in zip(results, outputs, strict=True)] == [True] * len(outputs)
+    assert results[0].creator_node is node
+    assert node.get_retained_inputs()[0].array is x.array
+    assert node.get_retained_outputs()[0].array is outputs[0]
+
+
+@pytest.mark.parametrize("mode", [chainer.no_backprop_mode, chainer.force_backprop_mode])
+def test_backprop_modes(mode):
+    x = chainer.Variable(array(2))
+    with kernels(REPLACEMENTS), chainer.no_backprop_mode(), mode():
+        y = F.exp(x)
+    assert (y.creator is None) == (mode is chainer.no_backprop_mode)
+
+
+def test_requires_grad_is_passed_on():
+    with kernels(REPLACEMENTS):
+        assert not F.exp(array(2)).requires_grad
+        assert F.exp(chainer.Variable(array(2))).requires_grad
+        assert not F.exp(chainer.Variable(array(2), requires_grad=False)).requires_grad
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_hooks_are_called(local):
+    hook = function_hooks.TimerHook()
+    node = F.activation.relu.ReLU()
+    with kernels(REPLACEMENTS):
+        if local:
+            node.add_hook(hook)
+            node.apply((array(2),))
+        else:
+            with hook:
+                node.apply((array(2),))
+    assert [name for name, _ in hook.call_history] == ["ReLU"]
+
+
+def test_debug_mode_finds_nan():
+    with (
+        kernels(REPLACEMENTS),
+        chainer.using_config("debug", True),
+        pytest.raises(RuntimeError, match="NaN is detected"),
+    ):
+        F.identity(np.full(2, np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    "arrays", [[], [array(2)], [None, array(2)], [array(2), "two"], [array(2), 1.0]]
+)
+def test_compatibility_and_device_of_arrays(arrays):
+    expected = chainer.is_arrays_compatible(arrays), backend.get_device_from_array(*arrays)
+    with kernels(REPLACEMENTS):
+        actual = chainer.is_arrays_compatible(arrays), backend.get_device_from_array(*arrays)
+    assert actual == expected
