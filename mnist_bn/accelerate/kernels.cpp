@@ -64,7 +64,9 @@ static __attribute__((noinline)) void store_lanes(float* p, vfloat v, int n) {
   store(lanes, v);
   for (int i = 0; i < n; i++) p[i] = lanes[i];
 }
-INLINE vfloat load_partial(const float* p, int n) { return n >= WIDTH ? load(p) : load_lanes(p, n); }
+INLINE vfloat load_partial(const float* p, int n) {
+  return n >= WIDTH ? load(p) : load_lanes(p, n);
+}
 INLINE void store_partial(float* p, vfloat v, int n) {
   if (n >= WIDTH)
     store(p, v);
@@ -79,7 +81,9 @@ INLINE vint select(vint mask, vint a, vint b) { return mask ? a : b; }
 INLINE vdouble to_double(vfloat v) { return __builtin_convertvector(v, vdouble); }
 INLINE vfloat to_float(vdouble v) { return __builtin_convertvector(v, vfloat); }
 
-INLINE constexpr int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
+INLINE constexpr int round_up(int n, int multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 INLINE constexpr int smaller(int a, int b) { return a < b ? a : b; }
 INLINE constexpr int larger(int a, int b) { return a > b ? a : b; }
 
@@ -89,16 +93,17 @@ extern "C" int vector_width() { return WIDTH; }
 
 // Every layer but convolution, and the update rules.
 //
-// An array is seen as rows of channels: (N, H, W, C) in memory is N*H*W rows of C floats, (N, C) is N rows.
-// Nothing is checked here: the callers in layers.py and updates.py answer for shapes and memory.
+// An array is seen as rows of channels: (N, H, W, C) in memory is N*H*W rows of C floats, (N, C) is
+// N rows. Nothing is checked here: the callers in layers.py and updates.py answer for shapes and
+// memory.
 
 // ---------------------------------------------------------------------------------------------
 // Channels go through the vector unit in tiles of WIDTH.
 
 #define MEMBER __attribute__((always_inline))
 
-// WIDTH channels. Where channels are no multiple of WIDTH, the last tile overlaps the one before it:
-// the same lanes are computed twice, and sums leave out the first `skip` of them.
+// WIDTH channels. Where channels are no multiple of WIDTH, the last tile overlaps the one before
+// it: the same lanes are computed twice, and sums leave out the first `skip` of them.
 struct FullTile {
   int skip;
   MEMBER vfloat load(const float* p) const { return ::load(p); }
@@ -129,8 +134,8 @@ struct NarrowTile {
   MEMBER int lanes() const { return count; }
 };
 
-// The same, much faster, where WIDTH floats from the row's first one on are the array's own: the lanes
-// behind the row hold the next rows, are ignored, and are stored anew when those rows come.
+// The same, much faster, where WIDTH floats from the row's first one on are the array's own: the
+// lanes behind the row hold the next rows, are ignored, and are stored anew when those rows come.
 struct LooseTile : NarrowTile {
   MEMBER vfloat load(const float* p) const { return ::load(p); }
   MEMBER void store(float* p, vfloat v) const { ::store(p, v); }
@@ -144,14 +149,17 @@ INLINE void for_channel_tiles(int64_t channels, Body body) {
   if (c < channels) body(channels - WIDTH, FullTile{(int)(c + WIDTH - channels)});
 }
 
-// As many rows as are still in the L1 cache when they are read again: 4096 floats, 16 of its 32 KiB.
+// As many rows as are still in the L1 cache when they are read again: 4096 floats, 16 of its 32
+// KiB.
 INLINE int64_t rows_in_cache(int64_t channels) { return channels < 256 ? 4096 / channels : 16; }
 
 // One row after the other, as memory lies; narrow ones many at once, to load their constants once.
-INLINE int64_t rows_in_order(int64_t channels) { return channels <= WIDTH ? rows_in_cache(channels) : 1; }
+INLINE int64_t rows_in_order(int64_t channels) {
+  return channels <= WIDTH ? rows_in_cache(channels) : 1;
+}
 
-// Calls body(first row, number of rows, first channel, tile) for all rows and channels, rows ascending,
-// at most `step` rows at once.
+// Calls body(first row, number of rows, first channel, tile) for all rows and channels, rows
+// ascending, at most `step` rows at once.
 template <class Body>
 INLINE void for_tiles(int64_t rows, int64_t channels, int64_t step, Body body) {
   int64_t first = 0;
@@ -172,8 +180,8 @@ INLINE void for_tiles(int64_t rows, int64_t channels, int64_t step, Body body) {
 // ---------------------------------------------------------------------------------------------
 // Batch Normalization.
 
-// Adds up what terms(row, a, b) adds to a and b: floats within 16 rows, doubles across them, so that
-// the error is a few roundings of the sum however many rows there are.
+// Adds up what terms(row, a, b) adds to a and b: floats within 16 rows, doubles across them, so
+// that the error is a few roundings of the sum however many rows there are.
 template <class Terms>
 INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms) {
   for (int64_t r = 0; r < count;) {
@@ -186,51 +194,57 @@ INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms
   }
 }
 
-// The sums over rows of (x - origin) and (x - origin)^2, origin being about the mean of the first rows.
+// The sums over rows of (x - origin) and (x - origin)^2, origin being about the mean of the first
+// rows.
 //
 // Within a block of rows, floats: deviations from the block's own mean, small whatever the mean is.
-// Across blocks, doubles. So a large mean with a tiny variance costs no digits, and memory is read once.
+// Across blocks, doubles. So a large mean with a tiny variance costs no digits, and memory is read
+// once.
 static void bn_sums(const float* x, int64_t rows, int64_t channels, double* origin, double* sums,
                     double* squares) {
   memset(sums, 0, channels * sizeof(double));
   memset(squares, 0, channels * sizeof(double));
-  for_tiles(rows, channels, rows_in_cache(channels), [&](int64_t first, int64_t count, int64_t c, auto tile) {
-    const float* column = x + first * channels + c;
-    vfloat total[4] = {};
-    int64_t r = 0;
-    for (; r + 4 <= count; r += 4)
-      for (int k = 0; k < 4; k++) total[k] += tile.load(column + (r + k) * channels);
-    for (; r < count; r++) total[0] += tile.load(column + r * channels);
-    const vfloat mean = ((total[0] + total[1]) + (total[2] + total[3])) / broadcast((float)count);
+  for_tiles(rows, channels, rows_in_cache(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const float* column = x + first * channels + c;
+              vfloat total[4] = {};
+              int64_t r = 0;
+              for (; r + 4 <= count; r += 4)
+                for (int k = 0; k < 4; k++) total[k] += tile.load(column + (r + k) * channels);
+              for (; r < count; r++) total[0] += tile.load(column + r * channels);
+              const vfloat mean =
+                  ((total[0] + total[1]) + (total[2] + total[3])) / broadcast((float)count);
 
-    vdouble deviation = {}, square = {};
-    add_rows(count, deviation, square, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
-      const vfloat d = tile.load(column + row * channels) - mean;
-      a += d;
-      b += d * d;
-    });
+              vdouble deviation = {}, square = {};
+              add_rows(count, deviation, square, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
+                const vfloat d = tile.load(column + row * channels) - mean;
+                a += d;
+                b += d * d;
+              });
 
-    for (int k = tile.skip; k < tile.lanes(); k++) {
-      // An infinite mean must stay one in the sum: its deviations are NaN, and so is the variance.
-      const bool finite = mean[k] - mean[k] == 0;
-      if (first == 0) origin[c + k] = finite ? mean[k] : 0;
-      const double offset = mean[k] - origin[c + k], rest = finite ? deviation[k] : 0;
-      sums[c + k] += offset * count + rest;
-      squares[c + k] += offset * (offset * count + 2 * rest) + square[k];
-    }
-  });
+              for (int k = tile.skip; k < tile.lanes(); k++) {
+                // An infinite mean must stay one in the sum: its deviations are NaN, and so is the
+                // variance.
+                const bool finite = mean[k] - mean[k] == 0;
+                if (first == 0) origin[c + k] = finite ? mean[k] : 0;
+                const double offset = mean[k] - origin[c + k], rest = finite ? deviation[k] : 0;
+                sums[c + k] += offset * count + rest;
+                squares[c + k] += offset * (offset * count + 2 * rest) + square[k];
+              }
+            });
 }
 
 // y = (x - mean) * scale + shift
 static void normalize(const float* x, int64_t rows, int64_t channels, const float* mean,
                       const float* scale, const float* shift, float* y) {
-  for_tiles(rows, channels, rows_in_order(channels), [&](int64_t first, int64_t count, int64_t c, auto tile) {
-    const vfloat m = tile.load_constant(mean + c), a = tile.load_constant(scale + c),
-                 b = tile.load_constant(shift + c);
-    const int64_t start = first * channels + c;
-    for (int64_t i = start; i < start + count * channels; i += channels)
-      tile.store(y + i, (tile.load(x + i) - m) * a + b);
-  });
+  for_tiles(rows, channels, rows_in_order(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat m = tile.load_constant(mean + c), a = tile.load_constant(scale + c),
+                           b = tile.load_constant(shift + c);
+              const int64_t start = first * channels + c;
+              for (int64_t i = start; i < start + count * channels; i += channels)
+                tile.store(y + i, (tile.load(x + i) - m) * a + b);
+            });
 }
 
 // The sums over rows of gy and of gy * (x - mean).
@@ -238,30 +252,32 @@ static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int6
                              const float* mean, double* sums, double* products) {
   memset(sums, 0, channels * sizeof(double));
   memset(products, 0, channels * sizeof(double));
-  for_tiles(rows, channels, rows_in_cache(channels), [&](int64_t first, int64_t count, int64_t c, auto tile) {
-    const vfloat m = tile.load_constant(mean + c);
-    const int64_t start = first * channels + c;
-    vdouble sum = {}, product = {};
-    add_rows(count, sum, product, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
-      const int64_t i = start + row * channels;
-      const vfloat g = tile.load(gy + i);
-      a += g;
-      b += g * (tile.load(x + i) - m);
-    });
-    for (int k = tile.skip; k < tile.lanes(); k++) {
-      sums[c + k] += sum[k];
-      products[c + k] += product[k];
-    }
-  });
+  for_tiles(rows, channels, rows_in_cache(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat m = tile.load_constant(mean + c);
+              const int64_t start = first * channels + c;
+              vdouble sum = {}, product = {};
+              add_rows(count, sum, product, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
+                const int64_t i = start + row * channels;
+                const vfloat g = tile.load(gy + i);
+                a += g;
+                b += g * (tile.load(x + i) - m);
+              });
+              for (int k = tile.skip; k < tile.lanes(); k++) {
+                sums[c + k] += sum[k];
+                products[c + k] += product[k];
+              }
+            });
 }
 
 extern "C" {
 
-// y = gamma * (x - mean) / sqrt(var + eps) + beta with the batch's own statistics; the running ones,
-// where given, move by 1 - decay. workspace: 4 * channels doubles.
-void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gamma, const float* beta,
-                double eps, double decay, float* running_mean, float* running_var, float* mean,
-                float* var, float* inv_std, float* y, double* workspace) {
+// y = gamma * (x - mean) / sqrt(var + eps) + beta with the batch's own statistics; the running
+// ones, where given, move by 1 - decay. workspace: 4 * channels doubles.
+void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
+                const float* beta, double eps, double decay, float* running_mean,
+                float* running_var, float* mean, float* var, float* inv_std, float* y,
+                double* workspace) {
   double *origin = workspace, *sums = origin + channels, *squares = sums + channels;
   float *scale = (float*)(squares + channels), *shift = scale + channels;
   bn_sums(x, rows, channels, origin, sums, squares);
@@ -286,11 +302,12 @@ void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gam
 }
 
 // The gradients of bn_forward. workspace: 4 * channels doubles.
-void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels, const float* gamma,
-                 const float* mean, const float* inv_std, float* gx, float* ggamma, float* gbeta,
-                 double* workspace) {
+void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
+                 const float* gamma, const float* mean, const float* inv_std, float* gx,
+                 float* ggamma, float* gbeta, double* workspace) {
   double *sums = workspace, *products = sums + channels;
-  float *scale = (float*)(products + channels), *average = scale + channels, *slope = average + channels;
+  float *scale = (float*)(products + channels), *average = scale + channels,
+        *slope = average + channels;
   bn_gradient_sums(x, gy, rows, channels, mean, sums, products);
   for (int64_t c = 0; c < channels; c++) {
     gbeta[c] = (float)sums[c];
@@ -299,13 +316,14 @@ void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels
     average[c] = (float)(sums[c] / rows);
     slope[c] = (float)(products[c] * inv_std[c] * inv_std[c] / rows);
   }
-  for_tiles(rows, channels, rows_in_order(channels), [&](int64_t first, int64_t count, int64_t c, auto tile) {
-    const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
-                 s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
-    const int64_t start = first * channels + c;
-    for (int64_t i = start; i < start + count * channels; i += channels)
-      tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
-  });
+  for_tiles(rows, channels, rows_in_order(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
+                           s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
+              const int64_t start = first * channels + c;
+              for (int64_t i = start; i < start + count * channels; i += channels)
+                tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
+            });
 }
 
 // Batch Normalization with given statistics. workspace: channels doubles.
@@ -386,11 +404,15 @@ INLINE void unpool_window(const float* gy, const uint8_t* indexes, int64_t row, 
   if (RIGHT && DOWN) tile.store(gx + row + channels, select(index == 3, gradient, zero));
 }
 
-struct Yes { static constexpr bool value = true; };
-struct No { static constexpr bool value = false; };
+struct Yes {
+  static constexpr bool value = true;
+};
+struct No {
+  static constexpr bool value = false;
+};
 
-// Calls window(input offset, output offset, is there a right column, a lower row) for every window of
-// one image, the two flags as compile-time constants.
+// Calls window(input offset, output offset, is there a right column, a lower row) for every window
+// of one image, the two flags as compile-time constants.
 template <class Window>
 INLINE void for_windows(int64_t height, int64_t width, int64_t channels, int64_t out_height,
                         int64_t out_width, Window window) {
@@ -402,15 +424,18 @@ INLINE void for_windows(int64_t height, int64_t width, int64_t channels, int64_t
         window(in + 2 * j * channels, out + j * channels, Yes{}, down);
       if (whole < out_width) window(in + 2 * whole * channels, out + whole * channels, No{}, down);
     };
-    if (2 * i + 1 < height) line(Yes{});
-    else line(No{});
+    if (2 * i + 1 < height)
+      line(Yes{});
+    else
+      line(No{});
   }
 }
 
 extern "C" {
 
-void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t width, int64_t channels,
-                      int64_t out_height, int64_t out_width, float* y, uint8_t* indexes) {
+void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t width,
+                      int64_t channels, int64_t out_height, int64_t out_width, float* y,
+                      uint8_t* indexes) {
   const int64_t row = width * channels;
   for (int64_t n = 0; n < images; n++) {
     const int64_t out_image = n * out_height * out_width * channels;
@@ -452,7 +477,8 @@ void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, 
 // ---------------------------------------------------------------------------------------------
 // Average pooling over a whole map of `points` places.
 
-void average_pool_forward(const float* x, int64_t images, int64_t points, int64_t channels, float* y) {
+void average_pool_forward(const float* x, int64_t images, int64_t points, int64_t channels,
+                          float* y) {
   for (int64_t n = 0; n < images; n++)
     for_channel_tiles(channels, [&](int64_t c, auto tile) {
       const float* column = x + n * points * channels + c;
@@ -465,7 +491,8 @@ void average_pool_forward(const float* x, int64_t images, int64_t points, int64_
     });
 }
 
-void average_pool_backward(const float* gy, int64_t images, int64_t points, int64_t channels, float* gx) {
+void average_pool_backward(const float* gy, int64_t images, int64_t points, int64_t channels,
+                           float* gx) {
   for (int64_t n = 0; n < images; n++)
     for_channel_tiles(channels, [&](int64_t c, auto tile) {
       const vfloat share = tile.load(gy + n * channels + c) / broadcast((float)points);
@@ -516,8 +543,8 @@ INLINE int64_t rand_bits(uint32_t first, uint32_t second) {
 extern "C" {
 
 // mask = scale where rand() >= ratio, else 0; y = x * mask. least: ratio * 2^53, rounded up.
-void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, int64_t least, float scale,
-                     float* __restrict mask, float* __restrict y) {
+void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, int64_t least,
+                     float scale, float* __restrict mask, float* __restrict y) {
   uint32_t words[624];
   for (int64_t i = 0; i < size;) {
     if (state->position >= 623) {  // the two words of a number may lie in two turns
@@ -541,11 +568,11 @@ void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, in
 // ---------------------------------------------------------------------------------------------
 // Softmax cross-entropy and accuracy over (rows, classes).
 
-// softmax is the probabilities, loss[0] the mean over the rows that count. Returns how many those are,
-// or -1 where a label is neither ignored nor in 0 .. classes-1 (then nothing is to be used).
-int64_t softmax_cross_entropy_forward(const float* x, const int32_t* labels, int64_t rows, int64_t classes,
-                                      int64_t ignored, int64_t normalize_by_valid, float* softmax,
-                                      float* loss) {
+// softmax is the probabilities, loss[0] the mean over the rows that count. Returns how many those
+// are, or -1 where a label is neither ignored nor in 0 .. classes-1 (then nothing is to be used).
+int64_t softmax_cross_entropy_forward(const float* x, const int32_t* labels, int64_t rows,
+                                      int64_t classes, int64_t ignored, int64_t normalize_by_valid,
+                                      float* softmax, float* loss) {
   double total = 0;
   int64_t valid = 0;
   for (int64_t r = 0; r < rows; r++, x += classes, softmax += classes) {
@@ -594,8 +621,8 @@ void accuracy(const float* y, const int32_t* labels, int64_t rows, int64_t class
 // ---------------------------------------------------------------------------------------------
 // Update rules: Chainer's formulas, one pass over memory. p parameter, g gradient, the rest state.
 
-// Zero for what is too small for a normal float, such as a running average whose gradients have long
-// been zero: a CPU takes tens of times as long to compute with such numbers. NaN stays.
+// Zero for what is too small for a normal float, such as a running average whose gradients have
+// long been zero: a CPU takes tens of times as long to compute with such numbers. NaN stays.
 INLINE float flushed(float x) { return x > -FLT_MIN && x < FLT_MIN ? 0 : x; }
 
 #define ARRAY float* __restrict
@@ -646,7 +673,8 @@ static void rmsprop(ARRAY p, ARRAY ms, int64_t size, GRADIENT g, float lr, float
 }
 
 static void rmsprop_graves(ARRAY p, ARRAY n, ARRAY average, ARRAY delta, int64_t size, GRADIENT g,
-                           float lr, float alpha, float one_minus_alpha, float momentum, float eps) {
+                           float lr, float alpha, float one_minus_alpha, float momentum,
+                           float eps) {
   for (int64_t i = 0; i < size; i++) {
     n[i] = flushed(alpha * n[i] + one_minus_alpha * g[i] * g[i]);
     average[i] = flushed(alpha * average[i] + one_minus_alpha * g[i]);
@@ -656,8 +684,8 @@ static void rmsprop_graves(ARRAY p, ARRAY n, ARRAY average, ARRAY delta, int64_t
   }
 }
 
-static void smorms3(ARRAY p, ARRAY mem, ARRAY average, ARRAY average2, int64_t size, GRADIENT g, float lr,
-                    float eps) {
+static void smorms3(ARRAY p, ARRAY mem, ARRAY average, ARRAY average2, int64_t size, GRADIENT g,
+                    float lr, float eps) {
   for (int64_t i = 0; i < size; i++) {
     const float r = 1 / (mem[i] + 1);
     average[i] = flushed((1 - r) * average[i] + r * g[i]);
@@ -690,39 +718,33 @@ struct Parameter {
 };
 
 void update_sgd(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    sgd(t->p, t->size, t->g, n[0]);
+  for (; count--; t++) sgd(t->p, t->size, t->g, n[0]);
 }
 
 void update_momentum_sgd(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    momentum_sgd(t->p, t->state[0], t->size, t->g, n[0], n[1]);
+  for (; count--; t++) momentum_sgd(t->p, t->state[0], t->size, t->g, n[0], n[1]);
 }
 
 void update_nesterov_ag(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    nesterov_ag(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3]);
+  for (; count--; t++) nesterov_ag(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3]);
 }
 
 void update_ada_grad(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    ada_grad(t->p, t->state[0], t->size, t->g, n[0], n[1]);
+  for (; count--; t++) ada_grad(t->p, t->state[0], t->size, t->g, n[0], n[1]);
 }
 
 void update_ada_delta(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    ada_delta(t->p, t->state[0], t->state[1], t->size, t->g, n[0], n[1], n[2]);
+  for (; count--; t++) ada_delta(t->p, t->state[0], t->state[1], t->size, t->g, n[0], n[1], n[2]);
 }
 
 void update_rmsprop(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
-    rmsprop(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3], n[4]);
+  for (; count--; t++) rmsprop(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3], n[4]);
 }
 
 void update_rmsprop_graves(const Parameter* t, int64_t count, const float* n) {
   for (; count--; t++)
-    rmsprop_graves(t->p, t->state[0], t->state[1], t->state[2], t->size, t->g,
-                   n[0], n[1], n[2], n[3], n[4]);
+    rmsprop_graves(t->p, t->state[0], t->state[1], t->state[2], t->size, t->g, n[0], n[1], n[2],
+                   n[3], n[4]);
 }
 
 void update_smorms3(const Parameter* t, int64_t count, const float* n) {
@@ -810,8 +832,8 @@ static void pack_forward(const Geometry& g, const float* w, float* packed) {
 
 // Floats of packed weights, in either direction.
 static size_t packed_size(const Geometry& g) {
-  return (size_t)WIDTH * g.taps() * larger(g.out_vectors() * g.in_channels,
-                                           g.in_vectors() * g.out_channels);
+  return (size_t)WIDTH * g.taps() *
+         larger(g.out_vectors() * g.in_channels, g.in_vectors() * g.out_channels);
 }
 
 // `count` floats and zeros up to whole vectors; zeros only where there is no array.
@@ -1029,7 +1051,8 @@ static void weight_gradient(const Geometry& g, const float* x, size_t x_image, i
     int vectors = three_rows ? 1 : smaller(2, g.out_vectors() - v);
     t.gy = gy + v * WIDTH;
     for (int ky = 0; ky < (three_rows ? 1 : g.kernel_height); ky++)
-      for (int k = 0, tiles = (row_length + MOST_ELEMENTS - 1) / MOST_ELEMENTS; tiles > 0; tiles--) {
+      for (int k = 0, tiles = (row_length + MOST_ELEMENTS - 1) / MOST_ELEMENTS; tiles > 0;
+           tiles--) {
         int elements = (row_length - k + tiles - 1) / tiles;
         t.x = x + ky * t.x_kernel_row + k;
         t.gw = gw + ky * t.gw_kernel_row + k * t.gw_element + v * WIDTH;
@@ -1154,9 +1177,18 @@ static void pack_backward(const Geometry& g, const float* w, float* packed) {
 
 // The convolution that is the input's gradient: of gy, spread by the strides and framed by zeros.
 static Geometry transposed(const Geometry& g) {
-  return {g.height + g.kernel_height - 1, g.width + g.kernel_width - 1,
-          g.out_channels, g.in_channels, g.kernel_height, g.kernel_width,
-          1, 1, 0, 0, g.height, g.width};
+  return {g.height + g.kernel_height - 1,
+          g.width + g.kernel_width - 1,
+          g.out_channels,
+          g.in_channels,
+          g.kernel_height,
+          g.kernel_width,
+          1,
+          1,
+          0,
+          0,
+          g.height,
+          g.width};
 }
 
 static void spread(const Geometry& g, const float* gy, int gy_channels, float* frame) {
@@ -1216,13 +1248,12 @@ static void input_gradient(const Geometry& g, const float* gy, int gy_channels, 
 
 // ---- entry points of the separate functions. They return 0, or 1 where memory is short.
 
-#define GEOMETRY_ARGUMENTS                                                                   \
-  int height, int width, int in_channels, int out_channels, int kernel_height,               \
-      int kernel_width, int stride_y, int stride_x, int pad_y, int pad_x, int out_height,    \
-      int out_width
-#define GEOMETRY                                                                             \
-  {height, width, in_channels, out_channels, kernel_height, kernel_width,                    \
-   stride_y, stride_x, pad_y, pad_x, out_height, out_width}
+#define GEOMETRY_ARGUMENTS                                                                       \
+  int height, int width, int in_channels, int out_channels, int kernel_height, int kernel_width, \
+      int stride_y, int stride_x, int pad_y, int pad_x, int out_height, int out_width
+#define GEOMETRY                                                               \
+  {height,   width,    in_channels, out_channels, kernel_height, kernel_width, \
+   stride_y, stride_x, pad_y,       pad_x,        out_height,    out_width}
 
 extern "C" int convolution_forward(const float* x, const float* w, const float* b, float* y, int n,
                                    GEOMETRY_ARGUMENTS) {
@@ -1283,8 +1314,8 @@ extern "C" int convolution_weight_gradient(const float* x, const float* gy, floa
         memcpy(whole.data + p * channels, to + p * out_channels, out_channels * sizeof(float));
       to = whole.data;
     }
-    weight_gradient(g, from, g.image(), width + 2 * pad_x, to, whole_image,
-                    smaller(images, n - i), out_height, packed.data);
+    weight_gradient(g, from, g.image(), width + 2 * pad_x, to, whole_image, smaller(images, n - i),
+                    out_height, packed.data);
   }
   unpack_weight_gradient(g, packed.data, gw);
   return 0;
@@ -1440,18 +1471,29 @@ static void update_running(const Moments& moments, int channels, double decay, f
   }
 }
 
-#define BLOCK_ARGUMENTS                                                                      \
-  int order, int statistics, int n, int height, int width, int in_channels,                  \
-      int out_channels, int kernel_height, int kernel_width
-#define BLOCK_GEOMETRY                                                                       \
-  {height, width, in_channels, out_channels, kernel_height, kernel_width, 1, 1, 0, 0,        \
-   height - kernel_height + 1, width - kernel_width + 1}
+#define BLOCK_ARGUMENTS                                                                       \
+  int order, int statistics, int n, int height, int width, int in_channels, int out_channels, \
+      int kernel_height, int kernel_width
+#define BLOCK_GEOMETRY         \
+  {height,                     \
+   width,                      \
+   in_channels,                \
+   out_channels,               \
+   kernel_height,              \
+   kernel_width,               \
+   1,                          \
+   1,                          \
+   0,                          \
+   0,                          \
+   height - kernel_height + 1, \
+   width - kernel_width + 1}
 
 // Channels C are out_channels in whole vectors; pixels PH, PW those after pooling. Arrays:
 //   y (n, out_height, out_width, C): what is normalized, kept for the backward pass; may be null
 //   extreme, index (n, PH, PW, C): see find_extremes(); may be null but for batch statistics
 //   saved (2, C): mean and 1 / standard deviation
-//   avg_mean, avg_var (out_channels,): read for fixed statistics; moved for batch statistics, or null
+//   avg_mean, avg_var (out_channels,): read for fixed statistics; moved for batch statistics, or
+//   null
 extern "C" int block_forward(const float* x, const float* w, const float* b, const float* gamma,
                              const float* beta, float* avg_mean, float* avg_var, double eps,
                              double decay, float* y, float* extreme, uint8_t* index, float* saved,
@@ -1520,8 +1562,8 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
 
 // Sums over pooled pixels of the gradient, and of it times the deviation from the mean.
 static void gradient_sums(const float* gout, const float* extreme, const uint8_t* index,
-                          size_t pixels, int vectors, int channels, const float* mean,
-                          double* sums, double* products) {
+                          size_t pixels, int vectors, int channels, const float* mean, double* sums,
+                          double* products) {
   for (size_t first = 0; first < pixels; first += 128) {
     int count = pixels - first < 128 ? (int)(pixels - first) : 128;
     for (int v = 0; v < vectors; v++) {
@@ -1543,7 +1585,7 @@ static void gradient_sums(const float* gout, const float* extreme, const uint8_t
 
 struct BlockGradient {
   const float *mean, *at_extreme, *deviation, *constant;  // coefficients of each channel
-  float* sums;  // of the convolution's output gradient
+  float* sums;                                            // of the convolution's output gradient
 };
 
 // The gradient of some rows of an image of the convolution's output: at each window's extreme
@@ -1647,9 +1689,9 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
       memset(coefficients.sums, 0, channels * sizeof(float));
       for (int k = 0; k < images; k++) {
         size_t pixel = (i + k) * pooled + row / 2 * pooled_row;
-        unpool_rows(here ? here + k * y_image : here, gout + pixel * out_channels, index + pixel * channels,
-                    rows, g.out_width, vectors, out_channels, coefficients,
-                    g_chunk.data + k * y_image);
+        unpool_rows(here ? here + k * y_image : here, gout + pixel * out_channels,
+                    index + pixel * channels, rows, g.out_width, vectors, out_channels,
+                    coefficients, g_chunk.data + k * y_image);
       }
       for (int c = 0; c < channels; c++) gb_total[c] += coefficients.sums[c];
       if (gw)
