@@ -13,12 +13,14 @@ spawn or forkserver imports it at its top.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -39,6 +41,17 @@ CUPY_DISTRIBUTIONS = (
     "cupy-rocm-5-0",
     "cupy-rocm-7-0",
 )
+
+# What CuPy 13 loads of CUDA 12, by the folder that pip's package nvidia-<folder>-cu12 puts it in.
+CUDA12_LIBRARIES = {
+    "cublas": "libcublas.so.12",
+    "cuda_nvrtc": "libnvrtc.so.12",
+    "cudnn": "libcudnn.so.8",
+    "cufft": "libcufft.so.11",
+    "curand": "libcurand.so.10",
+    "cusolver": "libcusolver.so.11",
+    "cusparse": "libcusparse.so.12",
+}
 
 
 class UnsupportedVersions(ImportError):
@@ -339,17 +352,43 @@ def _debug_print_device(module):
     module.Variable.debug_print = debug_print_of_today
 
 
-# --- CuPy 14 and ChainerMN ---------------------------------------------------------------------
+# --- CuPy and ChainerMN ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _cudnn_warning(module):
-    """ "cuDNN is not enabled, reinstall CuPy", at the import of Chainer: CuPy 14 knows no cuDNN.
+def _cuda(module):
+    """CUDA's libraries for CuPy 13, and no advice to reinstall CuPy 14, which knows no cuDNN.
 
     For CuPy 13 requirements-cuda12.txt says what cuDNN takes.
     """
-    yield
+    if _major_minor(_installed_version("cupy-cuda12x"))[0] == 13:
+        _load_cuda12()
+    with warnings.catch_warnings():
+        # Of CuPy 13; whoever makes errors of warnings would lose cuDNN.
+        warnings.filterwarnings("ignore", "cupy.cudnn is deprecated", DeprecationWarning)
+        yield
     module.check_cuda_available._already_warned = True
+
+
+def _load_cuda12() -> None:
+    """Loads what pip has installed of CUDA 12; CuPy 14 finds it by itself, 13 once it is loaded."""
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in nvidia.submodule_search_locations if nvidia else ():
+        for package, library in CUDA12_LIBRARIES.items():
+            with contextlib.suppress(OSError):  # not there, or not for this system
+                ctypes.CDLL(os.path.join(folder, package, "lib", library), ctypes.RTLD_GLOBAL)
+
+
+@contextlib.contextmanager
+def _dropout_without_cudnn(module):
+    """cuDNN draws masks from a state of its own, which no seed reaches and no snapshot has.
+
+    Without it Dropout draws from CuPy's generator.
+    """
+    yield
+    without_cudnn = _Extended(module.chainer, should_use_cudnn=lambda *arguments: False)
+    dropout = module.Dropout
+    dropout.forward_gpu = _with_globals(dropout.forward_gpu, chainer=without_cudnn)
 
 
 @contextlib.contextmanager
@@ -464,10 +503,11 @@ def _onnx_ir_version(module):
 PATCHES = {
     "chainer._version": _cupy_specifier,
     "chainer._environment_check": _environment_check,
-    "chainer.backends.cuda": _cudnn_warning,
+    "chainer.backends.cuda": _cuda,
     "chainer.distributions.categorical": _meshgrid_list,
     "chainer.functions.array.as_strided": _numpy_sctypes,
     "chainer.functions.array.resize_images": _numpy_float,
+    "chainer.functions.noise.dropout": _dropout_without_cudnn,
     "chainer.testing.doctest_helper": _pkg_resources,
     "chainer.testing.helper": _pkg_resources,
     "chainer.training.updaters.multiprocess_parallel_updater": _parallel_updater,

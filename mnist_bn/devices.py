@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import chainer
@@ -27,6 +28,7 @@ def resolve(specifier: str) -> chainer.backend.Device:
     """
     normalized = _normalize(specifier)
     if gpu := re.fullmatch(r"@cupy:(\d+)", normalized):
+        _compute_in_float32()
         _check_gpu(int(gpu[1]))
     try:
         return chainer.get_device(normalized)
@@ -53,13 +55,25 @@ def _normalize(specifier: str) -> str:
     return f"@cupy:{gpu_id}" if gpu_id >= 0 else "@numpy"
 
 
+def _compute_in_float32() -> None:
+    """Keeps the GPU's numbers as close to the CPU's, and as repeatable, as they can be.
+
+    cuDNN, which CuPy 13 may use, by itself rounds factors to TF32 (10 bits) on cards since 2020
+    and adds up gradients in any order. CuPy's own matrix products do neither.
+    """
+    # Its libraries read it when they are first used.
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+    chainer.global_config.cudnn_deterministic = True
+
+
 def _check_gpu(gpu_id: int) -> None:
-    reason = _why_no_gpu(gpu_id)
+    reason = why_no_gpu(gpu_id)
     if reason:
         raise UsageError(f"GPU {gpu_id} was asked for, but {reason}")
 
 
-def _why_no_gpu(gpu_id: int) -> str | None:
+def why_no_gpu(gpu_id: int) -> str | None:
+    """Returns one line on why that GPU cannot be used and what to do, None where it can."""
     try:
         import cupy
     except ModuleNotFoundError:
@@ -80,6 +94,9 @@ def _why_no_gpu(gpu_id: int) -> str | None:
             f"it cannot run a kernel ({_first_line(error)}): see `nvidia-smi`, and if CuPy does "
             f"not fit the driver, uninstall it and {INSTALL_CUPY}"
         )
+    if not chainer.backends.cuda.available:
+        reason = _first_line(chainer.backends.cuda._resolution_error)
+        return f"CuPy does not find CUDA's libraries ({reason}): {INSTALL_CUPY}"
     return None
 
 

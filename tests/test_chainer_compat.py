@@ -1,5 +1,7 @@
 """Chainer 7.8.1 on the libraries of today: each patch, the import hook, and what is refused."""
 
+import ast
+import ctypes
 import importlib
 import importlib.metadata
 import importlib.util
@@ -257,6 +259,86 @@ def test_missing_nccl_is_no_news(monkeypatch):
             Path(chainer.training.updaters.__file__).parent,
         )
     assert shown == []
+
+
+@pytest.mark.parametrize("cupy", ["13.6.0", "14.2.0", None])
+def test_only_cupy_13_needs_cuda_loaded_for_it(monkeypatch, tmp_path, cupy):
+    monkeypatch.setattr(chainer_compat, "_installed_version", lambda name: cupy)
+    for folder, library in [("cublas", "libcublas.so.12"), ("cudnn", "libcudnn.so.9")]:
+        (tmp_path / folder / "lib").mkdir(parents=True)
+        (tmp_path / folder / "lib" / library).touch()
+    nvidia = types.SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: nvidia)
+    loaded = []
+
+    def load(path, mode):
+        if not os.path.exists(path):
+            raise OSError(path)
+        loaded.append((path, mode))
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with chainer_compat._cuda(chainer.backends.cuda):
+        pass
+    found = [(str(tmp_path / "cublas" / "lib" / "libcublas.so.12"), ctypes.RTLD_GLOBAL)]
+    assert loaded == (found if cupy == "13.6.0" else [])
+
+
+def test_cupys_warning_of_its_cudnn_module_does_not_cost_cudnn():
+    with chainer_compat._cuda(chainer.backends.cuda):
+        # A warning is an error here.
+        warnings.warn("cupy.cudnn is deprecated. Use", DeprecationWarning, stacklevel=1)
+
+
+@pytest.mark.parametrize("cudnn", [True, False])
+def test_dropout_on_a_gpu_draws_from_cupys_generator(monkeypatch, cudnn):
+    """With NumPy in CuPy's place: the mask is that of `rand`, whether there is cuDNN or not."""
+    cuda = chainer.backends.cuda
+    rng = np.random.RandomState(0)
+    random = types.SimpleNamespace(rand=lambda *shape, dtype: rng.rand(*shape).astype(dtype))
+    monkeypatch.setattr(cuda, "cupy", types.SimpleNamespace(random=random))
+    monkeypatch.setattr(chainer, "should_use_cudnn", lambda *arguments: cudnn)
+
+    def kernel(x, rand, scale, ratio):
+        mask = (rand >= ratio) * scale
+        return mask, x * mask
+
+    monkeypatch.setattr(cuda, "elementwise", lambda *arguments: kernel)
+    x = np.ones((3, 4), np.float32)
+    dropout = F.noise.dropout.Dropout(0.5)
+    (y,) = dropout.forward_gpu((x,))
+    assert np.array_equal(y, 2 * (np.random.RandomState(0).rand(3, 4).astype(np.float32) >= 0.5))
+    assert dropout.mask is not None
+
+
+def asked_of(names, source):
+    """Yields the attributes in `source` of one of `names`: ["cupy", "zeros"] for cupy.zeros."""
+    for node in ast.walk(ast.parse(source)):
+        chain = []
+        while isinstance(node, ast.Attribute):
+            chain.append(node.attr)
+            node = node.value
+        if chain and isinstance(node, ast.Name) and node.id in names:
+            yield [node.id, *reversed(chain)]
+
+
+@pytest.mark.filterwarnings(r"ignore:\s*cupy.cuda.nvtx_enabled")
+def test_cupy_has_all_that_chainer_asks_it_for():
+    cupy, cupyx = pytest.importorskip("cupy"), pytest.importorskip("cupyx")
+    if not chainer.backends.cuda.available:
+        pytest.skip(f"CuPy does not find CUDA: {chainer.backends.cuda._resolution_error}")
+    missing = set()
+    for path in Path(chainer.__file__).parent.rglob("*.py"):
+        text = path.read_text().replace("chainer.backends.cuda.", "cuda.")
+        for name, *chain in asked_of(("xp", "cupy", "cupyx"), text.replace("cuda.cupy", "cupy")):
+            found = cupyx if name == "cupyx" else cupy
+            for attribute in chain:
+                found = getattr(found, attribute, None)
+            if found is None:
+                missing.add(".".join(chain))
+    # Only asked for where cuDNN is in use; cupy.util where cupy._util is not.
+    without_cudnn = {"cudnn", "cuda.cudnn", "cudnn.create_spatial_transformer_descriptor"}
+    expected = set() if chainer.backends.cuda.cudnn_enabled else without_cudnn
+    assert {name for name in missing if not name.startswith("util")} <= expected
 
 
 # --- The import hook -----------------------------------------------------------------------------

@@ -1,13 +1,20 @@
 """Devices: Chainer's specifiers, and why a GPU is not there."""
 
+import importlib.util
+import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import chainer
+import numpy as np
 import pytest
 
 from mnist_bn import devices
 from mnist_bn.errors import UsageError
+
+PROJECT = Path(devices.__file__).parents[1]
 
 
 class FakeRuntimeError(Exception):
@@ -34,6 +41,7 @@ def fake_cupy(count, driver=13000, runtime=13000, kernel_error=None):
             pass
 
     cupy = types.ModuleType("cupy")
+    cupy.arange = np.arange
     cupy.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             getDeviceCount=get_device_count,
@@ -107,6 +115,48 @@ def test_a_cupy_that_cannot_run_a_kernel(monkeypatch):
     assert refusal("@cupy:0").startswith(
         "GPU 0 was asked for, but it cannot run a kernel (no libnvrtc): see `nvidia-smi`, and"
     )
+
+
+def test_cudas_libraries_are_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    monkeypatch.setattr(chainer.backends.cuda, "available", False)
+    missing = ImportError("libcublas.so.12: cannot open shared object file\nand more")
+    monkeypatch.setattr(chainer.backends.cuda, "_resolution_error", missing, raising=False)
+    assert refusal("0") == (
+        "GPU 0 was asked for, but CuPy does not find CUDA's libraries "
+        "(libcublas.so.12: cannot open shared object file): " + devices.INSTALL_CUPY
+    )
+
+
+def test_a_gpu_computes_in_float32_and_repeatably(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    # Set first, for monkeypatch to put back what there was.
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    monkeypatch.setattr(chainer.global_config, "cudnn_deterministic", False)
+    devices.resolve("@numpy")
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    refusal("0")
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert chainer.global_config.cudnn_deterministic
+
+
+@pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
+def test_with_cupy_and_no_gpu_the_command_says_so_in_one_line(tmp_path):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}  # where there is one, too
+    process = subprocess.run(
+        [sys.executable, "train_mnist.py", "--gpu", "--dataset", "digits", "--out", str(tmp_path)],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("train_mnist.py: GPU 0 was asked for, but ")
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("specifier", ["@tpu", "gpu", "@cupy:x", "", "native:0"])
