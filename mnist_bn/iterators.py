@@ -1,13 +1,16 @@
-"""Batches straight out of arrays, for datasets that fit in memory."""
+"""Batches straight out of arrays, for datasets that fit in memory: the computer's, or a GPU's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import chainer
+import numpy as np
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.iterators._statemachine import iterator_statemachine
+
+from mnist_bn.data.dataset import SCALE, Split
 
 
 class ArrayIterator(SerialIterator):
@@ -39,15 +42,85 @@ class ArrayIterator(SerialIterator):
 
     def __next__(self) -> tuple[chainer.types.NdArray, ...]:
         """Returns the next batch: a copy, one array for each of `arrays`."""
+        indices = self._next_indices()
+        return tuple(array[indices] for array in self._arrays)
+
+    def next(self) -> tuple[chainer.types.NdArray, ...]:
+        """Returns the next batch."""
+        return self.__next__()
+
+    def _next_indices(self) -> np.ndarray:
+        """Goes on by a batch, and returns which examples it is of."""
         self._previous_epoch_detail = self.epoch_detail
         self._state, indices = iterator_statemachine(
             self._state, self.batch_size, self.repeat, self.order_sampler, len(self.dataset)
         )
         if indices is None:
             raise StopIteration
-        return tuple(array[indices] for array in self._arrays)
+        return indices
 
-    next = __next__
+
+class DeviceIterator(ArrayIterator):
+    """ArrayIterator over images that live on a device, as bytes: batches are gathered there.
+
+    The order of an epoch is sent once, and the batch that reaches into the next epoch; within an
+    epoch nothing is, and the host waits for nothing. Batches and snapshots are ArrayIterator's, bit
+    for bit, on any device.
+
+    Args:
+        split: images and labels. Images that are no scaled bytes live on the device as they are.
+        batch_size: examples a batch.
+        device: where the batches are wanted.
+        repeat, shuffle: as ArrayIterator's.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        device: chainer.backend.Device,
+        repeat: bool = True,
+        shuffle: bool | None = None,
+    ) -> None:
+        as_bytes = split.to_bytes()
+        self._are_bytes = as_bytes is not None
+        images = as_bytes if self._are_bytes else split.images
+        self._device = device
+        self._sent: np.ndarray | None = None
+        self._unshuffled = np.arange(len(images))
+        super().__init__(device.send((images, split.labels)), batch_size, repeat, shuffle)
+
+    def __next__(self) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
+        """Returns the next batch, on the device: images, float32 (N, 784), and labels, (N,)."""
+        images, labels = super().__next__()
+        if self._are_bytes:
+            images = self._device.xp.multiply(images, SCALE, dtype=np.float32)
+        return images, labels
+
+    def serialize(self, serializer: chainer.AbstractSerializer) -> None:
+        """Saves or loads the place in the epoch and its order, as SerialIterator does."""
+        super().serialize(serializer)
+        # Chainer loads the order into the array of the old one, which looks the same as before.
+        self._sent = None
+
+    def _next_indices(self) -> chainer.types.NdArray:
+        order = self._unshuffled if self._state.order is None else self._state.order
+        start = self.current_position
+        indices = super()._next_indices()
+        if start + len(indices) > len(order):  # on into the next epoch
+            return self._device.send(indices)
+        if order is not self._sent:
+            self._order, self._sent = self._device.send(order), order
+        return self._order[start : start + len(indices)]
+
+
+def make_iterator(
+    split: Split, batch_size: int, device: chainer.backend.Device, **options
+) -> ArrayIterator:
+    """Returns the iterator whose batches reach `device` fastest; `options` are ArrayIterator's."""
+    if device.xp is np:
+        return ArrayIterator(split, batch_size, **options)
+    return DeviceIterator(split, batch_size, device, **options)
 
 
 @chainer.dataset.converter()

@@ -21,7 +21,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
-from mnist_bn.iterators import ArrayIterator, send_batch
+from mnist_bn.iterators import make_iterator, send_batch
 
 QUANTITIES = ("loss", "accuracy")
 PRINTED = [
@@ -126,7 +126,7 @@ def build_trainer(
     if dataset is None:
         config, dataset = resolve(config), load_dataset(config)
     device = devices.resolve(config.device)
-    accelerate.install(config.accelerate)
+    accelerate.install(config.accelerate if device.xp is np else "off")
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
     classifier = L.Classifier(user_models.create(config.model))
@@ -135,8 +135,9 @@ def build_trainer(
     classifier.to_device(device)
     optimizer.setup(classifier)
 
-    train_iter = ArrayIterator(dataset.train, config.batchsize)
-    test_iter = ArrayIterator(dataset.test, config.batchsize, repeat=False, shuffle=False)
+    train_iter = make_iterator(dataset.train, config.batchsize, device)
+    options = {"repeat": False, "shuffle": False}
+    test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
     updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
     trainer = Trainer(updater, (config.epoch, "epoch"), out=str(config.folder))
 

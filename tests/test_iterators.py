@@ -1,4 +1,4 @@
-"""ArrayIterator against Chainer's SerialIterator: the same bits, epochs and snapshots."""
+"""Our iterators against Chainer's SerialIterator: the same bits, epochs and snapshots."""
 
 import io
 
@@ -13,7 +13,8 @@ from chainer.training.updaters import StandardUpdater
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.iterators import ArrayIterator, send_batch
+from mnist_bn.data import Split
+from mnist_bn.iterators import ArrayIterator, DeviceIterator, make_iterator, send_batch
 
 settings = st.fixed_dictionaries(
     {
@@ -28,8 +29,8 @@ steps = st.integers(0, 12)
 
 
 def make_arrays(n):
-    rng = np.random.RandomState(n)
-    return rng.rand(n, 784).astype(np.float32), np.arange(n, dtype=np.int32)
+    images = np.random.RandomState(n).randint(0, 256, (n, 28, 28), np.uint8)
+    return Split.from_bytes(images, np.arange(n))
 
 
 def make_stock(n, batch_size, repeat, shuffle):
@@ -38,6 +39,25 @@ def make_stock(n, batch_size, repeat, shuffle):
 
 def make_ours(n, batch_size, repeat, shuffle):
     return ArrayIterator(make_arrays(n), batch_size, repeat, shuffle)
+
+
+def make_on_device(n, batch_size, repeat, shuffle):
+    return DeviceIterator(make_arrays(n), batch_size, CountingDevice(), repeat, shuffle)
+
+
+makers = [make_stock, make_ours, make_on_device]
+
+
+class CountingDevice(chainer.backend.CpuDevice):
+    """The CPU, as a device that keeps count of what is sent to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def send_array(self, array):
+        self.sent.append((array.dtype, array.shape))
+        return array.copy()
 
 
 def run(iterator, count):
@@ -78,18 +98,18 @@ def save(iterator):
 @given(sizes, settings, seeds, steps, steps)
 def test_same_batches_and_epochs_as_serial_iterator(n, arguments, seed, before, after):
     seen = []
-    for make in (make_stock, make_ours):
+    for make in makers:
         np.random.seed(seed)
         iterator = make(n, **arguments)
         first = run(iterator, before)
         iterator.reset()
         seen.append((first, run(iterator, after), np.random.random()))
         iterator.finalize()
-    assert seen[0] == seen[1]
+    assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("restore", [make_stock, make_ours])
-@pytest.mark.parametrize("make", [make_stock, make_ours])
+@pytest.mark.parametrize("restore", makers)
+@pytest.mark.parametrize("make", makers)
 @given(n=sizes, arguments=settings, seed=seeds, before=steps, after=steps)
 def test_a_snapshot_of_either_restores_into_either(
     make, restore, n, arguments, seed, before, after
@@ -114,24 +134,60 @@ def test_a_snapshot_of_either_restores_into_either(
 @given(sizes, settings, seeds, steps)
 def test_the_snapshot_files_are_the_same(n, arguments, seed, before):
     contents = []
-    for make in (make_stock, make_ours):
+    for make in makers:
         np.random.seed(seed)
         iterator = make(n, **arguments)
         run(iterator, before)
         with np.load(save(iterator)) as npz:
             contents.append({key: npz[key].tolist() for key in npz})
-    assert contents[0] == contents[1]
+    assert contents[0] == contents[1] == contents[2]
 
 
+@pytest.mark.parametrize("make", [make_ours, make_on_device])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_writing_into_a_batch_leaves_the_dataset_alone(shuffle):
-    arrays = make_arrays(6)
-    for images, labels in ArrayIterator(arrays, 2, repeat=False, shuffle=shuffle):
+def test_writing_into_a_batch_leaves_the_dataset_alone(shuffle, make):
+    iterator = make(6, 2, False, shuffle)
+    for images, labels in iterator:
         images[...] = -1
         labels[...] = -1
+    iterator.reset()
+    seen = [(images, labels) for images, labels in iterator]
+    labels = np.concatenate([labels for _, labels in seen])
+    images = np.concatenate([images for images, _ in seen])
     expected = make_arrays(6)
-    assert np.array_equal(arrays[0], expected[0])
-    assert np.array_equal(arrays[1], expected[1])
+    assert sorted(labels) == expected.labels.tolist()
+    assert np.array_equal(images, expected.images[labels])
+
+
+def test_within_an_epoch_nothing_is_sent_to_the_device():
+    device = CountingDevice()
+    iterator = DeviceIterator(make_arrays(12), 5, device)
+    assert device.sent == [(np.uint8, (12, 784)), (np.int32, (12,))]
+    sent = []
+    for _ in range(7):
+        device.sent.clear()
+        next(iterator)
+        sent.append([shape for _, shape in device.sent])
+    # The third batch and the fifth reach over into the next epoch.
+    order, batch, nothing = [(12,)], [(5,)], []
+    assert sent == [order, nothing, batch, order, batch, order, nothing]
+
+
+def test_images_that_are_no_bytes_live_on_the_device_as_they_are():
+    device = CountingDevice()
+    images = np.random.RandomState(0).rand(6, 784).astype(np.float32)
+    split = Split(images, np.arange(6, dtype=np.int32))
+    batch, labels = next(DeviceIterator(split, 6, device, repeat=False, shuffle=False))
+    assert device.sent[0] == (np.float32, (6, 784))
+    assert batch.tobytes() == images.tobytes()
+    assert labels.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_cpu_has_its_arrays_already():
+    assert type(make_iterator(make_arrays(3), 2, chainer.get_device("@numpy"))) is ArrayIterator
+    not_the_cpu = CountingDevice()
+    not_the_cpu.xp = chainer.Sequential  # any other than NumPy
+    assert type(make_iterator(make_arrays(3), 2, not_the_cpu, repeat=False)) is DeviceIterator
 
 
 def test_arrays_of_different_lengths_are_refused():
@@ -146,7 +202,8 @@ def test_the_converter_without_a_device_moves_nothing():
 
 def test_training_and_evaluating_gives_serial_iterators_bits():
     outcomes = []
-    for make, converter in ((make_stock, concat_examples), (make_ours, send_batch)):
+    converters = (concat_examples, send_batch, send_batch)
+    for make, converter in zip(makers, converters, strict=True):
         np.random.seed(0)
         classifier = chainer.links.Classifier(chainer.links.Linear(784, 20))
         optimizer = chainer.optimizers.SGD().setup(classifier)
@@ -160,4 +217,4 @@ def test_training_and_evaluating_gives_serial_iterators_bits():
         )()
         weights = [parameter.array.tobytes() for parameter in classifier.params()]
         outcomes.append((updater.iteration, weights, {k: float(v) for k, v in result.items()}))
-    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[1] == outcomes[2]

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Not a division by 255: it rounds differently from Chainer's multiplication.
+SCALE = np.float32(1.0 / 255.0)
+
 
 class Split(NamedTuple):
     """Images, float32 (N, 784) in [0, 1], and labels, int32 (N,) from 0 to 9."""
@@ -18,9 +21,20 @@ class Split(NamedTuple):
     def from_bytes(cls, images: np.ndarray, labels: np.ndarray) -> Split:
         """Scales images, uint8 (N, 28, 28), and labels, uint8 (N,), as Chainer's get_mnist does."""
         scaled = images.reshape(-1, 784).astype(np.float32)
-        # Not a division by 255: it rounds differently from Chainer's multiplication.
-        scaled *= 1.0 / 255.0
+        scaled *= SCALE
         return cls(scaled, labels.astype(np.int32))
+
+    def to_bytes(self) -> np.ndarray | None:
+        """Returns the bytes, uint8 (N, 784), that `from_bytes` made the images of.
+
+        None where scaled bytes are not what they are, bit for bit.
+        """
+        if self.images.dtype != np.float32:
+            return None
+        # NaN and numbers out of range become some byte or other, which the comparison finds.
+        with np.errstate(invalid="ignore"):
+            as_bytes = np.rint(self.images * 255).astype(np.uint8)
+        return as_bytes if np.array_equal(as_bytes * SCALE, self.images) else None
 
 
 @dataclass(frozen=True, eq=False)
