@@ -1,4 +1,4 @@
-"""Stock Chainer and accelerated Chainer: the project's own Trainer, its steps timed from inside."""
+"""Stock Chainer and our own: the project's Trainer, its steps timed from inside."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable
 
 import numpy as np
+from chainer.dataset import concat_examples
+from chainer.datasets import TupleDataset
+from chainer.iterators import SerialIterator
 from chainer.training import Trainer, extension
 
 from mnist_bn import accelerate, data, training
@@ -37,12 +40,33 @@ def load_dataset(test_size: int) -> Dataset:
 
 def _random_split(n: int) -> Split:
     rng = np.random.default_rng(0)
-    return Split(rng.random((n, 784), np.float32), rng.integers(0, 10, n, np.int32))
+    images = rng.integers(0, 256, (n, 28, 28), np.uint8)
+    return Split.from_bytes(images, rng.integers(0, 10, n, np.uint8))
 
 
 def build_trainer(config: RunConfig, dataset: Dataset) -> Trainer:
     """Returns the Trainer of `config` on `dataset` in place of the data it names."""
     return training.build_trainer(config, dataset=dataset)
+
+
+def feed_as_stock(trainer: Trainer, dataset: Dataset, batchsize: int) -> None:
+    """Feeds the Trainer with Chainer's own iterators and converter: batches come from the host."""
+    updater, evaluator = trainer.updater, trainer.get_extension("validation")
+    updater._iterators["main"] = SerialIterator(TupleDataset(*dataset.train), batchsize)
+    evaluator._iterators["main"] = SerialIterator(
+        TupleDataset(*dataset.test), batchsize, repeat=False, shuffle=False
+    )
+    updater.converter = evaluator.converter = concat_examples
+
+
+def epoch_seconds(trainer: Trainer) -> list[float]:
+    """Runs the Trainer; returns each epoch's seconds, evaluation and all, from the third on.
+
+    In the first the GPU's kernels are compiled, and after it the figures are drawn.
+    """
+    trainer.run(show_loop_exception_msg=False)
+    elapsed = [entry["elapsed_time"] for entry in trainer.get_extension("LogReport").log]
+    return np.diff(elapsed[1:]).tolist()
 
 
 def switch(accelerated: bool) -> None:
@@ -59,7 +83,7 @@ class ChainerRun:
     Args:
         trainer: a Trainer that has not run.
         accelerated: which Chainer its steps run on.
-        clock: returns seconds.
+        clock: returns seconds, or moments whose difference is seconds.
     """
 
     def __init__(self, trainer: Trainer, accelerated: bool, clock: Callable[[], float]) -> None:
@@ -119,7 +143,7 @@ class _Steps(extension.Extension):
         self._requests = requests
         self._results = results
         self._clock = clock
-        self._times: list[float] = []
+        self._steps: list[tuple] = []
         self._wanted = 0
         self._start = 0.0
 
@@ -129,13 +153,14 @@ class _Steps(extension.Extension):
     def __call__(self, trainer: Trainer) -> None:
         now = self._clock()
         if not trainer.updater.is_new_epoch:
-            self._times.append(now - self._start)
-        if len(self._times) >= self._wanted:
-            self._results.put(self._times)
+            self._steps.append((self._start, now))
+        if len(self._steps) >= self._wanted:
+            # Only now: the difference of two moments of a GPU waits for it.
+            self._results.put([after - before for before, after in self._steps])
             self._wait()
         self._start = self._clock()
 
     def _wait(self) -> None:
         self._wanted = self._requests.get()
-        self._times = []
+        self._steps = []
         self._start = self._clock()

@@ -17,8 +17,8 @@ REFERENCE = "torch"
 TORCH_VARIANTS = {
     "torch": {},
     "torch-channels-last": {"channels_last": True},
-    "torch-compile": {"compiled": True},
-    "torch-compile-channels-last": {"channels_last": True, "compiled": True},
+    "torch-compile": {"compiled": "default"},
+    "torch-compile-channels-last": {"channels_last": True, "compiled": "default"},
 }
 VARIANTS = ("stock", "accelerated", *TORCH_VARIANTS)
 
@@ -54,10 +54,17 @@ def missing(variants: list[str]) -> dict[str, str]:
     return {variant: reasons[variant] for variant in variants if variant in reasons}
 
 
-def measure(model: str, batchsize: int, dataset: Dataset, settings: Settings) -> list[dict]:
-    """Measures one network at one batch size: returns a dict for each variant, for JSON."""
+def measure(
+    model: str, batchsize: int, dataset: Dataset, settings: Settings, make_run=None
+) -> list[dict]:
+    """Measures one network at one batch size: returns a dict for each variant, for JSON.
+
+    Args:
+        make_run: makes a variant's run, as `make_cpu_run` (the default) does.
+    """
+    make_run = make_run or make_cpu_run
     runs = {
-        variant: _make_run(variant, model, batchsize, dataset, settings)
+        variant: make_run(variant, model, batchsize, dataset, settings)
         for variant in settings.variants
     }
     try:
@@ -74,7 +81,8 @@ def measure(model: str, batchsize: int, dataset: Dataset, settings: Settings) ->
     return results
 
 
-def _make_run(variant: str, model: str, batchsize: int, dataset: Dataset, settings: Settings):
+def make_cpu_run(variant: str, model: str, batchsize: int, dataset: Dataset, settings: Settings):
+    """Returns the run of one of VARIANTS: what has `train`, `evaluate` and `close`."""
     if variant in TORCH_VARIANTS:
         from benchmarks.torch_runs import TorchRun
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import json
 import pstats
 import sys
 import tempfile
@@ -21,22 +20,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
+from benchmarks.arguments import MODELS, available_variants, make_parser, parse, write_json
 
-MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--batch", nargs="+", type=int, default=[100], metavar="N")
-    parser.add_argument("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
-    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all there are")
-    parser.add_argument("--repeats", type=int, default=20, metavar="N", help="rounds (default 20)")
-    parser.add_argument("--block", type=int, default=10, metavar="N", help="steps a turn")
+    parser = make_parser(__doc__, MODELS, batch=[100], repeats=20, block=10)
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -45,18 +36,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--isa", choices=("avx2",), help="keep every variant to these instructions")
     parser.add_argument("--cpu", type=int, metavar="N", help="run on this CPU only")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     instead = parser.add_argument_group("instead of training steps and evaluation")
     instead.add_argument("--kernels", action="store_true", help="time of each function")
     instead.add_argument("--profile", action="store_true", help="Python's profile of the steps")
     instead.add_argument("--epoch", action="store_true", help="an epoch of train_mnist.py")
     instead.add_argument("--sweep", action="store_true", help="runs an hour of a sweep")
-    arguments = parser.parse_args(argv)
-    if min(arguments.repeats, arguments.block, *arguments.batch) < 1:
-        parser.error("--repeats, --block and --batch: expected 1 or more")
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
-    return arguments
+    return parse(parser, argv)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -79,25 +64,16 @@ def measure(arguments: argparse.Namespace) -> None:
         UserError: an argument is wrong, or MNIST_BN_DATA is.
     """
     from benchmarks import steps
-    from mnist_bn.errors import UsageError, UserError
 
-    if unknown := set(arguments.variants or ()) - set(steps.VARIANTS):
-        raise UsageError(f"--variants {min(unknown)}: choose from {', '.join(steps.VARIANTS)}")
-    wanted = arguments.variants or list(steps.VARIANTS)
-    missing = steps.missing(wanted)
-    for variant, reason in missing.items():
-        print(f"{variant}: not available ({reason})")
-    arguments.variants = [variant for variant in wanted if variant not in missing]
-    if not arguments.variants:
-        raise UserError("none of --variants is available here")
+    wanted = arguments.variants or steps.VARIANTS
+    arguments.variants = available_variants(
+        arguments.variants, steps.VARIANTS, steps.missing(wanted)
+    )
     about = environment.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     print(f"{about['machine']['cpu']}, one thread, {arguments.clock} time, {versions}")
     results = _measure(arguments)
-    if arguments.json is not None:
-        settings = {key: value for key, value in vars(arguments).items() if key != "json"}
-        text = json.dumps({**about, "settings": settings, "results": results}, indent=1)
-        arguments.json.write_text(text + "\n")
+    write_json(arguments, about, results)
 
 
 def _measure(arguments: argparse.Namespace) -> list[dict]:

@@ -13,7 +13,7 @@ import mnist_bn  # noqa: F401  makes `import chainer` work in the test modules
 import chainer.links as L
 
 import models
-from mnist_bn import accelerate, data, semantics
+from mnist_bn import accelerate, data, devices, semantics
 
 # No deadline: the time of an example says nothing on a shared machine. What runs on every change
 # tries the same examples each time; everybody else looks for new ones.
@@ -23,6 +23,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("mnist-bn")
 
 GOLDEN = Path(__file__).parent / "golden" / "blog_chainer_1_12.npz"
+
+
+def pytest_runtest_setup(item):
+    """Skips what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and (reason := devices.why_no_gpu(0)):
+        pytest.skip(f"no GPU 0: {reason}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,72 @@
+"""What the commands have in common: arguments, and the JSON that they write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
+
+
+def make_parser(
+    description: str, models: Sequence[str], batch: list[int], repeats: int, block: int
+) -> argparse.ArgumentParser:
+    """Returns a parser of what every measurement has; the arguments are its defaults."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(models))
+    parser.add_argument("--batch", nargs="+", type=int, default=batch, metavar="N")
+    parser.add_argument("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument(
+        "--repeats", type=int, default=repeats, metavar="N", help=f"rounds (default {repeats})"
+    )
+    parser.add_argument(
+        "--block", type=int, default=block, metavar="N", help=f"steps a turn (default {block})"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Returns the arguments, checked; a bad one ends the process with exit status 2."""
+    arguments = parser.parse_args(argv)
+    if min(arguments.repeats, arguments.block, *arguments.batch) < 1:
+        parser.error("--repeats, --block and --batch: expected 1 or more")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
+    return arguments
+
+
+def available_variants(
+    wanted: Sequence[str] | None, variants: Sequence[str], missing: dict[str, str]
+) -> list[str]:
+    """Returns those of the `wanted` (None: all) that are not `missing`, and prints why these are.
+
+    Raises:
+        UserError: a name is wrong, or none is left.
+    """
+    from mnist_bn.errors import UsageError, UserError
+
+    if unknown := set(wanted or ()) - set(variants):
+        raise UsageError(f"--variants {min(unknown)}: choose from {', '.join(variants)}")
+    wanted = list(wanted or variants)
+    for variant in wanted:
+        if variant in missing:
+            print(f"{variant}: not available ({missing[variant]})")
+    available = [variant for variant in wanted if variant not in missing]
+    if not available:
+        raise UserError("none of --variants is available here")
+    return available
+
+
+def write_json(arguments: argparse.Namespace, about: dict, results: list[dict]) -> None:
+    """Writes what was measured, on what and how, to the file that --json names, if it is given."""
+    if arguments.json is None:
+        return
+    settings = {key: value for key, value in vars(arguments).items() if key != "json"}
+    text = json.dumps({**about, "settings": settings, "results": results}, indent=1)
+    arguments.json.write_text(text + "\n")

@@ -1,0 +1,228 @@
+"""Speed of training on a GPU: stock Chainer on CuPy, our Chainer, and PyTorch.
+
+python benchmarks/gpu.py
+python benchmarks/gpu.py --tf32 --batch 100 --json gpu-tf32.json
+python benchmarks/gpu.py --roofline
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+# The project's folder: Python puts only benchmarks/ there.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import environment
+from benchmarks.arguments import available_variants, make_parser, parse, write_json
+
+DEVICE = "@cupy:0"
+CHAINER_VARIANTS = ("stock", "ours")
+TORCH_VARIANTS = {
+    "torch": {},
+    "torch-channels-last": {"channels_last": True},
+    "torch-compile": {"compiled": "reduce-overhead"},
+    "torch-compile-channels-last": {"channels_last": True, "compiled": "reduce-overhead"},
+    "torch-graph": {},
+    "torch-graph-channels-last": {"channels_last": True},
+}
+VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS)
+EPOCHS = 7
+TEST_IMAGES = 10_000
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the arguments."""
+    batch = [100, 500, 2000]
+    parser = make_parser(__doc__, ["MnistCNN_BN_before"], batch, repeats=10, block=50)
+    parser.add_argument(
+        "--tf32", action="store_true", help="let every variant round factors to TF32 (10 bits)"
+    )
+    parser.add_argument(
+        "--roofline",
+        action="store_true",
+        help="instead: what a step computes and moves, the card's measured rates, and the floor",
+    )
+    return parse(parser, argv)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measures and prints what the arguments ask for, and returns the exit status."""
+    # Not before the restart: NumPy reads the environment when it loads.
+    from mnist_bn import devices
+    from mnist_bn.errors import UserError
+
+    try:
+        devices.resolve(DEVICE)
+        measure(arguments)
+    except UserError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return error.status
+    return 0
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures, prints and writes what the arguments ask for.
+
+    Raises:
+        UserError: an argument is wrong, or MNIST_BN_DATA is.
+    """
+    about = {**environment.describe(), "gpu": describe_gpu()}
+    tf32 = "TF32" if arguments.tf32 else "float32"
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    print(f"{about['gpu']['name']}, {tf32}, CuPy {about['gpu']['cupy']}, {versions}")
+    results = measure_roofline(arguments) if arguments.roofline else measure_speed(arguments)
+    write_json(arguments, about, results)
+
+
+def describe_gpu() -> dict:
+    """Returns what the GPU is and what drives it, for JSON."""
+    import cupy
+    from chainer.backends import cuda
+
+    properties = cupy.cuda.runtime.getDeviceProperties(0)
+    return {
+        "name": properties["name"].decode(),
+        "compute_capability": f"{properties['major']}.{properties['minor']}",
+        "multiprocessors": properties["multiProcessorCount"],
+        "memory_bytes": properties["totalGlobalMem"],
+        "l2_bytes": properties["l2CacheSize"],
+        "driver_cuda": cupy.cuda.runtime.driverGetVersion(),
+        "runtime_cuda": cupy.cuda.runtime.runtimeGetVersion(),
+        "cupy": cupy.__version__,
+        "cudnn": cuda.cuda.cudnn.getVersion() if cuda.cudnn_enabled else None,
+    }
+
+
+def measure_roofline(arguments: argparse.Namespace) -> list[dict]:
+    """Each network's step at each batch size, at the rates that the card is measured to have."""
+    from benchmarks import roofline
+
+    rates = roofline.measure_rates()
+    print(f"matrix product {rates.flops / 1e12:.1f} TFLOP/s, copy {rates.bytes / 1e12:.2f} TB/s")
+    results = [{"rates": dataclasses.asdict(rates)}]
+    for model in arguments.model:
+        for batchsize in arguments.batch:
+            results.append(roofline.summarize(model, batchsize, rates))
+            roofline.print_table(results[-1])
+    return results
+
+
+def measure_speed(arguments: argparse.Namespace) -> list[dict]:
+    """Training steps, evaluation and whole epochs of each network and batch size."""
+    from benchmarks import chainer_runs, steps
+
+    variants = available_variants(arguments.variants, VARIANTS, why_missing())
+    results = []
+    with tempfile.TemporaryDirectory() as out:
+        settings = steps.Settings(
+            variants=variants,
+            what=arguments.what,
+            repeats=arguments.repeats,
+            block=arguments.block,
+            clock=None,  # each library has its own
+            out=out,
+        )
+        for batchsize in arguments.batch:
+            dataset = chainer_runs.load_dataset(batchsize * arguments.block)
+            print(f"Images: {dataset.origin}")
+            for model in arguments.model:
+                measured = steps.measure(model, batchsize, dataset, settings, make_run)
+                steps.print_table(measured)
+                measured += measure_epochs(model, batchsize, settings)
+                results += [
+                    {"data": dataset.origin, "tf32": arguments.tf32, **result}
+                    for result in measured
+                ]
+    return results
+
+
+def why_missing() -> dict[str, str]:
+    """Returns the variants that cannot run here, with the reason in one line."""
+    try:
+        import torch
+    except ImportError:
+        return dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
+    if torch.cuda.is_available():
+        return {}
+    return dict.fromkeys(TORCH_VARIANTS, "this PyTorch finds no GPU")
+
+
+def make_run(variant: str, model: str, batchsize: int, dataset, settings):
+    """Returns the run of one of VARIANTS: what has `train`, `evaluate` and `close`."""
+    from benchmarks import chainer_runs, device_clock
+
+    if variant in CHAINER_VARIANTS:
+        trainer = build_trainer(variant, model, batchsize, dataset, settings.out, 10**6)
+        return chainer_runs.ChainerRun(trainer, False, device_clock.cupy_clock)
+    from benchmarks.torch_runs import TorchGraphRun, TorchRun
+
+    run = TorchGraphRun if variant.startswith("torch-graph") else TorchRun
+    clock, options = device_clock.torch_clock, TORCH_VARIANTS[variant]
+    return run(model, dataset, batchsize, clock, **options, device="cuda")
+
+
+def build_trainer(variant: str, model: str, batchsize: int, dataset, out: str, epochs: int):
+    """Returns the project's Trainer on the GPU; "stock" has Chainer's own iterators."""
+    from benchmarks import chainer_runs
+    from mnist_bn.config import RunConfig
+
+    folder = f"{out}/{variant}-{epochs}"
+    config = RunConfig(
+        model, batchsize=batchsize, dataset="mnist", epoch=epochs, device=DEVICE, out=folder
+    )
+    trainer = chainer_runs.build_trainer(config, dataset)
+    if variant == "stock":
+        chainer_runs.feed_as_stock(trainer, dataset, batchsize)
+    return trainer
+
+
+def measure_epochs(model: str, batchsize: int, settings) -> list[dict]:
+    """Returns seconds an epoch, from its first batch until its evaluation is known."""
+    from benchmarks import chainer_runs
+
+    dataset = chainer_runs.load_dataset(TEST_IMAGES)
+    results = []
+    print("  epoch, with its evaluation, median")
+    for variant in settings.variants:
+        if variant in CHAINER_VARIANTS:
+            trainer = build_trainer(variant, model, batchsize, dataset, settings.out, EPOCHS)
+            seconds = chainer_runs.epoch_seconds(trainer)
+        else:
+            run = make_run(variant, model, batchsize, dataset, settings)
+            seconds = [run.epoch() for _ in range(EPOCHS)][2:]
+            run.close()
+        results.append(
+            {"model": model, "batch": batchsize, "what": "epoch", "variant": variant}
+            | {"s": statistics.median(seconds), "all_s": seconds}
+        )
+        print(f"    {variant:26}{results[-1]['s']:18.3f} s")
+    return results
+
+
+def variables(tf32: bool) -> dict[str, str]:
+    """Returns the environment for one thread, and for TF32 in all libraries or in none."""
+    switches = dict.fromkeys(("NVIDIA_TF32_OVERRIDE", "CUPY_TF32"), str(int(tf32)))
+    return environment.ONE_THREAD | switches
+
+
+def allow_tf32_in_torch(tf32: bool) -> None:
+    """PyTorch's own switches, which its default sets one way for matrices, the other for cuDNN."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = True
+
+
+if __name__ == "__main__":
+    arguments = parse_arguments()
+    environment.restart_with(variables(arguments.tf32))
+    allow_tf32_in_torch(arguments.tf32)
+    sys.exit(main(arguments))
