@@ -163,6 +163,38 @@ def test_kernels_of_chainermn_include_half_on_cupy_14(kernels, chainermn_folder,
         assert code.startswith("#include <cuda_fp16.h>\n") == (cupy == 14)
 
 
+FLOAT16 = """
+#include "cupy/float16.cuh"
+extern "C" __global__ void copy(const float16* x, float16* y) { y[threadIdx.x] = x[threadIdx.x]; }
+"""
+
+
+@pytest.mark.parametrize("capability", ["80", "90", "100"])
+def test_what_is_included_compiles(kernels, chainermn_folder, capability):
+    nvrtc = pytest.importorskip("cupy_backends.cuda.libs.nvrtc")
+    if not chainer.backends.cuda.available:
+        pytest.skip(f"CuPy does not find CUDA: {chainer.backends.cuda._resolution_error}")
+    name = "chainermn.communicators._memory_utility"
+    memory = load_patched(name, chainermn_folder / "communicators")
+    memory._cupy_batched_pack_params()
+    memory._cupy_batched_unpack_params()
+    sources = [code for (code, _), _ in kernels]
+    if chainer.backends.cuda._cupy_major >= 14:
+        sources.append(FLOAT16)
+    site_packages = Path(chainer.backends.cuda.cupy.__file__).parents[1]
+    folders = [site_packages / "cupy" / "_core" / "include"]
+    folders += site_packages.glob("nvidia/*/include")
+    options = [f"-arch=sm_{capability}", *(f"-I{folder}" for folder in folders)]
+    for source in sources:
+        program = nvrtc.createProgram(source, "kernel.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, options)
+        except nvrtc.NVRTCError:
+            pytest.fail(nvrtc.getProgramLog(program))
+        finally:
+            nvrtc.destroyProgram(program)
+
+
 @pytest.mark.parametrize("transfer_dtype", [np.float16, np.float32])
 def test_chainermn_unpacks_gradients_of_another_dtype(chainermn_folder, transfer_dtype):
     class Buffer:

@@ -3,6 +3,7 @@
 import json
 import types
 
+import numpy as np
 import pytest
 
 from mnist_bn import training
@@ -63,3 +64,52 @@ def test_log_report_keeps_chainers_name_and_writes_strict_json(tmp_path):
         {"main/loss": None, "epoch": 1, "iteration": 5, "elapsed_time": 2.0}
     ]
     assert report.log[0]["main/loss"] == float("inf")
+
+
+class OnDevice:
+    """A number on a device: arithmetic gives others, and reading one is counted."""
+
+    ndim = 0
+    reads = 0
+
+    def __init__(self, value):
+        self.value = np.float32(value)
+
+    def __add__(self, other):
+        return OnDevice(self.value + getattr(other, "value", other))
+
+    def __mul__(self, other):
+        return OnDevice(self.value * getattr(other, "value", other))
+
+    def __truediv__(self, other):
+        return OnDevice(self.value / other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __float__(self):
+        OnDevice.reads += 1
+        return float(self.value)
+
+    __array__ = __bool__ = __int__ = __index__ = None  # to ask for these is an error
+
+
+def test_numbers_on_a_device_are_read_once_an_epoch(tmp_path):
+    numbers = np.random.RandomState(0).rand(2, 10).astype(np.float32)
+    logs = []
+    for wrap in (np.float32, OnDevice):
+        updater = types.SimpleNamespace(epoch=0, iteration=0, is_new_epoch=False)
+        trainer = types.SimpleNamespace(
+            updater=updater, out=str(tmp_path), is_before_training=False, elapsed_time=0.0
+        )
+        report = LogReport()
+        report._trigger = lambda trainer: trainer.updater.is_new_epoch
+        for iteration, (loss, accuracy) in enumerate(numbers.T, 1):
+            updater.iteration, updater.is_new_epoch = iteration, iteration % 5 == 0
+            updater.epoch = iteration // 5
+            trainer.observation = {"main/loss": wrap(loss), "main/accuracy": wrap(accuracy)}
+            report(trainer)
+            if wrap is OnDevice:
+                assert OnDevice.reads == 2 * updater.epoch
+        logs.append(report.log)
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == 2
