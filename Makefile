@@ -1,6 +1,7 @@
-# make demo   trains a short comparison of the networks and draws its figures
-# make test   runs the tests
-# make lint   checks the style of the code
+# make demo        trains a short comparison of the networks and draws its figures
+# make test        runs the tests
+# make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
+# make lint        checks the style of the code
 # All of them make .venv and install what is needed first.
 
 # The first of these commands that is a Python on which Chainer works.
@@ -10,7 +11,10 @@ IS_SUPPORTED = 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 VENV = .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint
+CUDA = 13
+MEASURED = gpu-results
+
+.PHONY: demo test gpu-check lint
 
 demo: $(VENV)/installed
 	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 8 --jobs 2 --out demo
@@ -18,6 +22,16 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest $(ARGS)
+
+gpu-check:
+	@nvidia-smi -L >/dev/null 2>&1 || \
+	{ echo "make gpu-check: nvidia-smi finds no NVIDIA GPU here" >&2; exit 2; }
+	$(MAKE) $(VENV)/installed-cuda$(CUDA)
+	$(RUN) -m pytest -m gpu $(ARGS)
+	mkdir -p $(MEASURED)
+	$(RUN) benchmarks/gpu.py --json $(MEASURED)/gpu-float32.json
+	$(RUN) benchmarks/gpu.py --tf32 --json $(MEASURED)/gpu-tf32.json
+	$(RUN) benchmarks/gpu.py --roofline --json $(MEASURED)/gpu-roofline.json
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check
@@ -32,4 +46,8 @@ $(VENV)/installed: requirements.txt chainer-build/backend.py chainer-build/pypro
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(RUN) -m pip install -r requirements-dev.txt
+	touch $@
+
+$(VENV)/installed-cuda%: $(VENV)/installed-dev requirements-cuda%.txt
+	$(RUN) -m pip install -r requirements-cuda$*.txt torch==2.13.0
 	touch $@
