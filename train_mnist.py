@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +26,21 @@ try:
         devices,
         files,
         optimizers,
+        signals,
         studies,
         sweep,
         training,
         user_models,
     )
     from mnist_bn.command_line import Parser
-    from mnist_bn.config import ACCELERATE, DATASETS, SEMANTICS, RunConfig, grid
+    from mnist_bn.config import (
+        ACCELERATE,
+        DATASETS,
+        ON_DIVERGENCE,
+        SEMANTICS,
+        RunConfig,
+        grid,
+    )
     from mnist_bn.errors import UsageError, UserError
 except ImportError as unsupported:
     sys.exit(f"train_mnist.py: {unsupported}")
@@ -93,6 +103,17 @@ def _add_how(parser: Parser) -> None:
     how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
     how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
     how.add_argument(
+        "--init",
+        metavar="FILE",
+        help="parameters to begin with, such as the model.npz of a result folder",
+    )
+    how.add_argument(
+        "--on-divergence",
+        choices=ON_DIVERGENCE,
+        help="when the training loss is not finite or beyond 1000: stop (default) ends the run as "
+        "a result, continue only records it, fail makes it a failed run",
+    )
+    how.add_argument(
         "--semantics",
         choices=SEMANTICS,
         help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
@@ -143,7 +164,7 @@ def _add_where(parser: Parser) -> None:
         "--autoload",
         action="store_true",
         default=False,
-        help="go on from the newest snapshot in the result folder",
+        help="go on from the newest usable snapshot in the result folder",
     )
 
 
@@ -234,10 +255,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train_mnist.py: {len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
         for outcome in failed:
             print(f"  {sweep.describe(outcome)}", file=sys.stderr)
+    if signum := signals.requested():
+        left = [config for config in waiting if not sweep.is_finished(config)]
+        print(describe_stop(signum, outcomes, left), file=sys.stderr)
+        return 1 if failed else signals.exit_status(signum)
     if len(failed) < len(configs):
         folder = configs[0].folder if len(configs) == 1 else configs[0].out
         print(f"Results in {folder}. To draw them: python plot_results.py {folder}")
     return 1 if failed else 0
+
+
+def describe_stop(signum: int, outcomes: Sequence[sweep.Outcome], left: Sequence[RunConfig]) -> str:
+    """Returns one line on what a signal has ended, and the command that goes on with it."""
+    line = f"train_mnist.py: {signal.Signals(signum).name}: "
+    if not left:
+        return line + "the last run was just finished"
+    if len(left) == len(outcomes) == 1:
+        line += sweep.describe(outcomes[0])
+    else:
+        line += f"{len(left)} runs are not finished"
+    return f"{line}; go on with: {resume_command(sys.orig_argv)}"
+
+
+def resume_command(typed: Sequence[str]) -> str:
+    """Returns the command line that was typed, made to go on from the newest snapshot."""
+    words, kept = iter(typed), []
+    for word in words:
+        if word in ("-r", "--resume"):
+            next(words, None)
+        elif not word.startswith(("--resume=", "-r")) and word != "--autoload":
+            kept.append(word)
+    return shlex.join([*kept, "--autoload"])
 
 
 def describe(dataset: data.Dataset) -> str:
@@ -275,6 +323,8 @@ def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[swe
             show_progress=True,
         ),
     )
+    if outcome.left is not None and not signals.requested():
+        print(sweep.describe(outcome))
     return [outcome]
 
 

@@ -8,11 +8,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_bn import files
 from mnist_bn.errors import UsageError
 
 SEMANTICS = ("today", "2016")
 DATASETS = ("auto", "mnist", "digits")
 ACCELERATE = ("auto", "on", "off")
+ON_DIVERGENCE = ("stop", "continue", "fail")
 
 # The settings that take several values on the command line: every combination is a run.
 AXES = ("model", "optimizer", "seed")
@@ -50,6 +52,9 @@ class RunConfig:
         semantics: "today" (Chainer 7) or "2016" (Chainer 1.12 as the blog used it).
         accelerate: "auto" takes the compiled CPU kernels where they can be had, "on" insists on
             them, "off" is stock Chainer.
+        on_divergence: what a lost training loss does to the run: "stop" ends it, as a result like
+            any other; "continue" only records it; "fail" ends it as a failure.
+        init: NPZ file of parameters to begin with, as `model.npz` of a result folder, or None.
         out: the folder that holds the result folders.
         study: the study the run belongs to, or None.
 
@@ -70,6 +75,8 @@ class RunConfig:
     device: str = "@numpy"
     semantics: str = "today"
     accelerate: str = "auto"
+    on_divergence: str = "stop"
+    init: str | None = None
     out: str = "result"
     study: str | None = None
 
@@ -87,6 +94,12 @@ class RunConfig:
         _check(self.semantics in SEMANTICS, "--semantics", self.semantics, " or ".join(SEMANTICS))
         _check(
             self.accelerate in ACCELERATE, "--accelerate", self.accelerate, " or ".join(ACCELERATE)
+        )
+        _check(
+            self.on_divergence in ON_DIVERGENCE,
+            "--on-divergence",
+            self.on_divergence,
+            " or ".join(ON_DIVERGENCE),
         )
         _check(self.dataset in DATASETS, "--dataset", self.dataset, " or ".join(DATASETS))
 
@@ -108,7 +121,18 @@ class RunConfig:
             value = getattr(self, field)
             if value != getattr(default, field):
                 parts.append(f"{prefix}{value}")
+        if self.init is not None:
+            parts.append(f"init{self.init_sha256[:8]}")
         return "-".join([*parts, f"s{self.seed}"])
+
+    @property
+    def init_sha256(self) -> str | None:
+        """The SHA-256 of the file `init`.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return None if self.init is None else files.sha256(Path(self.init))
 
     @property
     def folder(self) -> Path:
@@ -117,7 +141,8 @@ class RunConfig:
 
     def identity(self) -> dict:
         """Returns the settings that the run's numbers depend on."""
-        return {field: getattr(self, field) for field in IDENTITY}
+        settings = {field: getattr(self, field) for field in IDENTITY}
+        return {**settings, "init_sha256": self.init_sha256}
 
     def to_args(self) -> dict:
         """Returns all the settings as the JSON object that `args` holds."""

@@ -1,11 +1,14 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, whatever kills the writer."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,20 +16,63 @@ from typing import BinaryIO
 
 from mnist_bn.errors import UserError
 
+# What ends the name of a file that is being written; a killed writer leaves it behind.
+UNFINISHED = ".unfinished"
+MAX_JSON_BYTES = 64 * 2**20
+
+
+class CannotWriteError(UserError):
+    """A file cannot be written: the disk is full, or the place read-only or somebody else's."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"{path}: cannot be written ({error.strerror or error})")
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for writing bytes that takes the place of `path` when it is complete."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    """Opens a file for writing bytes that takes the place of `path` when it is complete.
+
+    When the block has ended, the new content is on the disk: also after a loss of power there is
+    either the old file or the new one.
+
+    Raises:
+        CannotWriteError: the system refuses; `path` is as it was.
+    """
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(UNFINISHED, f".{path.name}-", path.parent)
         with os.fdopen(handle, "wb") as file:
             yield file
-        # mkstemp makes the file private; a result folder is as open as the user's other files.
-        os.chmod(temporary, 0o666 & ~_umask())
+            file.flush()
+            # mkstemp makes the file private; a result folder is as open as the user's other files.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise CannotWriteError(path, error) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the folder's list of names on the disk; Windows does so by itself."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what writers that were killed left behind; nobody may be writing to the folder."""
+    for path in folder.glob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
@@ -49,6 +95,48 @@ def write_json(path: Path, value: object) -> None:
     """Writes strict JSON: a number that is not finite becomes null."""
     with replacing(path) as file:
         file.write(json.dumps(_finite(value), indent=4, allow_nan=False).encode() + b"\n")
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Returns what a regular file of at most `max_bytes` holds.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe that would block for ever
+            raise UserError(f"{path}: expected a file")
+        if status.st_size > max_bytes:
+            raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json_object(path: Path) -> dict:
+    """Returns the JSON object that a file holds.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(read_bytes(path, MAX_JSON_BYTES))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    return value
+
+
+@functools.cache
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, read once a process.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return hashlib.sha256(read_bytes(path, 2**31)).hexdigest()
 
 
 def _finite(value: object) -> object:

@@ -1,63 +1,271 @@
-"""Finding and loading the trainer snapshots of a result folder."""
+"""Snapshots: the whole state of a run in one file, and the way back from it.
+
+A snapshot is Chainer's serialization of the Trainer, with what that leaves out: the state of the
+random number generators, the settings of the run, and, for a run that was stopped during an
+evaluation, the observation that the evaluation belongs to. Its format is that of `archives`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 import re
-import zipfile
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
-import chainer
 import numpy as np
-from chainer.serializers import NpzDeserializer
+from chainer.serializers import DictionarySerializer, NpzDeserializer
+from chainer.training import Trainer
 
-from mnist_bn.config import IDENTITY
+from mnist_bn import archives
 from mnist_bn.errors import UsageError, UserError
 
-NAME = re.compile(r"snapshot_iter_(\d+)")
+FORMAT = 1
+KEPT = 2  # snapshots in a folder: the newest, and one in case that it is damaged
+
+_NAME = re.compile(r"snapshot_iter_(\d+)")
+_HEADER = "mnist_bn/header"
+_OBSERVATION = "mnist_bn/observation/"
+_RANDOM = "mnist_bn/random/"
 
 
-def newest(folder: Path) -> Path | None:
-    """Returns the snapshot of the most iterations in `folder`, None where there is none."""
-    snapshots = {
-        int(match[1]): path for path in folder.iterdir() if (match := NAME.fullmatch(path.name))
-    }
-    return snapshots[max(snapshots)] if snapshots else None
+class BadSnapshotError(UserError):
+    """A file is no snapshot, or a damaged one, or one of another version of this program."""
 
 
-def check_same_run(path: Path, args: dict) -> None:
-    """Checks that the run which took the snapshot had the settings `args`; `epoch` may differ.
+class OtherRunError(UsageError):
+    """A snapshot is of a run with other settings."""
 
-    A snapshot without `args` beside it, such as stock Chainer's, is taken as it is.
+
+class Snapshot(NamedTuple):
+    """A snapshot as it was read: its file, its header and its arrays by their names."""
+
+    path: Path
+    header: dict
+    arrays: dict[str, np.ndarray]
+
+
+class Run(NamedTuple):
+    """What a snapshot says of its run: the settings that its numbers depend on, each of which must
+    be the same to go on, and the circumstances, which change rounding only."""
+
+    identity: dict
+    circumstances: dict
+
+
+def path_of(trainer: Trainer) -> Path:
+    """Returns where a snapshot of the trainer as it is now belongs."""
+    return Path(trainer.out) / f"snapshot_iter_{trainer.updater.iteration}"
+
+
+def capture(trainer: Trainer, run: Run, *, is_evaluated: bool = True) -> dict[str, np.ndarray]:
+    """Returns copies of the arrays of a snapshot.
+
+    Args:
+        is_evaluated: False before the extensions of the iteration: `finish_iteration` calls them.
+    """
+    serializer = DictionarySerializer()
+    serializer.save(trainer)
+    # Chainer says None by an array that holds the Python object, which would be pickled.
+    nothing = [key for key, value in serializer.target.items() if _is_none(value)]
+    arrays = {key: np.array(v) for key, v in serializer.target.items() if key not in nothing}
+    header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
+    if not is_evaluated:
+        header["observation"] = list(trainer.observation)
+        for i, value in enumerate(trainer.observation.values()):
+            arrays[f"{_OBSERVATION}{i}"] = _on_cpu(value)
+    header["random"] = _capture_random(arrays)
+    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    return arrays
+
+
+def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a snapshot; then removes those before the last but one.
 
     Raises:
-        UsageError: a setting differs.
+        CannotWriteError: it cannot be written; the older ones are as they were.
+    """
+    archives.write(path, arrays)
+    earlier = [other for other in found(path.parent) if _iteration(other) < _iteration(path)]
+    for old in earlier[KEPT - 1 :]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+
+
+def found(folder: Path) -> list[Path]:
+    """Returns the snapshots in a folder, the newest (of the most iterations) first."""
+    paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(paths, key=_iteration, reverse=True)
+
+
+def read(path: Path) -> Snapshot:
+    """Reads a snapshot; nothing is ever unpickled.
+
+    Raises:
+        BadSnapshotError: it is damaged, or something else.
+        UserError: it cannot be read.
     """
     try:
-        taken_with = json.loads((path.parent / "args").read_bytes())
-    except (OSError, ValueError):
-        return
-    if not isinstance(taken_with, dict):
-        return
-    for setting in [*IDENTITY, "model_sha256"]:
-        if setting != "epoch" and taken_with.get(setting) != args[setting]:
-            raise UsageError(
-                f"{path} was taken with {setting} {taken_with.get(setting)}, not {args[setting]}: "
+        arrays = archives.read(path)
+    except archives.BadArchiveError as error:
+        raise BadSnapshotError(str(error)) from None
+    try:
+        header = json.loads(arrays[_HEADER].tobytes())
+        version, run = header["format"], Run(header["identity"], header["circumstances"])
+        is_known = version == FORMAT and all(isinstance(part, dict) for part in run)
+    except (KeyError, ValueError, TypeError, RecursionError):
+        raise BadSnapshotError(f"{path}: not a snapshot of this program") from None
+    if not is_known:
+        raise BadSnapshotError(
+            f"{path}: a snapshot of another version of this program (format {version}, not {FORMAT})"
+        )
+    return Snapshot(path, header, arrays)
+
+
+def check_same_run(snapshot: Snapshot, run: Run) -> None:
+    """Checks that the snapshot's run had the same settings; `epoch` may differ.
+
+    Raises:
+        OtherRunError: one differs; the line names it.
+    """
+    taken_with = snapshot.header["identity"]
+    for setting, value in run.identity.items():
+        if setting != "epoch" and taken_with.get(setting) != value:
+            raise OtherRunError(
+                f"{snapshot.path} was taken with {setting} {taken_with.get(setting)}, not {value}: "
                 "resume with the same settings (only --epoch may differ)"
             )
 
 
-def load(path: Path, trainer: chainer.training.Trainer) -> None:
-    """Loads the snapshot `path` into `trainer`; nothing is ever unpickled.
+def newest_usable(folder: Path, run: Run) -> Snapshot | None:
+    """Returns the newest snapshot in a folder that is whole and of this run, None for no snapshot.
+
+    Newer ones that are not are set aside: renamed, with a line on stderr. If none is usable, all
+    stay as they are.
 
     Raises:
-        UserError: the file cannot be read, or is no snapshot of such a run.
+        OtherRunError: the first of them that is whole has other settings, and none has these.
+        UserError: there are snapshots, and none is usable.
     """
-    try:
-        with np.load(path, allow_pickle=False) as npz:
-            NpzDeserializer(npz).load(trainer)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    refused: list[tuple[Path, UserError]] = []
+    for path in found(folder):
+        try:
+            snapshot = read(path)
+            check_same_run(snapshot, run)
+        except UserError as error:
+            refused.append((path, error))
+            continue
+        for bad, reason in refused:
+            _set_aside(bad, reason, path)
+        return snapshot
+    for _, error in refused:
+        if isinstance(error, OtherRunError):
+            raise error
+    if refused:
+        reasons = "; ".join(str(error) for _, error in refused)
         raise UserError(
-            f"{path}: not a snapshot of this run ({error}); expected one made by the same model, "
-            "optimizer and settings"
+            f"no usable snapshot ({reasons}): put a good one there, or remove {folder} to "
+            "train anew"
+        )
+    return None
+
+
+def load(snapshot: Snapshot, trainer: Trainer) -> None:
+    """Puts the trainer, and the random number generators, in the state of the snapshot.
+
+    Raises:
+        BadSnapshotError: it does not fit the trainer, which is of no use then.
+    """
+    nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
+    try:
+        NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
+        _restore_random(snapshot)
+    except Exception as error:
+        # Whatever the network's and the extensions' own code makes of another version's arrays.
+        raise BadSnapshotError(
+            f"{snapshot.path}: does not fit this network ({type(error).__name__}: {error}); it was "
+            "taken with another version of the code"
         ) from None
+
+
+def finish_iteration(snapshot: Snapshot, trainer: Trainer) -> None:
+    """Calls the extensions of the last iteration, if the snapshot was taken before them.
+
+    As Trainer.run does after an update; for a trainer that is running.
+    """
+    names = snapshot.header["observation"]
+    if names is None:
+        return
+    send = trainer.updater.device.send
+    trainer.observation = {
+        name: send(snapshot.arrays[f"{_OBSERVATION}{i}"]) for i, name in enumerate(names)
+    }
+    entries = sorted(trainer._extensions.values(), key=lambda entry: -entry.priority)
+    with trainer.reporter.scope(trainer.observation):
+        for entry in entries:
+            if entry.trigger(trainer):
+                entry.extension(trainer)
+
+
+def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
+    """Says on stderr if the run goes on elsewhere: its numbers are then not quite the same."""
+    before, now = snapshot.header["circumstances"], run.circumstances
+    changed = [
+        f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
+    ]
+    if changed:
+        print(
+            f"note: {snapshot.path} was taken with {'; '.join(changed)}: from here on the numbers "
+            "differ in rounding from a run that was never stopped",
+            file=sys.stderr,
+        )
+
+
+def _set_aside(path: Path, reason: UserError, used: Path) -> None:
+    aside = path.with_name(f"{path.name}.refused")
+    path.replace(aside)
+    print(f"note: {reason}; set aside as {aside.name}, going on from {used.name}", file=sys.stderr)
+
+
+def _iteration(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])
+
+
+def _is_none(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == object and value[()] is None
+
+
+def _on_cpu(value: object) -> np.ndarray:
+    """Returns a number that was reported: a Variable, an array of any device, or a scalar."""
+    array = getattr(value, "array", value)
+    return np.array(array.get() if hasattr(array, "get") else array)
+
+
+def _capture_random(arrays: dict[str, np.ndarray]) -> dict:
+    """Adds Python's and NumPy's random state to `arrays`; returns what of it is no array."""
+    version, words, python_gauss = random.getstate()
+    numpy_state = np.random.get_state(legacy=False)
+    arrays[f"{_RANDOM}python"] = np.array(words, np.uint32)
+    arrays[f"{_RANDOM}numpy"] = numpy_state["state"]["key"].copy()
+    return {
+        "python": [version, python_gauss],
+        "numpy": {
+            "bit_generator": numpy_state["bit_generator"],
+            "pos": int(numpy_state["state"]["pos"]),
+            "has_gauss": int(numpy_state["has_gauss"]),
+            "gauss": float(numpy_state["gauss"]),
+        },
+    }
+
+
+def _restore_random(snapshot: Snapshot) -> None:
+    # Last: making a network and its optimizer draws random numbers.
+    said = snapshot.header["random"]
+    version, python_gauss = said["python"]
+    words = snapshot.arrays[f"{_RANDOM}python"].tolist()
+    random.setstate((version, tuple(words), python_gauss))
+    numpy_said = dict(said["numpy"])
+    inner = {"key": snapshot.arrays[f"{_RANDOM}numpy"], "pos": numpy_said.pop("pos")}
+    np.random.set_state({**numpy_said, "state": inner})

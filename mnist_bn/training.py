@@ -16,9 +16,24 @@ from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
-from mnist_bn import accelerate, data, devices, files, optimizers, semantics, snapshots, user_models
+from mnist_bn import (
+    accelerate,
+    data,
+    devices,
+    files,
+    locks,
+    optimizers,
+    parameters,
+    semantics,
+    signals,
+    snapshots,
+    user_models,
+)
 from mnist_bn.config import RunConfig
-from mnist_bn.errors import UsageError
+from mnist_bn.errors import UsageError, UserError
+from mnist_bn.extensions.checkpoint import Checkpoint
+from mnist_bn.extensions.divergence import Divergence, EpochsOrDivergence
+from mnist_bn.extensions.dump_graph import DumpGraph
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
 from mnist_bn.iterators import make_iterator, send_batch
@@ -43,42 +58,72 @@ def train(
 ) -> dict:
     """Trains as `config` says and writes the result folder `config.folder`.
 
+    A signal (SIGINT, SIGTERM) ends the run with a snapshot; see `signals`.
+
     Args:
         resume: a snapshot to go on from.
-        autoload: go on from the newest snapshot in the result folder, if there is one.
+        autoload: go on from the newest usable snapshot in the result folder, if there is one.
         show_progress: print the log and a progress bar.
 
     Returns:
-        The last entry of the log: its keys are Chainer's, such as "validation/main/accuracy".
+        The last entry of the log: its keys are Chainer's, such as "validation/main/accuracy", and
+        "diverged_at" for a run that diverged.
 
     Raises:
-        UserError: something the user can mend, such as a wrong name or unreadable data.
+        UserError: something the user can mend, such as a wrong name, unreadable data, a full disk.
+        signals.Stopped: a signal ended the run.
     """
     config = resolve(config)
-    trainer = build_trainer(config, show_progress=show_progress)
-    folder = Path(trainer.out)
+    folder = config.folder
     files.make_folder(folder)
-    args = describe_run(config)
-    snapshot = snapshots.newest(folder) if autoload and resume is None else resume
-    if snapshot is not None:
-        snapshots.check_same_run(snapshot, args)
-        snapshots.load(snapshot, trainer)
-        if trainer.updater.epoch > config.epoch:
-            raise UsageError(
-                f"{snapshot} is of epoch {trainer.updater.epoch}: --epoch must not be below that"
-            )
-    files.write_json(folder / "args", args)
-    (folder / "error.txt").unlink(missing_ok=True)
-    # One thread: the bits then do not depend on the machine's cores or on how many runs share them.
-    # A loss that overflows is a result, and the log has it: NumPy need not warn of it.
-    with threadpool_limits(1), np.errstate(all="ignore"):
-        trainer.run(show_loop_exception_msg=False)
+    with locks.hold(folder), signals.deferred():
+        files.remove_unfinished(folder)
+        trainer = build_trainer(config, show_progress=show_progress)
+        _resume(trainer, config, resume, autoload)
+        files.write_json(folder / "args", describe_run(config))
+        (folder / "error.txt").unlink(missing_ok=True)
+        # One thread: the bits then do not depend on the machine's cores or on how many runs share
+        # them. A loss that overflows is a result, and the log has it: NumPy need not warn of it.
+        with threadpool_limits(1), np.errstate(all="ignore"):
+            trainer.run(show_loop_exception_msg=False)
+        return _finish(trainer, config)
+
+
+def _resume(trainer: Trainer, config: RunConfig, resume: Path | None, autoload: bool) -> None:
+    """Brings the trainer to the snapshot that was asked for, if any."""
+    run = trainer.get_extension("Checkpoint").run
+    if resume is not None:
+        snapshot = snapshots.read(resume)
+        snapshots.check_same_run(snapshot, run)
+    else:
+        snapshot = snapshots.newest_usable(config.folder, run) if autoload else None
+    if snapshot is None:
+        return
+    snapshots.load(snapshot, trainer)
+    if trainer.updater.epoch > config.epoch:
+        raise UsageError(
+            f"{snapshot.path} is of epoch {trainer.updater.epoch}: --epoch must not be below that"
+        )
+    snapshots.note_other_circumstances(snapshot, run)
+    trainer.get_extension("Checkpoint").resumed_from = snapshot
+    # The run may have been killed before or after it wrote its log: the snapshot's is what counts.
+    trainer.get_extension("LogReport").write(trainer)
+
+
+def _finish(trainer: Trainer, config: RunConfig) -> dict:
+    """Writes the last files of a run; returns the last entry of its log."""
     for quantity in QUANTITIES:
         trainer.get_extension(f"PlotReport {quantity}.png").draw(trainer)
+    diverged_at = trainer.get_extension("Divergence").diverged_at
+    if diverged_at is not None and config.on_divergence == "fail":
+        raise UserError(
+            f"{config.folder}: diverged at iteration {diverged_at['iteration']} (training loss "
+            f"{diverged_at['value']:g}); try a lower --lr, or keep it with --on-divergence stop"
+        )
     network = trainer.updater.get_optimizer("main").target.predictor
-    with files.replacing(folder / "model.npz") as file:
-        chainer.serializers.save_npz(file, network)
-    return trainer.get_extension("LogReport").log[-1]
+    parameters.save(config.folder / "model.npz", network)
+    entry = trainer.get_extension("LogReport").log[-1]
+    return entry if diverged_at is None else {**entry, "diverged_at": diverged_at}
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -131,6 +176,8 @@ def build_trainer(
     seed_everything(config.seed, device)
     classifier = L.Classifier(user_models.create(config.model))
     semantics.prepare(classifier, config.semantics)
+    if config.init is not None:
+        parameters.load(Path(config.init), classifier.predictor)
     device.use()
     classifier.to_device(device)
     optimizer.setup(classifier)
@@ -139,13 +186,24 @@ def build_trainer(
     options = {"repeat": False, "shuffle": False}
     test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
     updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
-    trainer = Trainer(updater, (config.epoch, "epoch"), out=str(config.folder))
+    divergence = Divergence(ends_training=config.on_divergence != "continue")
+    until = EpochsOrDivergence(config.epoch, divergence)
+    trainer = Trainer(updater, until, out=str(config.folder))
 
-    evaluator = semantics.EVALUATORS[config.semantics]
-    trainer.extend(evaluator(test_iter, classifier, converter=send_batch, device=device))
-    trainer.extend(extensions.DumpGraph("main/loss"))
-    trainer.extend(extensions.snapshot(), trigger=lambda t: is_snapshot_due(t.updater, config))
-    trainer.extend(LogReport())
+    evaluator = semantics.EVALUATORS[config.semantics](
+        test_iter, classifier, converter=send_batch, device=device
+    )
+    trainer.extend(evaluator)
+    trainer.extend(DumpGraph("main/loss"))
+    checkpoint = Checkpoint(
+        snapshots.Run(identity(config, dataset), circumstances(config)),
+        is_due=lambda trainer: is_snapshot_due(trainer.updater, config),
+    )
+    checkpoint.extend(trainer, evaluator)
+    trainer.extend(divergence)
+    trainer.extend(
+        LogReport(trigger=EpochsOrDivergence(1, divergence), postprocess=divergence.mark)
+    )
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png"))
@@ -187,11 +245,27 @@ def seed_everything(seed: int, device: chainer.backend.Device) -> None:
 def describe_run(config: RunConfig) -> dict:
     """Returns the JSON object of `args`: the config, the versions, the device, the data's sums."""
     dataset = load_dataset(config)
-    cupy = chainer.backends.cuda.cupy if chainer.backends.cuda.available else None
     return {
         **config.to_args(),
+        **identity(config, dataset),
+        **circumstances(config),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def identity(config: RunConfig, dataset: data.Dataset) -> dict:
+    """Returns what the run's numbers depend on: settings, and checksums of the files they name."""
+    return {
+        **config.identity(),
         "model_sha256": user_models.source_sha256(config.model),
         "dataset_sha256": dataset.sha256,
+    }
+
+
+def circumstances(config: RunConfig) -> dict:
+    """Returns what rounding depends on: kernels, device, versions."""
+    cupy = chainer.backends.cuda.cupy if chainer.backends.cuda.available else None
+    return {
         "acceleration": accelerate.active(),
         "device_name": devices.describe(devices.resolve(config.device)),
         "versions": {
@@ -200,5 +274,4 @@ def describe_run(config: RunConfig) -> dict:
             "chainer": chainer.__version__,
             "cupy": cupy.__version__ if cupy else None,
         },
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }

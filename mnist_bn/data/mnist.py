@@ -190,8 +190,8 @@ def _download(name: str, path: Path) -> tuple[np.ndarray, str]:
             # Checked first and then put in place whole: another run may be reading or writing it.
             with files.replacing(path) as file:
                 file.write(content)
-        except OSError as error:
-            raise _not_writable(path.parent, error) from error
+        except files.CannotWriteError as error:
+            raise _not_writable(path.parent, error.__cause__) from error
         return array, mirror
     raise UserError("; ".join(failures))
 

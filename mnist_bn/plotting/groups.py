@@ -18,7 +18,7 @@ _SOURCE = "model_sha256"  # of a user's own network: edited, it is another netwo
 _NEUTRAL = frozenset(
     {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
     | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
-    | {"acceleration", "device_name", "machine"}
+    | {"acceleration", "device_name", "machine", "on_divergence", "init"}
 )
 
 

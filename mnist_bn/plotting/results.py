@@ -74,9 +74,12 @@ class Run:
 
     @cached_property
     def diverged_at(self) -> int | None:
-        """The first epoch with a loss or an accuracy that is not finite, or None."""
+        """The first epoch with a loss or an accuracy that is not finite, or recorded as the one in
+        which the run diverged; None if there is none."""
         for entry in self.log:
-            if any(_number(entry[key]) == math.inf for key in CURVE_KEYS if key in entry):
+            if "diverged_at" in entry or any(
+                _number(entry[key]) == math.inf for key in CURVE_KEYS if key in entry
+            ):
                 return entry["epoch"]
         return None
 

@@ -1,0 +1,88 @@
+"""Divergence is a result: when the training loss is lost, the log says where, and the run ends."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+from chainer.training import Trainer, extension
+from chainer.training.triggers import IntervalTrigger
+
+LIMIT = 1e3
+LOSS = "main/loss"
+ITERATIONS_BETWEEN = 100  # two looks at a loss that is on a GPU
+
+
+class Divergence(extension.Extension):
+    """Records the first iteration whose loss is not finite or beyond ±LIMIT.
+
+    On a CPU every iteration is looked at, which costs nothing. Reading a number from a GPU would
+    stop the queue of kernels each time, so there it is every ITERATIONS_BETWEEN-th iteration and
+    the last of an epoch: the iteration recorded is the first that was looked at.
+
+    Args:
+        ends_training: end the run at once; the entry of the log is then of the epoch so far.
+
+    Attributes:
+        diverged_at: {"iteration", "value"} (the loss), None as long as all is well.
+    """
+
+    name = "Divergence"
+    # Before LogReport, whose next entry says it.
+    priority = extension.PRIORITY_EDITOR
+
+    def __init__(self, ends_training: bool) -> None:
+        self.ends_training = ends_training
+        self.diverged_at: dict | None = None
+        self._epoch = 0
+        self._is_logged = False
+
+    def trigger(self, trainer: Trainer) -> bool:
+        """Tells whether to look at the loss of this iteration."""
+        updater = trainer.updater
+        is_due = updater.is_new_epoch or updater.iteration % ITERATIONS_BETWEEN == 0
+        return self.diverged_at is None and (is_due or updater.device.xp is np)
+
+    def __call__(self, trainer: Trainer) -> None:
+        loss = trainer.observation[LOSS]
+        value = float(getattr(loss, "array", loss))
+        if math.isfinite(value) and abs(value) <= LIMIT:
+            return
+        updater = trainer.updater
+        self.diverged_at = {"iteration": updater.iteration, "value": value}
+        self._epoch = updater.epoch + (not updater.is_new_epoch)
+
+    @property
+    def has_ended_training(self) -> bool:
+        """Tells whether the run is to end now."""
+        return self.ends_training and self.diverged_at is not None
+
+    def mark(self, entry: dict) -> None:
+        """Writes it into an entry of the log, once; LogReport's `postprocess`.
+
+        The entry of an epoch that was broken off has that epoch's number: it would have the last
+        one's.
+        """
+        if self.diverged_at is None or self._is_logged:
+            return
+        entry["diverged_at"] = self.diverged_at
+        entry["epoch"] = self._epoch
+        self._is_logged = True
+
+    def serialize(self, serializer) -> None:
+        state = [self.diverged_at, self._epoch, self._is_logged]
+        self.diverged_at, self._epoch, self._is_logged = json.loads(
+            str(serializer("state", json.dumps(state)))
+        )
+
+
+class EpochsOrDivergence(IntervalTrigger):
+    """Fires every `epochs` epochs, and when the divergence ends the run."""
+
+    def __init__(self, epochs: int, divergence: Divergence) -> None:
+        super().__init__(epochs, "epoch")
+        self.divergence = divergence
+
+    def __call__(self, trainer: Trainer) -> bool:
+        return super().__call__(trainer) or self.divergence.has_ended_training
