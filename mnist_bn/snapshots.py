@@ -119,7 +119,8 @@ def read(path: Path) -> Snapshot:
         raise BadSnapshotError(f"{path}: not a snapshot of this program") from None
     if not is_known:
         raise BadSnapshotError(
-            f"{path}: a snapshot of another version of this program (format {version}, not {FORMAT})"
+            f"{path}: a snapshot of another version of this program (format {version}; this one "
+            f"reads {FORMAT})"
         )
     return Snapshot(path, header, arrays)
 

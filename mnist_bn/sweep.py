@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
@@ -89,6 +90,9 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
             outcomes.append(outcome)
             bar.update()
             tqdm.write(describe(outcome), file=sys.stdout)
+    if signals.requested():
+        # All is saved, and to end of themselves takes the idle processes seconds.
+        get_reusable_executor(reuse=True).shutdown(kill_workers=True)
     return outcomes
 
 

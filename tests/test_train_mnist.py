@@ -191,5 +191,6 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("train_mnist.py: interrupted; finished runs are kept, and --autoload")
+    assert errors.startswith("train_mnist.py: SIGINT: MnistCNN_BN_before-Adam-digits-e1000-s0: ")
+    assert "; go on with: " in errors
     assert errors.count("\n") == 1

@@ -55,6 +55,10 @@ class PlotReport(extension.Extension):
                 marker="x",
                 label=key,
             )
+        for entry in log:
+            if "diverged_at" in entry:
+                where = f"diverged at iteration {entry['diverged_at']['iteration']}"
+                axes.axvline(entry["epoch"], color="black", linestyle=":", label=where)
         axes.set_xlabel("epoch")
         axes.grid()
         axes.legend()

@@ -1,0 +1,67 @@
+"""The file of a network's parameters, and starting from it."""
+
+import chainer
+import numpy as np
+import pytest
+
+import models
+from mnist_bn import parameters, training
+from mnist_bn.config import RunConfig
+from mnist_bn.errors import UserError
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model.npz"
+    parameters.save(path, models.create("MnistCNN_BN_before"))
+    return path
+
+
+def values(network):
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(network)
+    return serializer.target
+
+
+def test_ours_and_chainers_files_come_back(file, tmp_path):
+    network = models.create("MnistCNN_BN_before")
+    chainer.serializers.save_npz(str(tmp_path / "stock.npz"), network)
+    for path in (file, tmp_path / "stock.npz"):
+        other = models.create("MnistCNN_BN_before")
+        parameters.load(path, other)
+        again = models.create("MnistCNN_BN_before")
+        chainer.serializers.load_npz(str(path), again)
+        for name, value in values(again).items():
+            np.testing.assert_array_equal(values(other)[name], value)
+
+
+@pytest.mark.parametrize("model", ["MnistCNN", "MnistCNN_BN_linear_before"])
+def test_another_networks_parameters_are_refused_by_name(file, model):
+    network = models.create(model)
+    before = {name: np.array(value) for name, value in values(network).items()}
+    with pytest.raises(UserError, match=f"{file}: not the parameters of {model}: expected bnorm"):
+        parameters.load(file, network)
+    assert all(np.array_equal(values(network)[name], value) for name, value in before.items())
+
+
+def test_another_shape_is_refused_where_numpy_would_broadcast(tmp_path):
+    path = tmp_path / "model.npz"
+    parameters.save(path, chainer.links.Linear(1, 3))
+    with pytest.raises(UserError, match=r"expected W f\(3, 4\), found f\(3, 1\)"):
+        parameters.load(path, chainer.links.Linear(4, 3))
+    network = chainer.links.Linear(4, 3)
+    chainer.serializers.load_npz(str(path), network)  # the control: stock Chainer takes it
+
+
+def test_a_run_starts_from_a_file_and_says_so(tmp_path, tiny_data, file):
+    settings = {"batchsize": 20, "epoch": 1, "optimizer": "SGD", "out": str(tmp_path)}
+    plain, begun = RunConfig(**settings), RunConfig(**settings, init=str(file))
+    trainer = training.build_trainer(begun)
+    network = trainer.updater.get_optimizer("main").target.predictor
+    saved = models.create("MnistCNN_BN_before")
+    parameters.load(file, saved)
+    np.testing.assert_array_equal(network.conv1.W.array, saved.conv1.W.array)
+    assert begun.name == plain.name.replace("-s0", f"-init{begun.init_sha256[:8]}-s0")
+    assert begun.identity() != plain.identity()
+    args = training.describe_run(training.resolve(begun))
+    assert args["init_sha256"] == begun.init_sha256
