@@ -169,10 +169,11 @@ def _varying(runs: Sequence[Run]) -> set[str]:
 
 
 def _variant(run: Run, varying: set[str]) -> str:
-    words = {"batchsize": "batch", _SOURCE: "source"}
+    words = {"batchsize": "batch", _SOURCE: "source", "init_sha256": "init"}
     settings = _settings(run)
-    if _SOURCE in settings:
-        settings[_SOURCE] = settings[_SOURCE][:8]
+    for name in settings:
+        if name.endswith("_sha256"):
+            settings[name] = settings[name][:8]
     return ", ".join(
         f"{words.get(name, name)} {settings[name]}" for name in sorted(varying & set(settings))
     )

@@ -74,10 +74,14 @@ class Ended(NamedTuple):
     seconds: float
 
 
+def do_nothing() -> None:
+    """Leaves a process as it is."""
+
+
 class Process:
     """A training command in a forked process."""
 
-    def __init__(self, arguments: list[str], prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, arguments: list[str], prepare: Callable[[], None] = do_nothing) -> None:
         self.output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self.started = time.monotonic()
         self.pid = os.fork()
@@ -107,11 +111,17 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signum)
 
+    def has_ended(self) -> bool:
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self.pid, flags) is not None
+
     def wait(self) -> Ended:
         _, status = os.waitpid(self.pid, 0)
         seconds = time.monotonic() - self.started
-        self.output.seek(0)
-        return Ended(os.waitstatus_to_exitcode(status), self.output.read().decode(), seconds)
+        with self.output:
+            self.output.seek(0)
+            output = self.output.read().decode()
+        return Ended(os.waitstatus_to_exitcode(status), output, seconds)
 
 
 def ending(folder: Path) -> tuple[bytes, list]:
@@ -146,8 +156,15 @@ class Campaign:
             self.expected[kind] = ending(kind.folder(out / f"whole-{kind.acceleration}"))
 
     def part(self, name: str) -> Counter:
+        self.say()
         self.counts[name] = Counter()
         return self.counts[name]
+
+    def say(self) -> None:
+        """Prints the counts of the part that has ended last."""
+        for name, counts in list(self.counts.items())[-1:]:
+            ended = ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()))
+            print(f"{name}: {ended}", flush=True)
 
     def check(self, counts: Counter, what: str, holds: bool, detail: str = "") -> None:
         counts[what if holds else f"NOT {what}"] += 1
@@ -286,28 +303,35 @@ class Campaign:
         counts = self.part(f"{number} SIGINTs and {number} SIGTERMs")
         for i, signum in itertools.product(range(number), (signal.SIGINT, signal.SIGTERM)):
             kind = self.kinds[i % len(self.kinds)]
-            prepare = slow_evaluation if i % 2 else lambda: None
-            with self.fresh() as out:
-                process = Process(kind.arguments(out), prepare)
-                while not (kind.folder(out) / "args").exists():
-                    time.sleep(0.01)
-                time.sleep(self.rng.uniform(0.2, 0.6) * self.seconds[kind])
-                process.send(signum)
-                sent = time.monotonic()
-                ended = process.wait()
-                took = time.monotonic() - sent
-                counts["slowest, ms"] = max(counts["slowest, ms"], round(1000 * took))
-                self.check(counts, "in time", took <= SECONDS_TO_STOP, f"{took} {ended}")
-                self.check(counts, "statuses 130 and 143", ended.status == 128 + signum, f"{ended}")
-                if "just finished" in ended.output:
-                    counts["had finished"] += 1
-                    continue
-                newest = snapshots.found(kind.folder(out))[0]
-                self.check(counts, "valid snapshots", bool(snapshots.read(newest).arrays))
-                counts["stopped in an evaluation"] += (
-                    snapshots.read(newest).header["observation"] is not None
-                )
-                self.ends_exactly(counts, kind, out)
+            while not self._signal(counts, kind, signum, slow_evaluation if i % 2 else do_nothing):
+                pass
+
+    def _signal(
+        self, counts: Counter, kind: Kind, signum: int, prepare: Callable[[], None]
+    ) -> bool:
+        """Stops one run and ends it; returns whether it was still running."""
+        with self.fresh() as out:
+            process = Process(kind.arguments(out), prepare)
+            while not (kind.folder(out) / "args").exists():
+                time.sleep(0.01)
+            time.sleep(self.rng.uniform(0, 0.6) * self.seconds[kind])
+            if process.has_ended():
+                process.wait()
+                return False
+            process.send(signum)
+            sent = time.monotonic()
+            ended = process.wait()
+            took = time.monotonic() - sent
+            if "just finished" in ended.output:
+                return False
+            counts["slowest, ms"] = max(counts["slowest, ms"], round(1000 * took))
+            self.check(counts, "in time", took <= SECONDS_TO_STOP, f"{took} {ended}")
+            self.check(counts, "statuses 130 and 143", ended.status == 128 + signum, f"{ended}")
+            newest = snapshots.read(snapshots.found(kind.folder(out))[0])
+            self.check(counts, "valid snapshots", bool(newest.arrays))
+            counts["stopped in an evaluation"] += newest.header["observation"] is not None
+            self.ends_exactly(counts, kind, out)
+            return True
 
     def failing_writes(self) -> None:
         """A full disk from the k-th changing call on, for every k; then a real full disk."""
@@ -529,16 +553,15 @@ def main() -> int:
     PlotReport.draw = lambda self, trainer: None
     with tempfile.TemporaryDirectory() as out:
         campaign = Campaign(Path(out), random.Random(options.seed))
-        campaign.kills(options.kills)
-        campaign.corrupted(options.corrupted)
+        campaign.fuzz(options.fuzz)
         campaign.signals(options.signals)
+        campaign.pairs(options.pairs)
         if not options.no_failing_writes:
             campaign.failing_writes()
             campaign.full_disk()
-        campaign.pairs(options.pairs)
-        campaign.fuzz(options.fuzz)
-    for name, counts in campaign.counts.items():
-        print(f"{name}: {', '.join(f'{n} {what}' for what, n in sorted(counts.items()))}")
+        campaign.corrupted(options.corrupted)
+        campaign.kills(options.kills)
+        campaign.say()
     print(f"{len(campaign.wrong)} things were not as they should be")
     return int(bool(campaign.wrong))
 

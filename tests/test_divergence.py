@@ -1,0 +1,97 @@
+"""Divergence is a result: recorded where it happened, with the run ended well."""
+
+import dataclasses
+import json
+import types
+
+import numpy as np
+import pytest
+
+from mnist_bn import sweep, training
+from mnist_bn.config import RunConfig
+from mnist_bn.errors import UserError
+from mnist_bn.extensions.divergence import Divergence
+from mnist_bn.plotting import results
+
+
+@pytest.fixture
+def config(tmp_path, tiny_data):
+    """A run whose loss is lost within its first iterations."""
+    return RunConfig(
+        model="MnistCNN", optimizer="SGD", lr=1e4, batchsize=8, epoch=2, dataset="mnist",
+        out=str(tmp_path), accelerate="off",
+    )  # fmt: skip
+
+
+def read_log(config):
+    def refuse(token):
+        raise AssertionError(token)
+
+    return json.loads((config.folder / "log").read_text(), parse_constant=refuse)
+
+
+def trainer_with(loss, device="cpu", iteration=7, is_new_epoch=False):
+    xp = np if device == "cpu" else object()
+    updater = types.SimpleNamespace(
+        iteration=iteration, epoch=1, is_new_epoch=is_new_epoch, device=types.SimpleNamespace(xp=xp)
+    )
+    return types.SimpleNamespace(updater=updater, observation={"main/loss": np.float32(loss)})
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf, 1001, -1001])
+def test_what_counts_as_divergence(loss):
+    divergence = Divergence(ends_training=True)
+    divergence(trainer_with(999.0))
+    assert divergence.diverged_at is None and not divergence.has_ended_training
+    divergence(trainer_with(loss))
+    assert divergence.diverged_at["iteration"] == 7
+    assert divergence.has_ended_training
+    entry = {"epoch": 1}
+    divergence.mark(entry)
+    assert entry == {"epoch": 2, "diverged_at": divergence.diverged_at}
+
+
+def test_a_gpu_is_asked_for_its_loss_now_and_then():
+    trigger = Divergence(ends_training=True).trigger
+    assert trigger(trainer_with(1, "cpu", 7))
+    assert not trigger(trainer_with(1, "gpu", 7))
+    assert trigger(trainer_with(1, "gpu", 200))
+    assert trigger(trainer_with(1, "gpu", 7, is_new_epoch=True))
+
+
+def test_the_run_ends_well_and_says_where(config):
+    outcome = sweep.run_one(config, lambda: training.train(config))
+    (entry,) = read_log(config)
+    where = entry["diverged_at"]["iteration"]
+    assert where == entry["iteration"] < 10
+    assert entry["epoch"] == 1
+    assert sweep.is_finished(config)
+    assert f"diverged at iteration {where} (training loss " in sweep.describe(outcome)
+    run = results.read_run(config.folder)
+    assert run.diverged_at == 1
+
+
+def test_continue_trains_on_also_where_the_run_had_been_ended(config):
+    training.train(config)
+    on = dataclasses.replace(config, on_divergence="continue")
+    assert not sweep.is_finished(on)
+    training.train(on)
+    log = read_log(on)
+    assert [entry["iteration"] for entry in log] == [5, 10]
+    assert ["diverged_at" in entry for entry in log] == [True, False]
+    assert sweep.is_finished(on)
+
+
+def test_fail_is_a_failed_run(config):
+    failing = dataclasses.replace(config, on_divergence="fail")
+    with pytest.raises(UserError, match=r"diverged at iteration \d+ .training loss .*lower --lr"):
+        training.train(failing)
+    assert "diverged_at" in read_log(failing)[-1]
+    assert not sweep.is_finished(failing)
+
+
+def test_a_run_that_does_not_diverge_says_nothing(config):
+    fine = dataclasses.replace(config, lr=0.01)
+    assert "diverged_at" not in training.train(fine)
+    assert [entry["iteration"] for entry in read_log(fine)] == [5, 10]
+    assert results.read_run(fine.folder).diverged_at is None
