@@ -77,6 +77,16 @@ def test_a_folder_of_another_run_is_never_taken(settings, tiny_data):
         sweep.is_finished(config)
 
 
+def test_a_run_that_another_process_has_finished_is_left_as_it_is(settings, tiny_data):
+    config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
+    outcomes = [sweep.run_one(config, lambda: training.train(config)) for _ in range(2)]
+    assert outcomes[0].entry["epoch"] == 1
+    assert outcomes[1].entry is None
+    assert sweep.describe(outcomes[1]) == (
+        f"{config.name}: finished already, by another process: left as it is"
+    )
+
+
 def test_a_run_that_kills_its_process_fails_alone(settings, tmp_path):
     net = tmp_path / "net.py"
     net.write_text(BROKEN.replace("raise RuntimeError", "import os; os._exit(9)  # "))

@@ -42,7 +42,7 @@ class Checkpoint(extension.Extension):
         evaluate_batch = evaluator.eval_func or evaluator.get_target("main")
 
         def eval_func(*arrays):
-            if signals.requested():
+            if signals.requested() and self._before_evaluation is not None:
                 self._stop(self._before_evaluation)
             return evaluate_batch(*arrays)
 
