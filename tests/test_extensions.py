@@ -37,6 +37,20 @@ def test_plot_is_drawn_and_then_only_after_a_while(trainer, tmp_path, monkeypatc
     assert path.exists()
 
 
+def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
+    figures = []
+    canvas = plot_report.FigureCanvasAgg
+    monkeypatch.setattr(
+        plot_report, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
+    )
+    plot = PlotReport(["main/loss"], "loss.png")
+    plot.draw(trainer)
+    trainer.get_extension("LogReport").log[-1]["diverged_at"] = {"iteration": 7, "value": 1e9}
+    plot.draw(trainer)
+    labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
+    assert labels == [["main/loss"], ["main/loss", "diverged at iteration 7"]]
+
+
 def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
     lengths = []
     draw = PlotReport.draw
