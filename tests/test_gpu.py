@@ -218,12 +218,12 @@ def test_a_snapshot_resumes_on_the_other_device(made_on, resumed_on, config):
     first = change(config, device=made_on)
     training.train(first)
     folder = training.resolve(first).folder
-    snapshot = snapshots.newest(folder)
+    snapshot = snapshots.found(folder)[0]
     saved, log = parameters(first), log_of(first)
 
     longer = change(config, device=resumed_on, epoch=20)
     trainer = training.build_trainer(longer)
-    snapshots.load(snapshot, trainer)
+    snapshots.load(snapshots.read(snapshot), trainer)
     network = trainer.updater.get_optimizer("main").target.predictor
     for path, parameter in network.namedparams():
         assert np.array_equal(to_cpu(parameter.array), saved[path.lstrip("/")]), path
