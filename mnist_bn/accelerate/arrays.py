@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -96,3 +96,8 @@ def empty_nchw(n: int, c: int, h: int, w: int) -> np.ndarray:
 def is_float32(arrays: Sequence[object]) -> bool:
     """Returns whether all are aligned float32 NumPy arrays of native byte order."""
     return all(type(a) is np.ndarray and a.dtype == _FLOAT32 and a.flags.aligned for a in arrays)
+
+
+def are_writable(arrays: Iterable[np.ndarray]) -> bool:
+    """Returns whether a kernel may write to all of them: a mapped file, for one, may forbid it."""
+    return all(a.flags.writeable for a in arrays)

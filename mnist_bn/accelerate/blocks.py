@@ -18,6 +18,7 @@ import numpy as np
 from chainer import function_node
 
 from mnist_bn.accelerate.arrays import (
+    are_writable,
     as_float32_nhwc,
     checked,
     function,
@@ -81,7 +82,7 @@ class _Kernels:
 
 
 def _covers(x, conv, bnorm=None) -> bool:
-    if _kernels is None or chainer._get_link_hooks():
+    if _kernels is None or chainer._get_link_hooks() or chainer.config.schedule_func is not None:
         return False
     array = x.array if isinstance(x, chainer.Variable) else x
     return _covers_convolution(array, conv) and (
@@ -124,6 +125,7 @@ def _covers_normalization(x: np.ndarray, w: tuple[int, ...], bnorm) -> bool:
     return (
         is_float32(arrays)
         and all(a.shape == w[:1] and a.flags.c_contiguous for a in arrays)
+        and are_writable((bnorm.avg_mean, bnorm.avg_var))
         and positions > 1  # of a single one Chainer warns
     )
 

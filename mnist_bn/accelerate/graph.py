@@ -81,7 +81,11 @@ def _are_plain(node: FunctionNode, outputs: object) -> bool:
     return (
         type(outputs) is tuple
         and all([type(y) is np.ndarray for y in outputs])
-        and node._output_layouts is None
+        and (
+            node._output_layouts is None
+            if node.is_elementwise
+            else not any(node._output_layouts or ())
+        )
         and (not node.is_elementwise or all([y.shape == outputs[0].shape for y in outputs]))
     )
 
@@ -94,11 +98,14 @@ def _apply_with_outputs(original, node: FunctionNode, inputs, outputs):
         node._input_indexes_to_retain, node._output_indexes_to_retain = retained
         return outputs
 
+    own = vars(node).get("forward")
     node.forward = forward
     try:
         return original(node, inputs)
     finally:
         del node.forward
+        if own is not None:
+            node.forward = own
 
 
 def variable(array: np.ndarray, requires_grad: bool = False) -> Variable:
@@ -114,8 +121,9 @@ def _connect(node: FunctionNode, inputs, results, outputs) -> None:
         y.creator_node = node
     node.inputs = tuple([x.node for x in variables])
     node.outputs = tuple([weakref.ref(y.node) for y in results])
-    for index in node._input_indexes_to_retain or ():
-        variables[index].retain_data()
+    if node._input_indexes_to_retain is not None:
+        for index in node._input_indexes_to_retain:
+            variables[index].retain_data()
     if node._output_indexes_to_retain is not None:
         for index in node._output_indexes_to_retain:
             results[index].retain_data()

@@ -20,7 +20,7 @@ from chainer.functions.normalization import batch_normalization as bn
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, AveragePooling2DGrad
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
-from mnist_bn.accelerate.arrays import function, is_float32, nchw, nhwc, pointer
+from mnist_bn.accelerate.arrays import are_writable, function, is_float32, nchw, nhwc, pointer
 from mnist_bn.accelerate.graph import variable
 from mnist_bn.accelerate.seam import Replacements
 
@@ -110,6 +110,7 @@ def _bn_forward(library):
                 self._impl_selector is not bn._impl_selector
                 or self.input_layouts[0] is not None
                 or not _bn_covers(self, x, (gamma, beta, *given))
+                or not are_writable(given)
             ):
                 return original(self, inputs)
             self.retain_inputs((0, 1))
@@ -234,7 +235,8 @@ def _bn_fixed_backward(library):
 def _linear_forward(original):
     def forward(self, inputs):
         x, w = inputs[:2]
-        if not is_float32(inputs) or not x.flags.c_contiguous:
+        # A static graph records what Chainer's own calls.
+        if config.schedule_func is not None or not is_float32(inputs) or not x.flags.c_contiguous:
             return original(self, inputs)
         self._config_use_ideep = config.use_ideep
         y = x.dot(w.T)
@@ -248,7 +250,8 @@ def _linear_forward(original):
 
 def _linear_backward(original):
     def backward(self, indexes, grad_outputs):
-        if config.enable_backprop:  # the gradient is to have a gradient
+        # The gradient is to have a gradient, or a static graph is being recorded.
+        if config.enable_backprop or config.schedule_func is not None:
             return original(self, indexes, grad_outputs)
         x, w, gy = [v.array for v in (*self.get_retained_inputs(), *grad_outputs)]
         if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):

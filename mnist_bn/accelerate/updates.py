@@ -12,7 +12,7 @@ import chainer
 import numpy as np
 from chainer import optimizer, optimizers
 
-from mnist_bn.accelerate.arrays import function, is_float32, pointer
+from mnist_bn.accelerate.arrays import are_writable, function, is_float32, pointer
 from mnist_bn.accelerate.seam import Replacements
 
 
@@ -37,6 +37,7 @@ class _Bound(NamedTuple):
             and type(param) is chainer.Parameter
             and param._loss_scale is None
             and rule.enabled
+            and vars(rule).keys().isdisjoint(_OVERRIDABLE)
             and not hooks._pre_update_hooks
             and not hooks._post_update_hooks
         )
@@ -78,7 +79,7 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
     def bind(rule, data) -> _Bound | None:
         states = {name: (rule.state or {}).get(name) for name in state_names}
         arrays = (data, *states.values())
-        if not is_float32(arrays) or any(
+        if not (is_float32(arrays) and are_writable(arrays)) or any(
             a.shape != data.shape or not a.flags.c_contiguous for a in arrays
         ):
             return None
@@ -91,7 +92,7 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
             if grad is None:
                 return
             bound = bind(self, param.data)
-            numbers = numbers_of(self, _hyperparameters(self))
+            numbers = _scalars(numbers_of(self, _hyperparameters(self)))
             if (
                 bound is None
                 or numbers is None
@@ -140,6 +141,8 @@ def _update(original):
         _reallocate(self, params)
         self.check_nan_in_grads()
         self.call_hooks("pre")
+        if self._hookable._pre_update_hooks:  # they may have added or removed some
+            params = list(self.target.params())
         self.t += 1
         if self.is_safe_to_update():
             _update_all(params)
@@ -154,24 +157,40 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
     """Does `param.update()` for each: one call does all that a kernel was bound to before."""
     batches = collections.defaultdict(list)
     numbers = {}  # rules mostly share hyperparameters and the step they are at
+
+    def run_batches() -> None:
+        for key, parameters in batches.items():
+            _run(numbers[key], parameters)
+        batches.clear()
+
+    def update_by_chainer(param: chainer.Parameter) -> None:
+        run_batches()  # its rule may read the parameters before it
+        param.update()
+
     for param in params:
         rule = param.update_rule
         bound = _bound.get(rule) if rule is not None else None
         if bound is None or not bound.fits(rule, param):
-            param.update()
+            update_by_chainer(param)
             continue
         rule.t += 1
         hp = _hyperparameters(rule)
         key = type(rule), id(hp), rule.t
         if key not in numbers:
-            numbers[key] = bound.numbers_of(rule, hp)
+            numbers[key] = _scalars(bound.numbers_of(rule, hp))
         if numbers[key] is None:
             rule.t -= 1
-            param.update()
+            update_by_chainer(param)
             continue
         batches[key].append((bound, param._grad))
-    for key, parameters in batches.items():
-        _run(numbers[key], parameters)
+    run_batches()
+
+
+def _scalars(numbers: tuple | None) -> tuple[float, ...] | None:
+    """Returns the numbers, None where one is an array: Chainer takes a rate for each element."""
+    if numbers is None or not all([isinstance(n, (float, int, np.number)) for n in numbers]):
+        return None
+    return numbers
 
 
 def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter]) -> None:
@@ -206,32 +225,41 @@ def _ada_grad(rule, hp):
 
 
 def _ada_delta(rule, hp):
+    if _is_tiny(hp.eps):
+        return None
     return hp.rho, 1 - hp.rho, hp.eps
 
 
 def _rmsprop(rule, hp):
-    if _vanishes(hp.eps):
+    if _is_tiny(hp.eps):
         return None
     inside, outside = (hp.eps, 0.0) if hp.eps_inside_sqrt else (0.0, hp.eps)
     return hp.lr, hp.alpha, 1 - hp.alpha, inside, outside
 
 
 def _rmsprop_graves(rule, hp):
+    if _is_tiny(hp.eps):
+        return None
     return hp.lr, hp.alpha, 1 - hp.alpha, hp.momentum, hp.eps
 
 
 def _smorms3(rule, hp):
+    if _is_tiny(hp.eps):
+        return None
     return hp.lr, hp.eps
 
 
 def _adam(rule, hp):
-    if hp.amsgrad or hp.adabound or _vanishes(hp.eps):
+    if hp.amsgrad or hp.adabound or _is_tiny(hp.eps):
         return None
     keep = 1.0 - hp.eta * hp.weight_decay_rate
     alpha_t = optimizers.adam._learning_rate(hp, rule.t)
     return alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
 
 
-def _vanishes(eps: float) -> bool:
-    """Whether Chainer would say that eps is too small for float32."""
-    return eps != 0 and abs(eps) <= 2**-150
+def _is_tiny(eps: float) -> bool:
+    """Whether eps does not hide what the kernels take for zero: averages below 1.2e-38.
+
+    Chainer itself refuses an eps that is zero in float32.
+    """
+    return not eps >= 1e-16

@@ -68,6 +68,31 @@ def test_results_and_derivatives_are_the_same_bits(shape):
 def test_plain_functions_do_not_go_to_chainer():
     with kernels(REPLACEMENTS, only=True):
         derivatives((2, 3))
+        x = chainer.Variable(array(4, 3))
+        y = F.batch_normalization(x, array(3), array(3, seed=1))
+        chainer.grad([y], [x])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_lazy_sums_of_gradients_are_kept(lazy):
+    with kernels(REPLACEMENTS), chainer.using_config("lazy_grad_sum", lazy):
+        assert F.exp(chainer.Variable(array(2))).creator_node.lazy_grad_sum is lazy
+
+
+def test_types_are_checked_only_where_that_is_wanted():
+    with (
+        kernels(REPLACEMENTS),
+        chainer.using_config("type_check", False),
+        pytest.raises(ValueError, match="matmul"),
+    ):
+        F.matmul(array(2, 3), array(2, 3))
+
+
+def test_layouts_are_chainers():
+    x = chainer.Variable(array(2, 3, 4, 5)).as_layout(chainer.memory_layouts.CUDNN_CHANNEL_LAST_X)
+    assert x.layout is not None
+    with kernels(REPLACEMENTS):
+        assert F.relu(x).layout == x.layout
 
 
 def both_errors(run):
@@ -111,6 +136,25 @@ def test_forward_runs_once(outputs):
     assert results[0].creator_node is node
     assert node.get_retained_inputs()[0].array is x.array
     assert node.get_retained_outputs()[0].array is outputs[0]
+
+
+def test_what_is_retained_may_be_named_by_an_array():
+    class Retains(FunctionNode):
+        def forward(self, inputs):
+            self.retain_inputs(np.array([0, 1]))
+            return (inputs[0] + inputs[1],)
+
+    with kernels(REPLACEMENTS):
+        y = Retains().apply((chainer.Variable(array(2)), chainer.Variable(array(2))))[0]
+    assert len(y.creator_node.get_retained_inputs()) == 2
+
+
+def test_a_forward_of_the_nodes_own_stays():
+    node = Returns((array(2),))
+    node.forward = lambda inputs: (array(2), None)
+    with kernels(REPLACEMENTS):
+        node.apply((array(2),))
+    assert "forward" in vars(node)
 
 
 @pytest.mark.parametrize("mode", [chainer.no_backprop_mode, chainer.force_backprop_mode])

@@ -2,6 +2,7 @@
 
 import chainer
 import chainer.functions as F
+import chainer.links as L
 import numpy as np
 import pytest
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
@@ -398,3 +399,42 @@ def test_uninstalling_between_the_passes_is_harmless(replacements):
         [F.max_pooling_2d(F.relu(F.batch_normalization(x, *np.ones((2, 3), "f"))), 2)], [x], [gy]
     )
     np.testing.assert_allclose(gx.array, stock.array, rtol=1e-4, atol=1e-6)
+
+
+def test_a_static_graph_trains_as_stock_does(replacements):
+    """Chainer's static graphs record what its own functions call, and replay it."""
+
+    class Network(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.l1 = L.Linear(5, 4)
+                self.l2 = L.Linear(4, 3)
+
+        @chainer.static_graph
+        def forward(self, x):
+            return self.l2(F.relu(self.l1(x)))
+
+    def train():
+        np.random.seed(0)
+        model = Network()
+        optimizer = chainer.optimizers.SGD().setup(model)
+        x, t = np.random.randn(6, 5).astype("f"), np.arange(6, dtype="i") % 3
+        with chainer.using_config("use_static_graph", True):
+            for _ in range(4):
+                optimizer.update(lambda: F.softmax_cross_entropy(model(x), t))
+        return [parameter.array for parameter in model.params()]
+
+    expected = train()
+    with kernels(replacements):
+        actual = train()
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5)
+
+
+def test_running_statistics_that_must_not_be_written_are_not(replacements):
+    frozen = np.frombuffer(np.ones(3, np.float32).tobytes(), np.float32)
+    arrays = np.random.RandomState(0).randn(4, 3).astype("f"), np.ones(3, "f"), np.zeros(3, "f")
+    with kernels(replacements), pytest.raises(ValueError, match="read-only"):
+        F.batch_normalization(*arrays, running_mean=frozen, running_var=frozen)
+    assert (frozen == 1).all()

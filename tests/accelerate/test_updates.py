@@ -280,3 +280,150 @@ def test_an_eps_that_vanishes_in_float32_is_an_error_as_in_stock(replacements, n
     with kernels(replacements), pytest.raises(stock.type) as actual:
         train(OPTIMIZERS[name], [(3,)], prepare=prepare)
     assert str(actual.value) == str(stock.value)
+
+
+class TwoParameters(chainer.Chain):
+    """a, whose rule has a kernel, and b, whose rule is the test's."""
+
+    def __init__(self, a=None):
+        super().__init__()
+        with self.init_scope():
+            self.a = chainer.Parameter(np.ones(3, np.float32) if a is None else a)
+            self.b = chainer.Parameter(np.zeros(3, np.float32))
+
+
+def steps_of(make_optimizer, change, gradients=(0.5, 0.5, 0.5), a=None):
+    """Returns the arrays after an update for each gradient; `change` comes before each."""
+    model = TwoParameters(a)
+    optimizer = make_optimizer().setup(model)
+    for step, gradient in enumerate(gradients):
+        for parameter in model.params():
+            parameter.grad = np.full(parameter.shape, gradient, np.float32)
+        change(step, optimizer, model)
+        optimizer.update()
+    return arrays_of(model)
+
+
+def nothing(step, optimizer, model):
+    pass
+
+
+def copy_a_in_bs_rule(step, optimizer, model):
+    def update_core(param):
+        param.array[...] = model.a.array
+
+    model.b.update_rule.update_core = update_core
+
+
+def override_after_the_first_step(step, optimizer, model):
+    if step == 1:
+        model.a.update_rule.update_core = lambda param: None
+
+
+def add_a_parameter_in_a_hook(step, optimizer, model):
+    def hook(optimizer):
+        if not hasattr(model, "c"):
+            with model.init_scope():
+                model.c = chainer.Parameter(np.ones(2, np.float32))
+            model.c.grad = np.ones(2, np.float32)
+            model.c.update_rule = optimizer.create_update_rule()
+
+    if step == 1:
+        optimizer.add_hook(hook, "add")
+
+
+def disable_for_a_step(step, optimizer, model):
+    model.b.update_rule.enabled = step != 1
+
+
+def uncover_after_the_first_step(step, optimizer, model):
+    if step == 1:
+        optimizer.hyperparam.amsgrad = True
+        for parameter in model.params():
+            parameter.update_rule.state["vhat"] = np.zeros(3, np.float32)
+
+
+def scale_in_hooks(step, optimizer, model):
+    def hook(optimizer):
+        model.a.array *= np.float32(0.5)
+
+    if step == 0:
+        hook.timing = "post"
+        optimizer.add_hook(hook, "halve", timing="post")
+
+
+def hook_of_a_rule(step, optimizer, model):
+    def hook(rule, param):
+        param.array += np.float32(1)
+
+    if step == 1:
+        model.a.update_rule.add_hook(hook, "add one", timing="post")
+
+
+def drop_a_gradient(step, optimizer, model):
+    model.b.cleargrad()
+
+
+@pytest.mark.parametrize(
+    ("make_optimizer", "change"),
+    [
+        (optimizers.SGD, copy_a_in_bs_rule),
+        (optimizers.SGD, override_after_the_first_step),
+        (optimizers.SGD, add_a_parameter_in_a_hook),
+        (optimizers.Adam, disable_for_a_step),
+        (optimizers.Adam, uncover_after_the_first_step),
+        (optimizers.SGD, scale_in_hooks),
+        (optimizers.SGD, hook_of_a_rule),
+        (optimizers.Adam, drop_a_gradient),
+        (lambda: optimizers.SGD(lr=np.array([0, 0.1, 0.2], np.float32)), nothing),
+    ],
+    ids=lambda case: getattr(case, "__name__", "case"),
+)
+def test_the_order_of_updates_and_hooks_is_chainers(replacements, make_optimizer, change):
+    expected = steps_of(make_optimizer, change)
+    with kernels(replacements):
+        actual = steps_of(make_optimizer, change)
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [lambda: optimizers.RMSprop(eps=0), lambda: optimizers.Adam(eps=0)],
+    ids=["RMSprop", "Adam"],
+)
+def test_tiny_gradients_count_where_eps_is_zero(replacements, make_optimizer):
+    gradients = (1e-18, 0, 0)
+    with np.errstate(all="ignore"):
+        expected = steps_of(make_optimizer, nothing, gradients)
+        with kernels(replacements):
+            actual = steps_of(make_optimizer, nothing, gradients)
+    assert np.isfinite(expected[0]).all()
+    for a, e in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-5)
+
+
+def test_memory_that_must_not_be_written_is_not(replacements):
+    frozen = np.frombuffer(np.ones(3, np.float32).tobytes(), np.float32)
+    with kernels(replacements), pytest.raises(ValueError, match="read-only"):
+        steps_of(optimizers.SGD, nothing, a=frozen)
+    assert (frozen == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:Non finite number found")
+def test_dynamic_loss_scaling_goes_on(replacements):
+    def scales():
+        model = TwoParameters()
+        optimizer = optimizers.SGD().setup(model)
+        optimizer.loss_scaling(interval=2)
+        scales = []
+        for value in (0.5, np.inf, 0.5, 0.5, 0.5):
+            for parameter in model.params():
+                parameter.grad = np.full(3, value, np.float32)
+            optimizer.update()
+            scales.append(optimizer._loss_scale)
+        return [*scales, model.a.array.tolist()]
+
+    expected = scales()
+    with kernels(replacements):
+        assert scales() == expected
