@@ -37,11 +37,13 @@ try:
         ACCELERATE,
         DATASETS,
         ON_DIVERGENCE,
+        SAMPLING,
         SEMANTICS,
         RunConfig,
         grid,
     )
     from mnist_bn.errors import UsageError, UserError
+    from mnist_bn.extensions import observers
 except ImportError as unsupported:
     sys.exit(f"train_mnist.py: {unsupported}")
 except KeyboardInterrupt:
@@ -71,7 +73,7 @@ def _add_what(parser: Parser) -> None:
         nargs="+",
         metavar="NAME",
         help=f"class name of a network (default {default.model}), or path/to/file.py:ClassName "
-        "for your own",
+        "for your own; with arguments as in 'ReluMLP(slope=0.1)'",
     )
     what.add_argument(
         "--optimizer",
@@ -99,7 +101,17 @@ def _add_what(parser: Parser) -> None:
 def _add_how(parser: Parser) -> None:
     how = parser.add_argument_group("how to train")
     how.add_argument("-b", "--batchsize", type=int, metavar="N", help="images a step (default 100)")
-    how.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
+    length = how.add_mutually_exclusive_group()
+    length.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
+    length.add_argument("--iteration", type=int, metavar="N", help="steps to train, not epochs")
+    how.add_argument(
+        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (default: epoch)"
+    )
+    how.add_argument(
+        "--sampling",
+        choices=SAMPLING,
+        help="shuffle (default): each image once an epoch; replacement: batches drawn from all",
+    )
     how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
     how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
     how.add_argument(
@@ -151,6 +163,11 @@ def _add_where(parser: Parser) -> None:
     )
     where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
     where.add_argument(
+        "--observe",
+        metavar="NAME,NAME",
+        help=f"also measured at every evaluation: {', '.join(observers.observers())}",
+    )
+    where.add_argument(
         "-f",
         "--frequency",
         type=int,
@@ -193,6 +210,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         user_models.create(model)
     for config in configs:
         optimizers.create(config.optimizer, config.lr, config.momentum)
+    observers.check(configs[0].observed)
     devices.resolve(configs[0].device)
     if arguments.jobs < 1:
         raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more")

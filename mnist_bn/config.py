@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ SEMANTICS = ("today", "2016")
 DATASETS = ("auto", "mnist", "digits")
 ACCELERATE = ("auto", "on", "off")
 ON_DIVERGENCE = ("stop", "continue", "fail")
+SAMPLING = ("shuffle", "replacement")
 
 # The settings that take several values on the command line: every combination is a run.
 AXES = ("model", "optimizer", "seed")
@@ -30,7 +32,21 @@ IDENTITY = (
     "batchsize",
     "epoch",
     "semantics",
+    "iteration",
+    "evaluate_every",
+    "sampling",
 )
+
+# What stands before a setting that differs from the default, in the name of a run's folder.
+_PREFIXES = {
+    "lr": "lr",
+    "m": "momentum",
+    "b": "batchsize",
+    "e": "epoch",
+    "i": "iteration",
+    "every": "evaluate_every",
+    "": "sampling",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +54,8 @@ class RunConfig:
     """One training run.
 
     Attributes:
-        model: a class name of `models`, or `path/to/file.py:ClassName`.
+        model: a class name of `models`, or `path/to/file.py:ClassName`; either may end in arguments
+            of the class, as in `ReluMLP(slope=0.1)`.
         optimizer: a class name of `mnist_bn.optimizers`.
         lr: learning rate; None is the optimizer's default.
         momentum: momentum; None is the optimizer's default.
@@ -47,6 +64,12 @@ class RunConfig:
         data_dir: folder of the IDX files, or None.
         batchsize: images a step, in training and in evaluation.
         epoch: passes over the training images.
+        iteration: steps to train, in place of `epoch`; None counts epochs.
+        evaluate_every: steps between two evaluations, each an entry of the log; None is one an
+            epoch.
+        sampling: "shuffle" (each image once an epoch) or "replacement" (every image of every batch
+            drawn from all).
+        observe: names of what is measured besides, with commas between; None is nothing.
         frequency: epochs between two snapshots; -1 takes one at the end.
         device: Chainer's device specifier, such as "@numpy" or "@cupy:0".
         semantics: "today" (Chainer 7) or "2016" (Chainer 1.12 as the blog used it).
@@ -79,6 +102,10 @@ class RunConfig:
     init: str | None = None
     out: str = "result"
     study: str | None = None
+    iteration: int | None = None
+    evaluate_every: int | None = None
+    sampling: str = "shuffle"
+    observe: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.batchsize >= 1, "--batchsize", self.batchsize, "1 or more")
@@ -101,12 +128,29 @@ class RunConfig:
             self.on_divergence,
             " or ".join(ON_DIVERGENCE),
         )
+        for flag, steps in (
+            ("--iteration", self.iteration),
+            ("--evaluate-every", self.evaluate_every),
+        ):
+            _check(steps is None or steps >= 1, flag, steps, "1 or more")
+        _check(self.sampling in SAMPLING, "--sampling", self.sampling, " or ".join(SAMPLING))
         _check(self.dataset in DATASETS, "--dataset", self.dataset, " or ".join(DATASETS))
 
     @property
     def model_label(self) -> str:
-        """The network's class name, without the path of the file that a user's own comes from."""
-        return self.model.rpartition(":")[2]
+        """The network's class name and arguments, without the path of a user's own file."""
+        class_name, _, arguments = self.model.rpartition(":")[2].partition("(")
+        return "-".join([class_name, *re.findall(r"[^\s,()]+", arguments.replace("=", ""))])
+
+    @property
+    def unit(self) -> str:
+        """What the log counts in: "epoch", or "iteration"."""
+        return "iteration" if self.iteration or self.evaluate_every else "epoch"
+
+    @property
+    def observed(self) -> list[str]:
+        """The names in `observe`."""
+        return self.observe.split(",") if self.observe else []
 
     @property
     def name(self) -> str:
@@ -117,7 +161,7 @@ class RunConfig:
             parts.append(self.dataset)
         if self.semantics != default.semantics:
             parts.append(self.semantics)
-        for prefix, field in (("lr", "lr"), ("m", "momentum"), ("b", "batchsize"), ("e", "epoch")):
+        for prefix, field in _PREFIXES.items():
             value = getattr(self, field)
             if value != getattr(default, field):
                 parts.append(f"{prefix}{value}")

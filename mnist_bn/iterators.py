@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import chainer
 import numpy as np
 from chainer.datasets import TupleDataset
-from chainer.iterators import SerialIterator
+from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.iterators._statemachine import iterator_statemachine
+from chainer.iterators.order_samplers import OrderSampler
 
 from mnist_bn.data.dataset import SCALE, Split
+
+
+class ReplacementOrderSampler(OrderSampler):
+    """Draws every place of an epoch's order from all images: batches "with replacement"."""
+
+    def __call__(self, current_order: np.ndarray, current_position: int) -> np.ndarray:
+        return np.random.randint(len(current_order), size=len(current_order))
+
+
+ORDERS = {"shuffle": ShuffleOrderSampler, "replacement": ReplacementOrderSampler}
 
 
 class ArrayIterator(SerialIterator):
@@ -25,6 +36,7 @@ class ArrayIterator(SerialIterator):
         batch_size: examples a batch.
         repeat: go on with the next epoch for ever; otherwise stop after the first.
         shuffle: new order each epoch, from NumPy's global random state; None is True.
+        order_sampler: in place of `shuffle`, makes each epoch's order (one of ORDERS).
 
     Raises:
         ValueError: the arrays differ in length.
@@ -36,9 +48,16 @@ class ArrayIterator(SerialIterator):
         batch_size: int,
         repeat: bool = True,
         shuffle: bool | None = None,
+        order_sampler: OrderSampler | None = None,
     ) -> None:
         self._arrays = tuple(arrays)
-        super().__init__(TupleDataset(*arrays), batch_size, repeat=repeat, shuffle=shuffle)
+        super().__init__(
+            TupleDataset(*arrays),
+            batch_size,
+            repeat=repeat,
+            shuffle=shuffle,
+            order_sampler=order_sampler,
+        )
 
     def __next__(self) -> tuple[chainer.types.NdArray, ...]:
         """Returns the next batch: a copy, one array for each of `arrays`."""
@@ -71,7 +90,7 @@ class DeviceIterator(ArrayIterator):
         split: images and labels. Images that are no scaled bytes live on the device as they are.
         batch_size: examples a batch.
         device: where the batches are wanted.
-        repeat, shuffle: as ArrayIterator's.
+        options: as ArrayIterator's.
     """
 
     def __init__(
@@ -79,8 +98,7 @@ class DeviceIterator(ArrayIterator):
         split: Split,
         batch_size: int,
         device: chainer.backend.Device,
-        repeat: bool = True,
-        shuffle: bool | None = None,
+        **options,
     ) -> None:
         as_bytes = split.to_bytes()
         self._are_bytes = as_bytes is not None
@@ -88,7 +106,7 @@ class DeviceIterator(ArrayIterator):
         self._device = device
         self._sent: np.ndarray | None = None
         self._unshuffled = np.arange(len(images))
-        super().__init__(device.send((images, split.labels)), batch_size, repeat, shuffle)
+        super().__init__(device.send((images, split.labels)), batch_size, **options)
 
     def __next__(self) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
         """Returns the next batch, on the device: images, float32 (N, 784), and labels, (N,)."""

@@ -126,17 +126,17 @@ def read(path: Path) -> Snapshot:
 
 
 def check_same_run(snapshot: Snapshot, run: Run) -> None:
-    """Checks that the snapshot's run had the same settings; `epoch` may differ.
+    """Checks that the snapshot's run had the same settings, but for its length.
 
     Raises:
         OtherRunError: one differs; the line names it.
     """
     taken_with = snapshot.header["identity"]
     for setting, value in run.identity.items():
-        if setting != "epoch" and taken_with.get(setting) != value:
+        if setting not in ("epoch", "iteration") and taken_with.get(setting) != value:
             raise OtherRunError(
                 f"{snapshot.path} was taken with {setting} {taken_with.get(setting)}, not {value}: "
-                "resume with the same settings (only --epoch may differ)"
+                "resume with the same settings (only --epoch or --iteration may differ)"
             )
 
 

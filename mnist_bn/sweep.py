@@ -53,6 +53,12 @@ def is_finished(config: RunConfig) -> bool:
                 f"{config.folder} holds a finished run {other}: "
                 "choose another --out, or remove that folder to train anew"
             )
+    for name in config.observed:
+        if not (config.folder / f"{name}.npz").exists():
+            raise UserError(
+                f"{config.folder} holds a finished run without --observe {name}: "
+                "choose another --out, or remove that folder to train anew"
+            )
     return config.on_divergence != "continue" or not _was_broken_off(config.folder, args)
 
 
@@ -130,7 +136,8 @@ def describe(outcome: Outcome) -> str:
     if outcome.left is not None:
         return f"{outcome.config.name}: {outcome.left}"
     entry = outcome.entry
-    parts = [f"epoch {entry['epoch']}"]
+    unit = outcome.config.unit
+    parts = [f"{unit} {entry[unit]}"]
     if diverged_at := entry.get("diverged_at"):
         where, value = diverged_at["iteration"], diverged_at["value"]
         parts.append(f"diverged at iteration {where} (training loss {value:g})")

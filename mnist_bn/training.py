@@ -24,6 +24,7 @@ from mnist_bn import (
     locks,
     optimizers,
     parameters,
+    schedule,
     semantics,
     signals,
     snapshots,
@@ -31,16 +32,16 @@ from mnist_bn import (
 )
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.extensions import observers
 from mnist_bn.extensions.checkpoint import Checkpoint
-from mnist_bn.extensions.divergence import Divergence, EpochsOrDivergence
+from mnist_bn.extensions.divergence import Divergence, IntervalOrDivergence
 from mnist_bn.extensions.dump_graph import DumpGraph
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
-from mnist_bn.iterators import make_iterator, send_batch
+from mnist_bn.iterators import ORDERS, make_iterator, send_batch
 
 QUANTITIES = ("loss", "accuracy")
 PRINTED = [
-    "epoch",
     "main/loss",
     "validation/main/loss",
     "main/accuracy",
@@ -100,10 +101,10 @@ def _resume(trainer: Trainer, config: RunConfig, resume: Path | None, autoload: 
     if snapshot is None:
         return
     snapshots.load(snapshot, trainer)
-    if trainer.updater.epoch > config.epoch:
-        raise UsageError(
-            f"{snapshot.path} is of epoch {trainer.updater.epoch}: --epoch must not be below that"
-        )
+    length, unit = schedule.length(config)
+    reached = getattr(trainer.updater, unit)
+    if reached > length:
+        raise UsageError(f"{snapshot.path} is of {unit} {reached}: --{unit} must not be below that")
     snapshots.note_other_circumstances(snapshot, run)
     trainer.get_extension("Checkpoint").resumed_from = snapshot
     # The run may have been killed before or after it wrote its log: the snapshot's is what counts.
@@ -182,37 +183,48 @@ def build_trainer(
     classifier.to_device(device)
     optimizer.setup(classifier)
 
-    train_iter = make_iterator(dataset.train, config.batchsize, device)
+    def is_due(trainer):
+        return schedule.is_evaluation_due(trainer, config)
+
+    order_sampler = ORDERS[config.sampling]()
+    train_iter = make_iterator(dataset.train, config.batchsize, device, order_sampler=order_sampler)
     options = {"repeat": False, "shuffle": False}
     test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
     updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
     divergence = Divergence(ends_training=config.on_divergence != "continue")
-    until = EpochsOrDivergence(config.epoch, divergence)
+    until = IntervalOrDivergence(*schedule.length(config), divergence)
     trainer = Trainer(updater, until, out=str(config.folder))
 
     evaluator = semantics.EVALUATORS[config.semantics](
         test_iter, classifier, converter=send_batch, device=device
     )
-    trainer.extend(evaluator)
+    trainer.extend(evaluator, trigger=is_due)
     trainer.extend(DumpGraph("main/loss"))
     checkpoint = Checkpoint(
         snapshots.Run(identity(config, dataset), circumstances(config)),
-        is_due=lambda trainer: is_snapshot_due(trainer.updater, config),
+        is_due=lambda trainer: schedule.is_snapshot_due(trainer, config),
     )
-    checkpoint.extend(trainer, evaluator)
+    checkpoint.extend(trainer, evaluator, is_due)
     trainer.extend(divergence)
     trainer.extend(
-        LogReport(trigger=EpochsOrDivergence(1, divergence), postprocess=divergence.mark)
+        LogReport(
+            trigger=lambda trainer: is_due(trainer) or divergence.has_ended_training,
+            postprocess=divergence.mark,
+        )
     )
+    for observer in observers.create(config.observed, dataset, device):
+        trainer.extend(observer, trigger=is_due)
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
-        trainer.extend(PlotReport(keys, f"{quantity}.png"))
+        trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)
     if show_progress:
+        printed = [config.unit, *PRINTED]
         if sys.stdout.isatty():
-            trainer.extend(extensions.PrintReport(PRINTED))
+            trainer.extend(extensions.PrintReport(printed), trigger=is_due)
             trainer.extend(extensions.ProgressBar())
         else:
-            trainer.extend(extensions.PrintReport(PRINTED, out=_WithoutCursorCodes()))
+            report = extensions.PrintReport(printed, out=_WithoutCursorCodes())
+            trainer.extend(report, trigger=is_due)
     return trainer
 
 
@@ -224,13 +236,6 @@ class _WithoutCursorCodes:
 
     def flush(self) -> None:
         sys.stdout.flush()
-
-
-def is_snapshot_due(updater: StandardUpdater, config: RunConfig) -> bool:
-    """Tells whether to take a snapshot now: every `frequency` epochs, and at the end."""
-    at_the_end = updater.epoch == config.epoch
-    every = config.frequency != -1 and updater.epoch % config.frequency == 0
-    return updater.is_new_epoch and (at_the_end or every)
 
 
 def seed_everything(seed: int, device: chainer.backend.Device) -> None:

@@ -1,11 +1,16 @@
-"""A network by name: one of `models`, or a Chain of the user's own from a Python file."""
+"""A network by name: one of `models`, or a Chain of the user's own from a Python file.
+
+Either name may end in arguments of the class, as in Python: `ReluMLP(slope=0.1)`.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import chainer
@@ -18,30 +23,48 @@ def create(spec: str) -> chainer.Chain:
     """Makes the network that `spec` names: a class name, or `path/to/file.py:ClassName`.
 
     Raises:
-        UsageError: there is no such name, file or class, or it cannot be made without arguments.
+        UsageError: there is no such name, file or class, or it cannot be made with the arguments in
+            `spec` alone.
     """
-    path, class_name = _split(spec)
-    if path is None:
-        return models.create(spec)
-    network = _load_class(path, class_name)
+    path, class_name, arguments = _split(spec)
+    make = _load_class(path, class_name) if path else partial(models.create, class_name)
     try:
-        return network()
+        return make(**arguments)
+    except UsageError:
+        raise
     except (Exception, SystemExit) as error:
         raise UsageError(f"{spec}: {_what_failed(error, path)}") from error
 
 
 def source_sha256(spec: str) -> str | None:
     """Returns the SHA-256 of the file of the user's own network, None for one of `models`."""
-    path, _ = _split(spec)
+    path, _, _ = _split(spec)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
-def _split(spec: str) -> tuple[Path | None, str]:
-    """Returns the file, None for one of `models`, and the class name."""
+def _split(spec: str) -> tuple[Path | None, str, dict[str, float]]:
+    """Returns the file, None for one of `models`, the class name and its arguments."""
     if spec.endswith(".py"):
         raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
-    path, _, class_name = spec.rpartition(":")
-    return (Path(path) if path else None), class_name
+    path, _, call = spec.rpartition(":")
+    class_name, bracket, _ = call.partition("(")
+    arguments = _arguments(spec, call) if bracket else {}
+    return (Path(path) if path else None), class_name, arguments
+
+
+def _arguments(spec: str, call: str) -> dict[str, float]:
+    """Returns the numbers in a call such as `ReluMLP(slope=0.1)`."""
+    try:
+        node = ast.parse(call, mode="eval").body
+        values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+        if node.args or not all(type(value) in (bool, int, float) for value in values.values()):
+            raise ValueError
+    except (SyntaxError, ValueError, AttributeError):
+        raise UsageError(
+            f"--model {spec}: expected numbers by their names in the brackets, as in "
+            "ReluMLP(slope=0.1)"
+        ) from None
+    return values
 
 
 def _load_class(path: Path, class_name: str) -> type[chainer.Chain]:
@@ -74,15 +97,15 @@ def _load_module(path: Path):
     return module
 
 
-def _what_failed(error: BaseException, path: Path | str) -> str:
-    """Returns the error in one line, with the line of the user's file that raised it."""
+def _what_failed(error: BaseException, path: Path | None) -> str:
+    """Returns the error in one line, with the line of the user's file, if any, that raised it."""
     if isinstance(error, SyntaxError):
         where = f"line {error.lineno}: " if error.lineno else ""
         return f"{where}SyntaxError: {error.msg}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve() == Path(path).resolve()
+        if path is not None and Path(frame.filename).resolve() == path.resolve()
     ]
     where = f"line {lines[-1]}: " if lines else ""
     first_line = (str(error).splitlines() or [""])[0]

@@ -33,6 +33,9 @@ def test_name_of_a_users_network_is_its_class():
         ("lr", float("nan"), "--lr nan: expected a number above 0"),
         ("momentum", 1.0, "--momentum 1.0: expected 0 <= momentum < 1"),
         ("semantics", "2017", "--semantics 2017: expected today or 2016"),
+        ("iteration", 0, "--iteration 0: expected 1 or more"),
+        ("evaluate_every", 0, "--evaluate-every 0: expected 1 or more"),
+        ("sampling", "none", "--sampling none: expected shuffle or replacement"),
         ("dataset", "svhn", "--dataset svhn: expected auto or mnist or digits"),
     ],
 )
@@ -40,6 +43,18 @@ def test_values_out_of_range(field, value, message):
     with pytest.raises(UsageError) as error:
         RunConfig(**{field: value})
     assert str(error.value) == message
+
+
+def test_name_of_a_network_with_arguments():
+    config = RunConfig("SigmoidMLP(std=0.1, threshold=0.5)", "SGD", dataset="mnist")
+    assert config.name == "SigmoidMLP-std0.1-threshold0.5-SGD-s0"
+
+
+def test_name_of_a_run_counted_in_iterations():
+    config = RunConfig(iteration=1000, evaluate_every=10, sampling="replacement", dataset="mnist")
+    assert config.name == "MnistCNN_BN_before-Adam-i1000-every10-replacement-s0"
+    assert config.unit == "iteration"
+    assert RunConfig().unit == "epoch"
 
 
 configs = st.builds(
@@ -51,6 +66,9 @@ configs = st.builds(
     dataset=st.sampled_from(["mnist", "digits"]),
     batchsize=st.integers(1, 10**6),
     semantics=st.sampled_from(["today", "2016"]),
+    iteration=st.none() | st.integers(1, 10**6),
+    evaluate_every=st.none() | st.integers(1, 10**6),
+    sampling=st.sampled_from(["shuffle", "replacement"]),
 )
 
 

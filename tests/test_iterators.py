@@ -42,7 +42,9 @@ def make_ours(n, batch_size, repeat, shuffle):
 
 
 def make_on_device(n, batch_size, repeat, shuffle):
-    return DeviceIterator(make_arrays(n), batch_size, CountingDevice(), repeat, shuffle)
+    return DeviceIterator(
+        make_arrays(n), batch_size, CountingDevice(), repeat=repeat, shuffle=shuffle
+    )
 
 
 makers = [make_stock, make_ours, make_on_device]

@@ -96,3 +96,25 @@ def test_source_sum_follows_the_file(net):
     net.write_text(GOOD + "\n")
     assert user_models.source_sha256(f"{net}:MyNet") != before
     assert user_models.source_sha256("MnistCNN") is None
+
+
+def test_arguments_in_brackets_reach_the_class(net):
+    assert user_models.create("ReluMLP(slope=0.25)").slope == 0.25
+    assert user_models.create("ExerciseMLP_BN(trained=True)").bnorm1.gamma is not None
+    assert type(user_models.create(f"{net}:Needy(size=3)")).__name__ == "Needy"
+
+
+@pytest.mark.parametrize(
+    "spec", ["ReluMLP(0.1)", "ReluMLP(slope='a')", "ReluMLP(slope=", "ReluMLP()x"]
+)
+def test_arguments_that_are_not_numbers_by_name(spec):
+    assert refusal(spec) == (
+        f"--model {spec}: expected numbers by their names in the brackets, as in ReluMLP(slope=0.1)"
+    )
+
+
+def test_an_argument_that_the_class_does_not_take():
+    assert refusal("ReluMLP(slop=0.1)").startswith(
+        "ReluMLP(slop=0.1): TypeError: ReluMLP.__init__()"
+    )
+    assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu': choose one of")

@@ -33,7 +33,12 @@ class Checkpoint(extension.Extension):
         self._before_evaluation = None
         self._trainer: Trainer | None = None
 
-    def extend(self, trainer: Trainer, evaluator: chainer.training.extensions.Evaluator) -> None:
+    def extend(
+        self,
+        trainer: Trainer,
+        evaluator: chainer.training.extensions.Evaluator,
+        is_evaluation_due: Callable[[Trainer], bool],
+    ) -> None:
         """Adds itself to the trainer, and looks out for signals in the evaluator's batches."""
 
         def hold(trainer: Trainer) -> None:
@@ -47,7 +52,7 @@ class Checkpoint(extension.Extension):
             return evaluate_batch(*arrays)
 
         evaluator.eval_func = eval_func
-        trainer.extend(hold, trigger=lambda t: t.updater.is_new_epoch, priority=self._BEFORE_ALL)
+        trainer.extend(hold, trigger=is_evaluation_due, priority=self._BEFORE_ALL)
         trainer.extend(self, trigger=lambda _: True)
 
     def initialize(self, trainer: Trainer) -> None:

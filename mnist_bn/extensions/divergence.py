@@ -77,11 +77,11 @@ class Divergence(extension.Extension):
         )
 
 
-class EpochsOrDivergence(IntervalTrigger):
-    """Fires every `epochs` epochs, and when the divergence ends the run."""
+class IntervalOrDivergence(IntervalTrigger):
+    """Fires every `period` epochs or iterations, and when the divergence ends the run."""
 
-    def __init__(self, epochs: int, divergence: Divergence) -> None:
-        super().__init__(epochs, "epoch")
+    def __init__(self, period: int, unit: str, divergence: Divergence) -> None:
+        super().__init__(period, unit)
         self.divergence = divergence
 
     def __call__(self, trainer: Trainer) -> bool:

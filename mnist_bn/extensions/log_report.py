@@ -45,7 +45,8 @@ class LogReport(extensions.LogReport):
                     setattr(summary, name, trainer.updater.device.send(value))
 
     def serialize(self, serializer) -> None:
-        self._trigger.serialize(serializer["_trigger"])
+        if hasattr(self._trigger, "serialize"):
+            self._trigger.serialize(serializer["_trigger"])
         self._log = json.loads(str(serializer("_log", json.dumps(self._log))))
         summaries = self._summary._summaries
         names = json.loads(str(serializer("_names", json.dumps(list(summaries)))))

@@ -16,7 +16,7 @@ SECONDS_BETWEEN = 10.0
 
 
 class PlotReport(extension.Extension):
-    """Plots keys of the log against the epoch, as Chainer's PlotReport of the same file name does.
+    """Plots keys of the log against the epoch or iteration, as Chainer's PlotReport does.
 
     Chainer's draws after every epoch, which takes longer than a short epoch itself; this one draws
     again only after SECONDS_BETWEEN, and once more when `draw` is called at the end of training.
@@ -24,15 +24,17 @@ class PlotReport(extension.Extension):
     Args:
         keys: keys of the log, one curve each.
         filename: PNG file in the result folder.
+        unit: key of the log for the x axis, "epoch" or "iteration".
     """
 
     trigger = (1, "epoch")
     # After LogReport, whose newest entry it draws.
     priority = extension.PRIORITY_READER - 1
 
-    def __init__(self, keys: list[str], filename: str) -> None:
+    def __init__(self, keys: list[str], filename: str, unit: str = "epoch") -> None:
         self.keys = keys
         self.filename = filename
+        self.unit = unit
         self.name = f"PlotReport {filename}"
         self._next_time = 0.0
 
@@ -50,7 +52,7 @@ class PlotReport(extension.Extension):
         for key in self.keys:
             entries = [entry for entry in log if key in entry]
             axes.plot(
-                [entry["epoch"] for entry in entries],
+                [entry[self.unit] for entry in entries],
                 [entry[key] for entry in entries],
                 marker="x",
                 label=key,
@@ -58,8 +60,8 @@ class PlotReport(extension.Extension):
         for entry in log:
             if "diverged_at" in entry:
                 where = f"diverged at iteration {entry['diverged_at']['iteration']}"
-                axes.axvline(entry["epoch"], color="black", linestyle=":", label=where)
-        axes.set_xlabel("epoch")
+                axes.axvline(entry[self.unit], color="black", linestyle=":", label=where)
+        axes.set_xlabel(self.unit)
         axes.grid()
         axes.legend()
         with files.replacing(Path(trainer.out) / self.filename) as file:

@@ -64,6 +64,11 @@ def select_runs(
                 f"these runs cannot share a figure: they differ in {field} ({_counts(kinds)});"
                 f" choose with {flags}"
             )
+    if len(_kinds(runs, "unit")) > 1:
+        raise UsageError(
+            "these runs cannot share a figure: some are evaluated once an epoch, others every few"
+            " iterations (--evaluate-every, --iteration); draw their folders apart"
+        )
     return list(runs)
 
 

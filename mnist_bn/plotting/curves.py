@@ -51,22 +51,22 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     widths, gap_x, gap_y = (3.6, 5.0), 0.8, 0.6
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
     column = labels.COLUMN_GAP + max(
-        (_text_width(end.text) for row in ends for end in row), default=0
+        (text_width(end.text) for row in ends for end in row), default=0
     )
-    width = LEFT + max(sum(widths) + gap_x + column, _text_width(subtitle)) + RIGHT
-    figure = _figure(width, BOTTOM + sum(heights) + gap_y + TOP)
+    width = LEFT + max(sum(widths) + gap_x + column, text_width(subtitle)) + RIGHT
+    figure = new_figure(width, BOTTOM + sum(heights) + gap_y + TOP)
     for row, keys in enumerate(rows):
         bottom = BOTTOM if row else BOTTOM + heights[1] + gap_y
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
             left = LEFT + side * (widths[0] + gap_x)
-            axes = _add_axes(figure, left, bottom, widths[side], heights[row])
+            axes = add_axes(figure, left, bottom, widths[side], heights[row])
             axes.set_title(f"{part} {'loss' if row else 'accuracy'}")
             _scale(axes, limits[key], _epochs(lines), log=row == 1 and limits[key][0] > 0)
             draw_lines(axes, lines, key)
             axes.tick_params(labelbottom=row == 1)
-            axes.set_xlabel("Epoch" if row else "")
+            axes.set_xlabel(_x_label(lines) if row else "")
         labels.label_ends(axes, ends[row])
-    _head(figure, title, subtitle)
+    write_head(figure, title, subtitle)
     return figure
 
 
@@ -81,24 +81,24 @@ def small_multiples(
     notes = [_unseen(lines, limits) for _, lines in panels]
     room = NOTE_HEIGHT * max(map(len, notes))
     gap_x, gap_y, height = 0.25, 0.5 + room, 2.0 if columns > 2 else 2.8
-    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT, LEFT + _text_width(subtitle) + RIGHT)
+    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT, LEFT + text_width(subtitle) + RIGHT)
     width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
     legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
     top = TOP + 0.2 + LEGEND_HEIGHT * len(legend) + room
-    figure = _figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
+    figure = new_figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
     for i, (name, lines) in enumerate(panels):
         row, column = divmod(i, columns)
         left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
-        axes = _add_axes(figure, left, bottom, width, height)
+        axes = add_axes(figure, left, bottom, width, height)
         axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
         lowest = i + columns >= len(panels)
         axes.tick_params(labelleft=column == 0, labelbottom=lowest)
-        axes.set_xlabel("Epoch" if lowest else "")
+        axes.set_xlabel(_x_label(every) if lowest else "")
     _draw_legend(figure, legend)
-    _head(figure, title, subtitle)
+    write_head(figure, title, subtitle)
     return figure
 
 
@@ -205,6 +205,10 @@ def _epochs(lines: Sequence[Line]) -> tuple[int, int]:
     return int(drawn.min()), int(drawn.max())
 
 
+def _x_label(lines: Sequence[Line]) -> str:
+    return lines[0].curve.unit.capitalize()
+
+
 def _is_shown(line: Line, key: str) -> bool:
     return len(line.curve.band(key).epochs) > 0 or len(line.curve.diverged) > 0
 
@@ -214,13 +218,13 @@ def _lost(key: str) -> float:
     return math.inf if key in (TRAIN_LOSS, VALIDATION_LOSS) else -math.inf
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
-def _add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
     """Axes at a place and of a size in inches."""
     full_width, full_height = figure.get_size_inches()
     return figure.add_axes(
@@ -295,7 +299,7 @@ def _legend_rows(lines: dict[str, Line], width: float) -> list[list[tuple[float,
     """Rows of legend entries, each with its place from the left in inches, wrapped at `width`."""
     rows, x = [[]], 0.0
     for name, line in lines.items():
-        entry = 0.36 + _text_width(name)
+        entry = 0.36 + text_width(name)
         if rows[-1] and x + entry > width:
             rows.append([])
             x = 0.0
@@ -337,7 +341,7 @@ def _look(line: Line) -> dict:
     }
 
 
-def _head(figure: Figure, title: str, subtitle: str) -> None:
+def write_head(figure: Figure, title: str, subtitle: str) -> None:
     width, height = figure.get_size_inches()
     figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=15, weight="bold")
     figure.text(
@@ -345,7 +349,7 @@ def _head(figure: Figure, title: str, subtitle: str) -> None:
     )
 
 
-def _text_width(text: str) -> float:
+def text_width(text: str) -> float:
     """Width in inches of a label as it will be drawn."""
     font = FontProperties(family="DejaVu Sans", size=labels.FONT_SIZE)
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72

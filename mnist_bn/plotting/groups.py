@@ -19,11 +19,15 @@ _NEUTRAL = frozenset(
     {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
     | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
     | {"acceleration", "device_name", "machine", "on_divergence", "init"}
+    | {"iteration", "evaluate_every", "observe"}
 )
 
 
 class Band(NamedTuple):
-    """Mean, minimum and maximum over seeds, each (E,) float64, at the epochs (E,) int64."""
+    """Mean, minimum and maximum over seeds, each (E,) float64, at the epochs (E,) int64.
+
+    Here and in Curve and Run, epochs are iterations where a run's log counts in those.
+    """
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -40,6 +44,11 @@ class Curve:
     optimizer: str | None
     variant: str
     name: str  # the folder's: for runs whose network or optimizer is not recorded
+
+    @property
+    def unit(self) -> str:
+        """What its logs count in: "epoch" or "iteration"."""
+        return self.runs[0].unit
 
     @property
     def diverged(self) -> tuple[Run, ...]:

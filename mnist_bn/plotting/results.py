@@ -24,7 +24,7 @@ VALIDATION_LOSS, VALIDATION_ACCURACY = "validation/main/loss", "validation/main/
 CURVE_KEYS = (TRAIN_LOSS, TRAIN_ACCURACY, VALIDATION_LOSS, VALIDATION_ACCURACY)
 
 _MAX_BYTES = 64 * 2**20
-_MAX_EPOCH = 1_000_000
+_MAX_POSITION = 100_000_000
 _MAX_NUMBER = float(np.finfo(np.float32).max)
 
 
@@ -32,7 +32,7 @@ _MAX_NUMBER = float(np.finfo(np.float32).max)
 class Run:
     """One result folder: its settings (`args`, {} if there are none) and its log.
 
-    `log` has one dict an epoch, ascends in `epoch` and names each epoch once.
+    `log` has one dict an epoch (or each few iterations: `unit`), ascends in it and names each once.
     `notes` says what had to be left out.
     """
 
@@ -64,23 +64,28 @@ class Run:
         return _word(self.args.get("semantics"))
 
     @property
+    def unit(self) -> str:
+        """What the log counts in: "epoch" or "iteration"."""
+        return _unit(self.args)
+
+    @property
     def seed(self) -> str | None:
         return _word(self.args.get("seed"))
 
     @cached_property
     def epochs(self) -> np.ndarray:
-        """Epochs of the log, (E,) int64."""
-        return np.array([entry["epoch"] for entry in self.log], dtype=np.int64)
+        """Epochs (or iterations: `unit`) of the log, (E,) int64."""
+        return np.array([entry[self.unit] for entry in self.log], dtype=np.int64)
 
     @cached_property
     def diverged_at(self) -> int | None:
-        """The first epoch with a loss or an accuracy that is not finite, or recorded as the one in
-        which the run diverged; None if there is none."""
+        """The first epoch (or iteration) with a loss or an accuracy that is not finite, or recorded
+        as the one in which the run diverged; None if there is none."""
         for entry in self.log:
             if "diverged_at" in entry or any(
                 _number(entry[key]) == math.inf for key in CURVE_KEYS if key in entry
             ):
-                return entry["epoch"]
+                return entry[self.unit]
         return None
 
     def values(self, key: str) -> np.ndarray:
@@ -147,7 +152,7 @@ def read_run(folder: Path) -> Run:
     notes: list[str] = []
     try:
         args = _read_args(folder, notes)
-        log = _one_entry_an_epoch(_read_log(folder, notes), notes)
+        log = _one_entry_each(_unit(args), _read_log(folder, notes), notes)
         run = Run(folder, args, log, tuple(notes))
         if not log:
             raise UserError("; ".join(["no finished epoch in its log", *notes]))
@@ -217,30 +222,35 @@ def _complete_entries(text: str) -> list[Any]:
         entries.append(entry)
 
 
-def _one_entry_an_epoch(entries: list[Any], notes: list[str]) -> tuple[dict[str, Any], ...]:
+def _unit(args: dict[str, Any]) -> str:
+    counts_iterations = args.get("iteration") or args.get("evaluate_every")
+    return "iteration" if counts_iterations else "epoch"
+
+
+def _one_entry_each(unit: str, entries: list[Any], notes: list[str]) -> tuple[dict[str, Any], ...]:
     """Entries sorted by epoch; of several for an epoch the last, as after a resumed run."""
     by_epoch: dict[int, dict[str, Any]] = {}
     unusable = repeated = not_numbers = 0
     for entry in entries:
-        epoch = _epoch(entry)
+        epoch = _position(entry, unit)
         if epoch is None:
             unusable += 1
             continue
         repeated += epoch in by_epoch
         not_numbers += sum(math.isnan(_number(entry[key])) for key in CURVE_KEYS if key in entry)
-        by_epoch[epoch] = entry | {"epoch": epoch}
+        by_epoch[epoch] = entry | {unit: epoch}
     if unusable:
-        notes.append(f"{_count(unusable, 'entry')} without a usable epoch left out")
+        notes.append(f"{_count(unusable, 'entry')} without a usable {unit} left out")
     if repeated:
-        notes.append(f"{_count(repeated, 'entry')} repeating an epoch, the last one kept")
+        notes.append(f"{_count(repeated, 'entry')} repeating an {unit}, the last one kept")
     if not_numbers:
         notes.append(f"{_count(not_numbers, 'value')} that should be a number left out")
     return tuple(by_epoch[epoch] for epoch in sorted(by_epoch))
 
 
-def _epoch(entry: Any) -> int | None:
-    epoch = _number(entry.get("epoch", "")) if isinstance(entry, dict) else math.nan
-    return int(epoch) if 0 <= epoch <= _MAX_EPOCH and epoch == int(epoch) else None
+def _position(entry: Any, unit: str) -> int | None:
+    at = _number(entry.get(unit, "")) if isinstance(entry, dict) else math.nan
+    return int(at) if 0 <= at <= _MAX_POSITION and at == int(at) else None
 
 
 def _number(value: Any) -> float:

@@ -40,7 +40,7 @@ def table(curves: Sequence[Curve]) -> str:
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()
     ]
-    return f"{_caption(usual)}\n{conditions(curves)}.\n\n{_markdown(lines)}\n"
+    return f"{_caption(usual, curves[0].unit)}\n{conditions(curves)}.\n\n{markdown(lines)}\n"
 
 
 def summary(runs: Sequence[Run]) -> str:
@@ -72,14 +72,14 @@ def write(text: str, path: Path) -> Path:
     return path
 
 
-def _caption(usual: tuple[int, int] | None) -> str:
+def _caption(usual: tuple[int, int] | None, unit: str) -> str:
     if usual is None:
         return "No run has a final validation accuracy."
     seeds, epochs = usual
     spread = ", mean ± standard deviation" if seeds > 1 else ""
     return (
         f"Final validation accuracy{spread} of {_many(seeds, 'seed')}"
-        f" after {_many(epochs, 'epoch')} where not said otherwise."
+        f" after {_many(epochs, unit)} where not said otherwise."
     )
 
 
@@ -100,7 +100,7 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
         remarks = [f"{seeds} of {_many(len(curve.runs), 'seed')}"]
     else:
         remarks = [_many(seeds, "seed")] * (seeds != usual[0])
-    remarks += [_many(epochs, "epoch")] * (epochs != usual[1])
+    remarks += [_many(epochs, curve.unit)] * (epochs != usual[1])
     remarks += [f"{len(curve.diverged)} diverged"] * bool(curve.diverged)
     return text + (f" ({', '.join(remarks)})" if remarks else "")
 
@@ -119,7 +119,8 @@ def _many(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table of cells; the first line is its head."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])

@@ -2,7 +2,7 @@
 
 A study's module has `PRESETS` (the names that `--preset` takes), `configs(preset, given)` (its
 runs; `given` are the settings from the command line, which go before the preset's) and
-`draw(runs, out, formats)` (its figures).
+`draw(runs, out, formats)` (its figures). It may name in `OBSERVED` the observers that these show.
 """
 
 from __future__ import annotations
@@ -11,12 +11,26 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UsageError
 
 
 def names() -> list[str]:
     """Returns the names that `--study` takes."""
-    return [module.name for module in pkgutil.iter_modules(__path__)]
+    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+
+
+def runs(preset: dict, given: dict) -> list[RunConfig]:
+    """Returns the runs of a preset's settings, where those given on the command line go before.
+
+    Epochs or iterations that are given take the place of either; observers that are given join the
+    preset's.
+    """
+    lengths = {"epoch", "iteration"}
+    if lengths & given.keys():
+        preset = {key: value for key, value in preset.items() if key not in lengths}
+    observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
+    return grid({**preset, **given, "observe": ",".join(observed) or None})
 
 
 def get(name: str) -> ModuleType:
@@ -27,4 +41,4 @@ def get(name: str) -> ModuleType:
     """
     if name not in names():
         raise UsageError(f"no study named {name!r}: choose one of {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

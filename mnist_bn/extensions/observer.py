@@ -1,0 +1,83 @@
+"""Observer: what a run measures besides loss and accuracy, as a time series in an NPZ file."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+
+import chainer
+import numpy as np
+from chainer.training import Trainer, extension
+
+from mnist_bn import data, files
+
+
+class Observer(extension.Extension):
+    """An extension that measures arrays at every evaluation and writes `<name>.npz` at the end.
+
+    The file holds each measured array with a leading axis of time, float or integer
+    `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
+    run: it draws no random number and leaves the network as it was. What was measured is part of
+    a snapshot.
+
+    Args:
+        dataset: the run's images.
+        device: where the network is.
+    """
+
+    # After the update, before a snapshot is taken.
+    priority = extension.PRIORITY_WRITER
+
+    def __init__(self, dataset: data.Dataset, device: chainer.backend.Device) -> None:
+        self.dataset = dataset
+        self.device = device
+        self._path: Path | None = None
+        self._series: dict[str, list[np.ndarray]] = {}
+
+    @abstractmethod
+    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Learns where the file goes."""
+        self._path = Path(trainer.out) / f"{self.name}.npz"
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Measures."""
+        updater = trainer.updater
+        now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
+        network = updater.get_optimizer("main").target.predictor
+        for key, array in (now | self.measure(network)).items():
+            self._series.setdefault(key, []).append(np.array(array))
+
+    def finalize(self) -> None:
+        """Writes the file, also where training stopped early; nothing where nothing was measured.
+
+        Called at the end of training.
+        """
+        if self._series and self._path is not None:
+            with files.replacing(self._path) as file:
+                np.savez_compressed(file, **self.series())
+
+    def series(self) -> dict[str, np.ndarray]:
+        """Returns what was measured so far, each array `(T, ...)`."""
+        return {key: np.stack(arrays) for key, arrays in self._series.items()}
+
+    def serialize(self, serializer: chainer.Serializer | chainer.Deserializer) -> None:
+        """Saves or loads what was measured so far."""
+        series = serialize_arrays(serializer["series"], self.series())
+        self._series = {key: list(arrays) for key, arrays in series.items()}
+
+
+def serialize_arrays(
+    serializer: chainer.Serializer | chainer.Deserializer, arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Saves `arrays` and returns them, or loads and returns what was saved so."""
+    if isinstance(serializer, chainer.Serializer):
+        serializer("names", json.dumps(list(arrays)))
+        for i, array in enumerate(arrays.values()):
+            serializer(str(i), array)
+        return arrays
+    names = json.loads(str(serializer("names", "")))
+    return {name: serializer(str(i), None) for i, name in enumerate(names)}

@@ -1,0 +1,50 @@
+"""What arrives at a network's nonlinearities, without changing anything in it."""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+
+# Chainer's labels of the functions whose inputs are looked at.
+NONLINEARITIES = ("ReLU", "LeakyReLU", "Sigmoid", "Tanh", "ELU", "ClippedReLU", "Softplus")
+
+
+def nonlinearity_inputs(
+    network: chainer.Chain, images: np.ndarray, device: chainer.backend.Device
+) -> dict[str, chainer.types.NdArray]:
+    """Returns the input of each nonlinearity for `images`, in test mode.
+
+    Args:
+        images: float32 `(N, 784)`.
+        device: where the network is.
+
+    Returns:
+        Name, such as "sigmoid2" for the second nonlinearity -> array of the device, `(N, units)` or
+        `(N, channels, H, W)`, in the order of the forward pass.
+    """
+    inputs = _Inputs()
+    with (
+        chainer.using_config("train", False),
+        chainer.no_backprop_mode(),
+        inputs,
+        _NoFusedBlocks(),
+    ):
+        network(device.send(images))
+    return inputs.found
+
+
+class _Inputs(chainer.FunctionHook):
+    name = "nonlinearity inputs"
+
+    def __init__(self) -> None:
+        self.found: dict[str, chainer.types.NdArray] = {}
+
+    def forward_preprocess(self, function: chainer.FunctionNode, in_data: tuple) -> None:
+        if function.label in NONLINEARITIES:
+            self.found[f"{function.label.lower()}{len(self.found) + 1}"] = in_data[0]
+
+
+class _NoFusedBlocks(chainer.LinkHook):
+    """Under any link hook the fused blocks of mnist_bn.accelerate compute function by function."""
+
+    name = "no fused blocks"
