@@ -1,0 +1,1 @@
+"""The methods of this project written out in NumPy, to be read."""
