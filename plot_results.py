@@ -6,8 +6,9 @@ python plot_results.py result/blog -o figures --format png svg
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 try:
     import mnist_bn  # noqa: F401
@@ -17,7 +18,7 @@ except ImportError as unsupported:
 from mnist_bn import studies
 from mnist_bn.command_line import Parser
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, tables
+from mnist_bn.plotting import comparison, observations, tables
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import Run, read_runs
 
@@ -50,7 +51,10 @@ def plot(arguments: argparse.Namespace) -> None:
     read = len(runs)
     runs = comparison.select_runs(runs, arguments.semantics, arguments.dataset)
     curves = group_runs(runs, _note)
-    figures = _drawing_of(runs)(runs, out, arguments.format)
+    study = _study_of(runs)
+    figures = (study.draw if study else comparison.draw)(runs, out, arguments.format)
+    shown = getattr(study, "OBSERVED", ())
+    figures += observations.draw(runs, out, arguments.format, leave_out=shown)
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
@@ -61,12 +65,12 @@ def plot(arguments: argparse.Namespace) -> None:
     print(f"{count}. Written to {out}: {', '.join(names)}")
 
 
-def _drawing_of(runs: Sequence[Run]) -> Callable[..., list[Path]]:
-    """The figures of the study that all the runs belong to, or those that compare any runs."""
+def _study_of(runs: Sequence[Run]) -> ModuleType | None:
+    """The study that all the runs belong to, if there is one."""
     belongs_to = {run.args.get("study") for run in runs}
     if len(belongs_to) == 1 and (name := belongs_to.pop()) in studies.names():
-        return studies.get(name).draw
-    return comparison.draw
+        return studies.get(name)
+    return None
 
 
 def _note(line: str) -> None:

@@ -1,0 +1,144 @@
+"""A figure of panels one above the other over one x axis, its lines named at their right ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from mnist_bn.plotting import labels
+from mnist_bn.plotting.curves import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    add_axes,
+    new_figure,
+    text_width,
+    write_head,
+)
+from mnist_bn.plotting.groups import Curve
+
+WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line: y over x, both `(n,)`, with a band from `low` to `high` if they are given.
+
+    An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    label: str
+    colour: str
+    dashes: str | tuple = "-"
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    marker: str = ""
+    crosses: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows; `limits` of the y axis, None to fit the lines."""
+
+    title: str
+    series: Sequence[Series] = field(default_factory=list)
+    limits: tuple[float, float] | None = None
+    log_y: bool = False
+    integer: bool = False
+
+
+def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
+    """Mean over seeds of one series of the log, and where it has a label, their range."""
+    band = curve.band(key)
+    limits = (band.low, band.high) if label else (None, None)
+    return Series(band.epochs, band.mean, label, colour, dashes, *limits)
+
+
+def stacked(
+    panels: Sequence[Panel], title: str, subtitle: str, x_label: str, log_x: bool = False
+) -> Figure:
+    """Draws the panels, the first on top."""
+    names = [series.label for panel in panels for series in panel.series]
+    column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
+    width = max(LEFT + WIDTH + column, LEFT + text_width(subtitle)) + RIGHT
+    figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + TOP)
+    last = max((x for panel in panels for series in panel.series for x in series.x), default=1)
+    for i, panel in enumerate(panels):
+        bottom = BOTTOM + (len(panels) - 1 - i) * (HEIGHT + GAP)
+        axes = add_axes(figure, LEFT, bottom, WIDTH, HEIGHT)
+        axes.set_title(panel.title)
+        if log_x:
+            axes.set_xscale("log")
+        else:
+            axes.set_xlim(0, last)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        _draw(axes, panel)
+        lowest = i == len(panels) - 1
+        axes.tick_params(labelbottom=lowest)
+        axes.set_xlabel(x_label if lowest else "")
+        labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
+    write_head(figure, title, subtitle)
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    if panel.log_y:
+        axes.set_yscale("log")
+    for series in panel.series:
+        if series.low is not None and series.high is not None:
+            axes.fill_between(
+                series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
+            )
+        axes.plot(
+            series.x,
+            series.y,
+            color=series.colour,
+            linestyle=series.dashes,
+            linewidth=1.7 if series.dashes == "-" else 1.1,
+            marker=series.marker,
+        )
+    if panel.integer:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    # Also where they fit the lines: from here on they stay, and the names are placed by them.
+    axes.set_ylim(*(panel.limits or axes.get_ylim()))
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            _label_logarithmic(axis)
+    for i, series in enumerate(panel.series):
+        # One above the other where several have none at one x.
+        height = 0.03 + 0.05 * i
+        axes.plot(
+            series.crosses,
+            [height] * len(series.crosses),
+            transform=axes.get_xaxis_transform(),
+            color=series.colour,
+            marker="x",
+            markersize=6,
+            markeredgewidth=1.8,
+            linestyle="none",
+            clip_on=False,
+        )
+
+
+def _label_logarithmic(axis: Axis) -> None:
+    """Ticks of a logarithmic axis in plain numbers: the style draws no formulas."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _end(series: Series) -> labels.EndLabel:
+    there = np.isfinite(series.y)
+    x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, -math.inf)
+    return labels.EndLabel(series.label, series.colour, float(x), float(y))

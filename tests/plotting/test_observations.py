@@ -1,0 +1,94 @@
+"""Figures and films of what observers measured."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_bn.errors import UserError
+from mnist_bn.plotting import film, observations
+from mnist_bn.plotting.results import read_runs
+
+
+@pytest.fixture
+def run(tmp_path, make_run):
+    """A run of three epochs with a file for every observer."""
+    folder = make_run(tmp_path / "result", "MnistCNN", "SGD", epochs=3)
+    rng = np.random.RandomState(0)
+    times = {"epoch": np.arange(1, 4), "iteration": 600 * np.arange(1, 4)}
+    series = {
+        "dead-units": {
+            "flat_update/l1": rng.rand(3, 8) < 0.3,
+            "flat_gradient/l1": rng.rand(3, 8) < 0.3,
+            "never_positive/relu1": rng.rand(3, 8) < 0.3,
+        },
+        "weight-updates": {"l1": rng.randint(256, size=(3, 10, 28, 28)).astype(np.uint8)},
+        "activation-percentiles": {"sigmoid1": np.sort(rng.randn(3, 3, 5), axis=1)},
+        "gradient-norms": {"l1/W": rng.rand(3), "l1/b": np.full(3, np.nan)},
+    }
+    for name, arrays in series.items():
+        np.savez(folder / f"{name}.npz", **times, **arrays)
+    return read_runs([folder], pytest.fail)[0]
+
+
+def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
+    names = {path.name for path in observations.draw([run], tmp_path / "figures")}
+    names = {name for name in names if not name.endswith(".mp4")}
+    assert names == {
+        f"{run.name}-{name}"
+        for name in (
+            *("dead-units.png", "activation-percentiles.png", "gradient-norms.png"),
+            "weight-updates.gif",
+        )
+    }
+
+
+def test_what_a_study_shows_itself_is_left_out(run, tmp_path):
+    shown = ("dead-units", "weight-updates", "activation-percentiles", "gradient-norms")
+    assert observations.draw([run], tmp_path / "figures", leave_out=shown) == []
+
+
+def test_dead_is_flat_twice_running():
+    flat = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
+    assert observations.dead(flat).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
+def test_a_damaged_file_is_one_line(run, content):
+    (run.folder / "dead-units.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"dead-units\.npz: expected the arrays that --observe"):
+        observations.read(run, "dead-units")
+
+
+def test_series_of_different_lengths_are_refused(run):
+    np.savez(
+        run.folder / "dead-units.npz", epoch=np.arange(3), iteration=np.arange(3), a=np.zeros(2)
+    )
+    with pytest.raises(UserError, match="its arrays differ in length"):
+        observations.read(run, "dead-units")
+
+
+def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
+    tiles = np.zeros((3, 70, 28, 28), np.uint8)
+    tiles[1, 0] = 255
+    series = {"epoch": np.arange(1, 4), "iteration": np.arange(3), "l1": tiles}
+    short = {key: array[:2] for key, array in series.items()}
+    assert film._grid(tiles[0]).shape == (8 * 58, 8 * 58)  # the first 64, twice 28 and a gap of 2
+    (path,) = [p for p in film.save({"a": series}, tmp_path, "film") if p.suffix == ".gif"]
+    with Image.open(path) as gif:
+        assert gif.n_frames == 3
+        levels = []
+        for i in range(3):
+            gif.seek(i)
+            pixel = np.asarray(gif.convert("L"))[film.HEAD + 20, film.MARGIN + 20]
+            levels.append(int(pixel))
+    assert levels == [0, 255, 0]
+    film.save({"a": series, "b": short}, tmp_path, "two")
+    with Image.open(tmp_path / "two.gif") as gif:
+        assert gif.n_frames == 2
+
+
+def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.setattr(film.shutil, "which", lambda name: None)
+    tiles = np.zeros((2, 3, 28, 28), np.uint8)
+    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
+    assert [path.name for path in film.save({"a": series}, tmp_path, "film")] == ["film.gif"]
