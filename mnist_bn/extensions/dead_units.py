@@ -33,7 +33,9 @@ class DeadUnits(UpdateObserver):
             for name, update in self.updates(network).items()
         }
         for name, weights in layers(network).items():
-            series[f"flat_gradient/{name}"] = _is_flat(cuda.to_cpu(weights.grad))
+            # A layer that is not in use has no gradient.
+            gradient = np.zeros(weights.shape) if weights.grad is None else weights.grad
+            series[f"flat_gradient/{name}"] = _is_flat(cuda.to_cpu(gradient))
         for name, never in self._never_positive(network).items():
             series[f"never_positive/{name}"] = never
         return series

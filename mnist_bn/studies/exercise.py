@@ -6,9 +6,15 @@ the same with both trained. The figure is accuracy against iterations, from 0 to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from mnist_bn import studies
 from mnist_bn.config import RunConfig
-from mnist_bn.plotting import comparison
+from mnist_bn.plotting import comparison, panels
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, VERMILLION, style
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
 _SETTINGS = {
     "model": ["ExerciseMLP", "ExerciseMLP_BN", "ExerciseMLP_BN(trained=True)"],
@@ -21,10 +27,31 @@ _SETTINGS = {
 }
 PRESETS = {"quick": {**_SETTINGS, "seed": [0]}, "full": {**_SETTINGS, "seed": [0, 1, 2]}}
 
+_LOOKS = {
+    "ExerciseMLP": ("without BN", BLACK),
+    "ExerciseMLP_BN": ("with BN", BLUE),
+    "ExerciseMLP_BN(trained=True)": ("with BN, gamma and beta trained", VERMILLION),
+}
+
 
 def configs(preset: str, given: dict) -> list[RunConfig]:
     """Returns the preset's runs: each network with each seed."""
     return studies.runs(PRESETS[preset], given)
 
 
-draw = comparison.draw
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws accuracy on test images and on the minibatches against iterations, from 0 to 1."""
+    curves = group_runs(runs)
+    lines = []
+    for curve in curves:
+        name, colour = _LOOKS.get(curve.model, (curve.name, VERMILLION))
+        name = ", ".join(filter(None, (name, curve.variant)))
+        test = panels.of_curve(curve, VALIDATION_ACCURACY, name, colour)
+        training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
+        lines += [training, test]
+    panel = panels.Panel("Accuracy on test images (minibatches: dotted)", lines, (0, 1))
+    with style():
+        figure = panels.stacked(
+            [panel], "BN exercise: 784-40-20-10", comparison.subtitle(curves), "Iteration"
+        )
+        return comparison.save(figure, out, "exercise", formats)

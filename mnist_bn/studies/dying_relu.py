@@ -1,0 +1,218 @@
+"""Dying ReLU: 784-256-10 under Adam, with BN and without, over batch sizes and LeakyReLU slopes.
+
+Units are counted as dead by their weight updates (`dead-units`), and the updates filmed
+(`weight-updates`). The study's scale of the initial weights and place of BN are not known: here it
+is Chainer's scale, sqrt(1 / inputs), and BN stands before the ReLU.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_bn import studies
+from mnist_bn.config import RunConfig
+from mnist_bn.plotting import comparison, film, observations, panels, tables
+from mnist_bn.plotting.appearance import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    style,
+)
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
+
+BATCH_SIZE = 100
+BATCH_SIZES = (10, 50, 100, 200, 500)
+SLOPES = (0.001, 0.01, 0.18, 0.5)
+
+
+def _sloped(slopes: tuple[float, ...]) -> list[tuple[str, int]]:
+    return [
+        (f"{network}(slope={slope})", BATCH_SIZE)
+        for slope in slopes
+        for network in ("ReluMLP", "ReluMLP_BN")
+    ]
+
+
+# Network and batch size of each run.
+_CASES = {
+    "quick": [
+        ("ReluMLP", BATCH_SIZE),
+        ("ReluMLP_BN", BATCH_SIZE),
+        ("ReluMLP_BN", 500),
+        *_sloped((0.01,)),
+    ],
+    "full": [
+        ("ReluMLP", BATCH_SIZE),
+        *[("ReluMLP_BN", size) for size in BATCH_SIZES],
+        *_sloped(SLOPES),
+    ],
+}
+_SETTINGS = {"optimizer": ["Adam"], "seed": [0], "observe": "dead-units,weight-updates"}
+PRESETS = {"quick": {**_SETTINGS, "epoch": 3}, "full": {**_SETTINGS, "epoch": 60}}
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the preset's runs; a network or batch size that is given takes the place of each."""
+    every = [
+        config
+        for network, size in _CASES[preset]
+        for config in studies.runs(
+            {**PRESETS[preset], "model": [network], "batchsize": size}, given
+        )
+    ]
+    return list(dict.fromkeys(every))
+
+
+# Observers whose measurements the figures below show.
+OBSERVED = ("dead-units", "weight-updates")
+
+_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
+_COUNTS = {
+    "flat_update": "dW flat in two epochs or more",
+    "flat_gradient": "last gradient flat",
+    "never_positive": "positive for no training image",
+}
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws accuracy above and dead units below against the epoch, three times, and the film.
+
+    BN against none, BN over the batch sizes, and both over the slopes; of each what was run.
+    `dead-units.md` has the counts by every definition.
+    """
+    curves = [curve for curve in group_runs(runs) if counts(curve, "flat_update") is not None]
+    curves.sort(key=lambda curve: (_has_bn(curve), _slope(curve), _size(curve)))
+    paths = []
+    with style():
+        for name, title, shown in _figures(curves):
+            if shown:
+                figure = _two_panels(shown, title)
+                paths += comparison.save(figure, out, name, formats)
+    filmed = {
+        label: observations.read(curve.finished[0], film.NAME)
+        for curve, label, *_ in _plain(curves)
+        if curve.finished
+    }
+    filmed = {label: series for label, series in filmed.items() if series is not None}
+    if filmed:
+        paths += film.save(filmed, out, "dying-relu-film")
+    return [*paths, tables.write(_table(curves), out / "dead-units.md")]
+
+
+def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns epochs, `(T,)`, and how many hidden units are dead, `(seeds, T)`; None: not observed.
+
+    Args:
+        kind: by what definition: "flat_update" (the study's), "flat_gradient" or "never_positive".
+    """
+    found = []
+    for run in curve.finished:
+        series = observations.read(run, "dead-units")
+        if series is None:
+            return None
+        # The hidden layer is the first; the other is the output.
+        units = next(array for key, array in series.items() if key.startswith(f"{kind}/"))
+        units = observations.dead(units) if kind == "flat_update" else units
+        found.append((observations.times(run, series), units.sum(axis=1)))
+    if not found:
+        return None
+    length = min(len(x) for x, _ in found)
+    return found[0][0][:length], np.array([count[:length] for _, count in found])
+
+
+def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
+    """File name, title and what is shown: curve, label, colour and dashes."""
+    sizes = [
+        (curve, f"batch {_size(curve)}", colour, "-")
+        for curve, colour in zip(
+            (curve for curve in curves if _has_bn(curve) and _slope(curve) == 0),
+            itertools.cycle(_COLOURS),
+            strict=False,
+        )
+    ]
+    slopes = sorted({_slope(curve) for curve in curves} - {0.0})
+    by_slope = [
+        (curve, f"{_bn(curve)}, slope {_slope(curve):g}", _COLOURS[i % len(_COLOURS)], dashes)
+        for curve in curves
+        for i, slope in enumerate(slopes)
+        if _slope(curve) == slope
+        for dashes in ["-" if _has_bn(curve) else DASHES[1]]
+    ]
+    return [
+        ("dying-relu", "Dying ReLU: with and without BN", _plain(curves)),
+        ("dying-relu-batch-sizes", "Dying ReLU: with BN, over batch sizes", sizes),
+        ("dying-relu-slopes", "Dying ReLU: LeakyReLU slopes", by_slope),
+    ]
+
+
+def _plain(curves: Sequence[Curve]) -> list[tuple]:
+    return [
+        (curve, _bn(curve), BLUE if _has_bn(curve) else BLACK, "-")
+        for curve in curves
+        if _slope(curve) == 0 and _size(curve) == BATCH_SIZE
+    ]
+
+
+def _two_panels(shown: Sequence[tuple], title: str):
+    accuracy, dead = [], []
+    for curve, label, colour, dashes in shown:
+        test = panels.of_curve(curve, VALIDATION_ACCURACY, label, colour, dashes)
+        training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
+        accuracy += [training, test] if len(shown) <= 2 else [test]
+        x, number = counts(curve, "flat_update")
+        mean = number.mean(axis=0)
+        dead.append(
+            panels.Series(
+                *(x, mean, f"{label}: {mean[-1]:g}", colour, dashes),
+                *(number.min(axis=0), number.max(axis=0)),
+            )
+        )
+    top = max(5.0, *(series.high.max() for series in dead))
+    dotted = " (on training minibatches: dotted)" if len(shown) <= 2 else ""
+    return panels.stacked(
+        [
+            panels.Panel(f"Accuracy on test images{dotted}", accuracy),
+            panels.Panel("Dead units of 256", dead, (-0.04 * top, 1.1 * top), integer=True),
+        ],
+        title,
+        comparison.subtitle([curve for curve, *_ in shown]),
+        "Epoch",
+    )
+
+
+def _table(curves: Sequence[Curve]) -> str:
+    """Markdown: a row a network and batch size; accuracy and dead units at the last epoch."""
+    head = ["network", "batch", "training accuracy", "test accuracy", *_COUNTS.values()]
+    rows = []
+    for curve in curves:
+        ends = [f"{curve.band(key).mean[-1]:.4f}" for key in (TRAIN_ACCURACY, VALIDATION_ACCURACY)]
+        dead = [f"{counts(curve, kind)[1][:, -1].mean():g}" for kind in _COUNTS]
+        rows.append([curve.model, str(_size(curve)), *ends, *dead])
+    title = "At the last epoch: accuracy, and how many of the hidden units are dead by what sign."
+    return f"{title}\n\n{tables.markdown([head, *rows])}\n"
+
+
+def _has_bn(curve: Curve) -> bool:
+    return "_BN" in curve.model
+
+
+def _bn(curve: Curve) -> str:
+    return "with BN" if _has_bn(curve) else "without BN"
+
+
+def _size(curve: Curve) -> int:
+    return curve.runs[0].args.get("batchsize", BATCH_SIZE)
+
+
+def _slope(curve: Curve) -> float:
+    _, _, argument = curve.model.rstrip(")").partition("slope=")
+    return float(argument or 0)

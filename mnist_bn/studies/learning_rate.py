@@ -1,0 +1,104 @@
+"""The largest learning rate that still trains, with BN and without: the four CNNs under plain SGD.
+
+What the blog leaves open, and on MNIST the claim of "Understanding Batch Normalization" (Bjorck et
+al. 2018): BN trains at learning rates at which the network without it diverges. Half an epoch of
+MNIST shows that: what diverges does so within the first steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_bn import studies
+from mnist_bn.config import RunConfig
+from mnist_bn.plotting import comparison, panels
+from mnist_bn.plotting.appearance import NETWORK_LOOKS, looks, style
+from mnist_bn.plotting.groups import group_runs, in_order
+from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, VALIDATION_LOSS, Run
+from mnist_bn.studies.blog import NETWORKS
+
+DIVERGED = 1e3  # a mean loss above it; Bjorck et al. say so of a minibatch's
+TRAINS = 0.9  # validation accuracy: well above the 0.1 of guessing, far below what any reaches
+
+_SETTINGS = {"optimizer": ["SGD"], "seed": [0], "iteration": 300}
+PRESETS = {
+    "quick": {**_SETTINGS, "model": NETWORKS[:2], "lr": [1e-3, 1e-2, 0.1, 1.0, 10.0]},
+    "full": {
+        **_SETTINGS,
+        "model": NETWORKS,
+        "lr": [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+    },
+}
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the preset's runs: each network at each learning rate, or at the one given."""
+    settings = dict(PRESETS[preset])
+    rates = settings.pop("lr")
+    rates = [given["lr"]] if "lr" in given else rates
+    return [config for lr in rates for config in studies.runs(settings, {**given, "lr": lr})]
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws accuracy against the learning rate, with a cross where every seed diverged."""
+    runs = [run for run in runs if isinstance(run.args.get("lr"), int | float)]
+    models = in_order((run.model for run in runs), tuple(NETWORK_LOOKS))
+    look = looks(models, NETWORK_LOOKS)
+    lines = [_line([run for run in runs if run.model == name], *look[name]) for name in models]
+    panel = panels.Panel("Validation accuracy at the end (✕ diverged)", lines, (0, 1.02))
+    # Seeds, data and evaluation in the usual words; what diverged has its own sign here.
+    subtitle = comparison.conditions(group_runs(runs))
+    length = max(run.epochs[-1] for run in runs)
+    seeds = len({run.seed for run in runs})
+    subtitle += f"  ·  SGD, {length} {runs[0].unit}s, {seeds} seed{'s' * (seeds > 1)}"
+    with style():
+        figure = panels.stacked(
+            [panel], "Which learning rates train", subtitle, "Learning rate", log_x=True
+        )
+        return comparison.save(figure, out, "learning-rate", formats)
+
+
+def has_diverged(run: Run) -> bool:
+    """Tells whether a loss of the log is absent, not finite or above DIVERGED."""
+    losses = (entry.get(key) for entry in run.log for key in (TRAIN_LOSS, VALIDATION_LOSS))
+    return not all(isinstance(loss, int | float) and abs(loss) <= DIVERGED for loss in losses)
+
+
+def final_accuracy(run: Run) -> float:
+    """Returns the last validation accuracy, NaN where the run has diverged."""
+    return float("nan") if has_diverged(run) else float(run.values(VALIDATION_ACCURACY)[-1])
+
+
+def largest_that_trains(runs: Sequence[Run]) -> float | None:
+    """Returns the largest learning rate at which every seed ends above TRAINS, None if none."""
+    fit = [
+        lr
+        for lr, seeds in _by_rate(runs).items()
+        if all(final_accuracy(run) > TRAINS for run in seeds)
+    ]
+    return max(fit, default=None)
+
+
+def _by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
+    rates = sorted({run.args["lr"] for run in runs})
+    return {lr: [run for run in runs if run.args["lr"] == lr] for lr in rates}
+
+
+def _line(runs: Sequence[Run], colour: str, marker: str) -> panels.Series:
+    rates = _by_rate(runs)
+    accuracies = {lr: [final_accuracy(run) for run in seeds] for lr, seeds in rates.items()}
+    alive = {lr: values for lr, values in accuracies.items() if not np.isnan(values).all()}
+    means = np.array([np.nanmean(values) for values in alive.values()])
+    best = largest_that_trains(runs)
+    fate = f"never above {TRAINS}" if best is None else f"trains up to {best:g}"
+    return panels.Series(
+        np.array(list(alive)),
+        means,
+        f"{runs[0].model}, {fate}",
+        colour,
+        marker=marker,
+        crosses=[lr for lr in rates if lr not in alive],
+    )

@@ -1,0 +1,139 @@
+"""The original paper's MNIST experiment: three layers of 100 sigmoids on binary images.
+
+Ioffe & Szegedy 2015, section 4.1 and figure 1: test accuracy against steps (a), and the 15th, 50th
+and 85th percentile of the input to a typical sigmoid, of the last hidden layer, without BN (b) and
+with it (c). The paper gives neither learning rate nor initial scale nor threshold: `--lr` is one's
+own choice, the others are arguments of the network, `--model "SigmoidMLP(std=0.1, threshold=0.5)"`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mnist_bn import studies
+from mnist_bn.config import RunConfig
+from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.plotting.appearance import BLACK, BLUE, style
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
+
+LAYER = "sigmoid3"  # the last hidden one
+UNIT = 0  # the "typical" one
+FLOOR = 0.7  # where the axis of accuracy begins
+OBSERVED = ("activation-percentiles",)
+
+_SETTINGS = {
+    "model": ["SigmoidMLP", "SigmoidMLP_BN"],
+    "optimizer": ["SGD"],
+    "lr": 0.1,
+    "batchsize": 60,
+    "observe": "activation-percentiles",
+}
+PRESETS = {
+    "quick": {**_SETTINGS, "seed": [0], "iteration": 5000, "evaluate_every": 100},
+    "full": {**_SETTINGS, "seed": [0], "iteration": 50000, "evaluate_every": 500},
+}
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the preset's runs: both networks with each seed."""
+    return studies.runs(PRESETS[preset], given)
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws the paper's figure 1 a, b and c, and tables what can be said of it in numbers."""
+    curves = group_runs(runs)
+    accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
+    # Below FLOOR training has hardly begun, and the curves could not be told apart above it.
+    best = max((series.y.max(initial=0) for series in accuracy), default=0)
+    limits = (FLOOR, 1.0) if best > FLOOR else None
+    shown = [panels.Panel("a  Test accuracy", accuracy, limits)]
+    percentiles = [
+        (curve, observations.times(run, series), series[LAYER][:, :, UNIT])
+        for curve in curves
+        for run in curve.finished[:1]
+        if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
+    ]
+    everything = np.concatenate([values.ravel() for *_, values in percentiles] or [np.zeros(1)])
+    margin = 0.05 * np.ptp(everything) or 1.0
+    limits = (everything.min() - margin, everything.max() + margin)
+    for letter, (curve, x, values) in zip("bcdefghij", percentiles, strict=False):
+        name, colour = _look(curve)
+        title = f"{letter}  Percentiles of the input to one sigmoid, {name}"
+        shown.append(observations.percentile_panel(title, x, values, colour, limits))
+    with style():
+        figure = panels.stacked(
+            shown, "The original paper's figure 1", comparison.subtitle(curves), "Step"
+        )
+        paths = comparison.save(figure, out, "original-paper", formats)
+    return [*paths, tables.write(_table(curves), out / "original-paper.md")]
+
+
+def steps_to(curve: Curve, accuracy: float) -> int | None:
+    """Returns the step at which the mean test accuracy first reaches `accuracy`, None if never."""
+    band = curve.band(VALIDATION_ACCURACY)
+    reached = band.epochs[band.mean >= accuracy]
+    return int(reached[0]) if len(reached) else None
+
+
+def wandering(percentiles: np.ndarray) -> np.ndarray:
+    """Returns how far a unit's percentiles wander between two measurements, in its own spreads.
+
+    The absolute change of each percentile from one measurement to the next, averaged over both,
+    divided by the mean distance from the 15th to the 85th: 0 where nothing moves.
+
+    Args:
+        percentiles: `(T, 3, units)`.
+
+    Returns:
+        One number a unit, `(units,)`.
+    """
+    moved = np.abs(np.diff(percentiles, axis=0)).mean(axis=(0, 1))
+    return moved / (percentiles[:, 2] - percentiles[:, 0]).mean(axis=0)
+
+
+def drift(percentiles: np.ndarray) -> np.ndarray:
+    """Returns how far each unit's median ranges over the run, in its own mean spread, `(units,)`.
+
+    Args:
+        percentiles: `(T, 3, units)`.
+    """
+    return np.ptp(percentiles[:, 1], axis=0) / (percentiles[:, 2] - percentiles[:, 0]).mean(axis=0)
+
+
+def _table(curves: Sequence[Curve]) -> str:
+    """Markdown: a row a network; accuracy, steps, and how steady the last hidden layer's input is.
+
+    The numbers of its units are averaged over units and seeds.
+    """
+    plain = [curve for curve in curves if "_BN" not in curve.model]
+    bar = plain[0].band(VALIDATION_ACCURACY).mean[-1] if plain else None
+    head = ["network", "final test accuracy", "steps to the accuracy without BN"]
+    rows = []
+    for curve in curves:
+        last = curve.band(VALIDATION_ACCURACY).mean[-1]
+        steps = None if bar is None else steps_to(curve, bar)
+        measured = [
+            series[LAYER]
+            for run in curve.finished
+            if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
+        ]
+        steadiness = [
+            f"{np.mean([measure(one) for one in measured]):.3f}" if measured else ""
+            for measure in (wandering, drift)
+        ]
+        rows.append(
+            [curve.name, f"{last:.4f}", "never" if steps is None else str(steps), *steadiness]
+        )
+    head += ["change between measurements, in spreads", "range of the median, in spreads"]
+    return tables.markdown([head, *rows]) + "\n"
+
+
+def _look(curve: Curve) -> tuple[str, str]:
+    with_bn = "_BN" in curve.model
+    label = "with BN" if with_bn else "without BN"
+    _, _, arguments = curve.model.rstrip(")").partition("(")
+    return ", ".join(filter(None, (label, arguments, curve.variant))), BLUE if with_bn else BLACK

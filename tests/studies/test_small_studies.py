@@ -1,0 +1,144 @@
+"""The studies on small networks, each made and drawn in miniature."""
+
+import json
+
+import numpy as np
+import pytest
+
+import plot_results
+import train_mnist
+from mnist_bn import studies, training
+from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.results import read_runs
+from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
+
+
+def make(study, out, preset="quick", **given):
+    """Trains a study's runs and returns them as plotting reads them."""
+    for config in study.configs(preset, {**given, "study": study_name(study), "out": str(out)}):
+        training.train(config)
+    return read_runs([out], pytest.fail)
+
+
+def study_name(study):
+    return study.__name__.rpartition(".")[2].replace("_", "-")
+
+
+def drawn(out):
+    """The names of what plot_results.py makes of a folder."""
+    assert plot_results.main([str(out), "-o", str(out / "figures")]) == 0
+    return sorted(path.name for path in (out / "figures").iterdir())
+
+
+def write_run(folder, seed=0, lr=0.1, **last):
+    """A result folder of two epochs, with a folder name of its own; `last` changes the last."""
+    entry = {"main/loss": 0.2, "validation/main/loss": 0.2, "validation/main/accuracy": 0.95}
+    log = [entry | {"epoch": 1}, {**entry, "epoch": 2, **last}]
+    folder.mkdir(parents=True)
+    args = {"model": "MnistCNN", "optimizer": "SGD", "lr": lr, "seed": seed}
+    (folder / "args").write_text(json.dumps(args))
+    (folder / "log").write_text(json.dumps(log))
+    return folder
+
+
+def test_names_have_hyphens():
+    assert {"blog", "exercise", "dying-relu", "learning-rate", "original-paper"} <= set(
+        studies.names()
+    )
+    assert studies.get("dying-relu") is dying_relu
+
+
+@pytest.mark.parametrize("name", ["exercise", "dying-relu", "learning-rate", "original-paper"])
+@pytest.mark.parametrize("preset", ["quick", "full"])
+def test_presets_are_runs_that_the_command_line_takes(name, preset):
+    line = ["--study", name, "--preset", preset]
+    configs = train_mnist.make_configs(train_mnist.parse_arguments(line))
+    assert len({config.name for config in configs}) == len(configs) > 1
+
+
+def test_what_is_given_goes_before_the_preset(tiny_data):
+    given = {"epoch": 2, "seed": [7], "observe": "gradient-norms"}
+    made = exercise.configs("quick", given)
+    assert {(c.epoch, c.iteration, c.seed) for c in made} == {(2, None, 7)}
+    sloped = dying_relu.configs("quick", {"batchsize": 20, "observe": "gradient-norms"})
+    assert {c.batchsize for c in sloped} == {20}
+    assert {c.observe for c in sloped} == {"dead-units,weight-updates,gradient-norms"}
+    assert [c.lr for c in learning_rate.configs("full", {"lr": 0.5})] == [0.5] * 4
+
+
+def test_exercise(tiny_data, tmp_path):
+    runs = make(exercise, tmp_path, iteration=20, batchsize=10)
+    assert [run.model for run in runs] == exercise.PRESETS["quick"]["model"]
+    assert all(run.args["sampling"] == "replacement" for run in runs)
+    assert runs[0].epochs.tolist() == [10, 20]
+    assert drawn(tmp_path) == ["exercise.png", "summary.csv", "table.md"]
+
+
+def test_dying_relu(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(dying_relu, "BATCH_SIZE", 10)
+    networks = ["ReluMLP", "ReluMLP_BN", "ReluMLP_BN(slope=0.01)"]
+    make(dying_relu, tmp_path, epoch=2, batchsize=10, model=networks)
+    names = drawn(tmp_path)
+    assert {"dying-relu-film.gif", "dead-units.md"} <= set(names)
+    assert "dying-relu-slopes.png" in names
+    assert not [name for name in names if name.startswith("ReluMLP")]
+    table = (tmp_path / "figures" / "dead-units.md").read_text()
+    assert "ReluMLP_BN(slope=0.01)" in table
+
+
+def test_dead_units_are_counted_as_the_study_does(tmp_path):
+    flat = np.zeros((4, 256), bool)
+    flat[1:, 0] = True  # dead from the third epoch on
+    flat[2, 1] = True  # for one epoch alone
+    folder = write_run(tmp_path / "run")
+    times = {"epoch": np.arange(1, 5), "iteration": 2 * np.arange(1, 5)}
+    np.savez(folder / "dead-units.npz", **times, **{"flat_update/l1": flat})
+    (curve,) = group_runs(read_runs([folder], pytest.fail))
+    epochs, counted = dying_relu.counts(curve, "flat_update")
+    assert epochs.tolist() == [1, 2, 3, 4]
+    assert counted.tolist() == [[0, 0, 1, 1]]
+
+
+def test_original_paper(tiny_data, tmp_path):
+    runs = make(original_paper, tmp_path, iteration=8, evaluate_every=2, batchsize=10)
+    assert [run.model for run in runs] == ["SigmoidMLP", "SigmoidMLP_BN"]
+    names = drawn(tmp_path)
+    assert names == ["original-paper.md", "original-paper.png", "summary.csv", "table.md"]
+    table = (tmp_path / "figures" / "original-paper.md").read_text()
+    assert len(table.splitlines()) == 4
+
+
+def test_steadiness_of_percentiles():
+    still = np.tile(np.array([-1.0, 0.0, 1.0])[None, :, None], (5, 1, 2))
+    assert original_paper.wandering(still).tolist() == [0, 0]
+    assert original_paper.drift(still).tolist() == [0, 0]
+    moving = still.copy()
+    moving[:, :, 1] += np.arange(5)[:, None]  # by 1 each time, with a spread of 2
+    assert original_paper.wandering(moving).tolist() == [0, 0.5]
+    assert original_paper.drift(moving).tolist() == [0, 2]
+
+
+def test_learning_rate(tiny_data, tmp_path):
+    for lr in (1e-3, 1e30):
+        make(learning_rate, tmp_path, lr=lr, iteration=2, batchsize=10, model=["ReluMLP"])
+    runs = read_runs([tmp_path], lambda line: None)
+    fates = {run.args["lr"]: learning_rate.has_diverged(run) for run in runs}
+    assert fates == {1e-3: False, 1e30: True}
+    assert drawn(tmp_path) == ["learning-rate.png", "summary.csv", "table.md"]
+
+
+@pytest.mark.parametrize("loss", [None, 1e4, "absent"])
+def test_divergence_is_read_from_the_log(tmp_path, loss):
+    (run,) = read_runs([write_run(tmp_path / "run", **{"validation/main/loss": loss})], print)
+    assert learning_rate.has_diverged(run)
+
+
+def test_largest_learning_rate_that_trains(tmp_path):
+    for seed in (0, 1):
+        for lr in (0.1, 1.0, 10.0):
+            fails = lr == 10.0 or (lr == 1.0 and seed == 1)
+            accuracy = {"validation/main/accuracy": 0.1} if fails else {}
+            write_run(tmp_path / f"{seed}-{lr}", seed, lr, **accuracy)
+    runs = read_runs([tmp_path], pytest.fail)
+    assert learning_rate.largest_that_trains(runs) == 0.1
+    assert learning_rate.largest_that_trains([r for r in runs if r.args["lr"] == 10.0]) is None
