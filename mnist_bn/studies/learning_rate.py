@@ -45,6 +45,8 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws accuracy against the learning rate, with a cross where every seed diverged."""
     runs = [run for run in runs if isinstance(run.args.get("lr"), int | float)]
+    if not runs:
+        return []
     models = in_order((run.model for run in runs), tuple(NETWORK_LOOKS))
     look = looks(models, NETWORK_LOOKS)
     lines = [_line([run for run in runs if run.model == name], *look[name]) for name in models]

@@ -44,8 +44,11 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 
 
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws the paper's figure 1 a, b and c, and tables what can be said of it in numbers."""
-    curves = group_runs(runs)
+    """Draws the paper's figure 1 a, b and c, and tables what can be said of it in numbers.
+
+    Networks all of whose seeds diverged are left out.
+    """
+    curves = [curve for curve in group_runs(runs) if curve.survivors]
     accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     # Below FLOOR training has hardly begun, and the curves could not be told apart above it.
     best = max((series.y.max(initial=0) for series in accuracy), default=0)
@@ -104,6 +107,16 @@ def drift(percentiles: np.ndarray) -> np.ndarray:
     return np.ptp(percentiles[:, 1], axis=0) / (percentiles[:, 2] - percentiles[:, 0]).mean(axis=0)
 
 
+def growth(percentiles: np.ndarray) -> np.ndarray:
+    """Returns the largest spread, 15th to 85th, of each unit over its smallest, `(units,)`.
+
+    Args:
+        percentiles: `(T, 3, units)`.
+    """
+    spread = percentiles[:, 2] - percentiles[:, 0]
+    return spread.max(axis=0) / spread.min(axis=0)
+
+
 def _table(curves: Sequence[Curve]) -> str:
     """Markdown: a row a network; accuracy, steps, and how steady the last hidden layer's input is.
 
@@ -123,12 +136,12 @@ def _table(curves: Sequence[Curve]) -> str:
         ]
         steadiness = [
             f"{np.mean([measure(one) for one in measured]):.3f}" if measured else ""
-            for measure in (wandering, drift)
+            for measure in (wandering, drift, growth)
         ]
-        rows.append(
-            [curve.name, f"{last:.4f}", "never" if steps is None else str(steps), *steadiness]
-        )
+        name = ", ".join(filter(None, (curve.model, curve.variant)))
+        rows.append([name, f"{last:.4f}", "never" if steps is None else str(steps), *steadiness])
     head += ["change between measurements, in spreads", "range of the median, in spreads"]
+    head += ["largest spread over smallest"]
     return tables.markdown([head, *rows]) + "\n"
 
 

@@ -116,6 +116,8 @@ def test_steadiness_of_percentiles():
     moving[:, :, 1] += np.arange(5)[:, None]  # by 1 each time, with a spread of 2
     assert original_paper.wandering(moving).tolist() == [0, 0.5]
     assert original_paper.drift(moving).tolist() == [0, 2]
+    assert original_paper.growth(moving).tolist() == [1, 1]
+    assert original_paper.growth(still * np.arange(1, 6)[:, None, None]).tolist() == [5, 5]
 
 
 def test_learning_rate(tiny_data, tmp_path):
