@@ -92,3 +92,28 @@ def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
     assert [path.name for path in film.save({"a": series}, tmp_path, "film")] == ["film.gif"]
+
+
+def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
+    """A stand-in for ffmpeg that gives back what it was given."""
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/arguments"\ncat\n')
+    ffmpeg.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tiles = np.zeros((2, 3, 28, 28), np.uint8)
+    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
+    paths = film.save({"a": series}, tmp_path, "film")
+    assert [path.name for path in paths] == ["film.gif", "film.mp4"]
+    with Image.open(paths[0]) as gif:
+        width, height = gif.size
+    assert (width % 2, height % 2) == (0, 0)  # as video wants it
+    assert paths[1].stat().st_size == 2 * width * height
+    assert f"-s {width}x{height}" in (tmp_path / "arguments").read_text()
+
+
+@pytest.mark.skipif(film.shutil.which("ffmpeg") is None, reason="no ffmpeg")
+def test_ffmpeg_makes_a_video(tmp_path):
+    tiles = np.zeros((2, 3, 28, 28), np.uint8)
+    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
+    _, video = film.save({"a": series}, tmp_path, "film")
+    assert video.read_bytes()[4:8] == b"ftyp"
