@@ -34,7 +34,9 @@ class Split(NamedTuple):
         # NaN and numbers out of range become some byte or other, which the comparison finds.
         with np.errstate(invalid="ignore"):
             as_bytes = np.rint(self.images * 255).astype(np.uint8)
-        return as_bytes if np.array_equal(as_bytes * SCALE, self.images) else None
+        # Compared as integers: -0.0 equals 0.0 as a number, and has other bits.
+        scaled, images = (array.view(np.uint32) for array in (as_bytes * SCALE, self.images))
+        return as_bytes if np.array_equal(scaled, images) else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ def test_bytes_come_back_as_they_were():
 
 
 @pytest.mark.parametrize(
-    "value", [0.5, -1 / 255, 256 / 255, np.nan, np.inf, np.nextafter(np.float32(1), np.float32(0))]
+    "value",
+    [0.5, -0.0, -1 / 255, 256 / 255, np.nan, np.inf, np.nextafter(np.float32(1), np.float32(0))],
 )
 def test_other_numbers_are_no_bytes(value):
     images = np.zeros((2, 784), np.float32)
