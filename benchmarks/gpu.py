@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # The project's folder: Python puts only benchmarks/ there.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
 from benchmarks.arguments import available_variants, make_parser, parse, write_json
+
+if TYPE_CHECKING:
+    from chainer.training import Trainer
+
+    from benchmarks.steps import Run
+    from mnist_bn.data import Dataset
 
 DEVICE = "@cupy:0"
 CHAINER_VARIANTS = ("stock", "ours")
@@ -118,23 +126,18 @@ def measure_speed(arguments: argparse.Namespace) -> list[dict]:
     from benchmarks import chainer_runs, steps
 
     variants = available_variants(arguments.variants, VARIANTS, why_missing())
+    settings = steps.Settings(variants, arguments.what, arguments.repeats, arguments.block)
     results = []
     with tempfile.TemporaryDirectory() as out:
-        settings = steps.Settings(
-            variants=variants,
-            what=arguments.what,
-            repeats=arguments.repeats,
-            block=arguments.block,
-            clock=None,  # each library has its own
-            out=out,
-        )
         for batchsize in arguments.batch:
             dataset = chainer_runs.load_dataset(batchsize * arguments.block)
             print(f"Images: {dataset.origin}")
             for model in arguments.model:
-                measured = steps.measure(model, batchsize, dataset, settings, make_run)
+                measured = steps.measure(
+                    model, batchsize, dataset, settings, functools.partial(make_run, out=out)
+                )
                 steps.print_table(measured)
-                measured += measure_epochs(model, batchsize, settings)
+                measured += measure_epochs(model, batchsize, variants, out)
                 results += [
                     {"data": dataset.origin, "tf32": arguments.tf32, **result}
                     for result in measured
@@ -153,12 +156,12 @@ def why_missing() -> dict[str, str]:
     return dict.fromkeys(TORCH_VARIANTS, "this PyTorch finds no GPU")
 
 
-def make_run(variant: str, model: str, batchsize: int, dataset, settings):
-    """Returns the run of one of VARIANTS: what has `train`, `evaluate` and `close`."""
+def make_run(variant: str, model: str, batchsize: int, dataset: Dataset, out: str) -> Run:
+    """Returns the run of one of VARIANTS; `out` is the folder for what the Trainers write."""
     from benchmarks import chainer_runs, device_clock
 
     if variant in CHAINER_VARIANTS:
-        trainer = build_trainer(variant, model, batchsize, dataset, settings.out, 10**6)
+        trainer = build_trainer(variant, model, batchsize, dataset, out, 10**6)
         return chainer_runs.ChainerRun(trainer, False, device_clock.cupy_clock)
     from benchmarks.torch_runs import TorchGraphRun, TorchRun
 
@@ -167,7 +170,9 @@ def make_run(variant: str, model: str, batchsize: int, dataset, settings):
     return run(model, dataset, batchsize, clock, **options, device="cuda")
 
 
-def build_trainer(variant: str, model: str, batchsize: int, dataset, out: str, epochs: int):
+def build_trainer(
+    variant: str, model: str, batchsize: int, dataset: Dataset, out: str, epochs: int
+) -> Trainer:
     """Returns the project's Trainer on the GPU; "stock" has Chainer's own iterators."""
     from benchmarks import chainer_runs
     from mnist_bn.config import RunConfig
@@ -182,19 +187,19 @@ def build_trainer(variant: str, model: str, batchsize: int, dataset, out: str, e
     return trainer
 
 
-def measure_epochs(model: str, batchsize: int, settings) -> list[dict]:
+def measure_epochs(model: str, batchsize: int, variants: list[str], out: str) -> list[dict]:
     """Returns seconds an epoch, from its first batch until its evaluation is known."""
     from benchmarks import chainer_runs
 
     dataset = chainer_runs.load_dataset(TEST_IMAGES)
     results = []
     print("  epoch, with its evaluation, median")
-    for variant in settings.variants:
+    for variant in variants:
         if variant in CHAINER_VARIANTS:
-            trainer = build_trainer(variant, model, batchsize, dataset, settings.out, EPOCHS)
+            trainer = build_trainer(variant, model, batchsize, dataset, out, EPOCHS)
             seconds = chainer_runs.epoch_seconds(trainer)
         else:
-            run = make_run(variant, model, batchsize, dataset, settings)
+            run = make_run(variant, model, batchsize, dataset, out)
             seconds = [run.epoch() for _ in range(EPOCHS)][2:]
             run.close()
         results.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -32,41 +33,46 @@ class Settings:
         what: "train", "eval" or both.
         repeats: rounds, in each of which every variant has its turn.
         block: steps a turn.
-        clock: returns seconds.
-        out: folder for what the Trainers write.
     """
 
     variants: list[str]
     what: list[str]
     repeats: int
     block: int
-    clock: Callable[[], float]
-    out: str
 
 
-def missing(variants: list[str]) -> dict[str, str]:
-    """Returns those of `variants` that cannot run here, with the reason in one line."""
+class Run(Protocol):
+    """Training and evaluation of a network, for as many steps as asked."""
+
+    def train(self, steps: int) -> float:
+        """Trains one step that is not timed and `steps` that are: returns seconds a step."""
+
+    def evaluate(self, steps: int) -> float:
+        """Evaluates the network on `steps` batches of test images: returns seconds a batch."""
+
+    def close(self) -> None:
+        """Gives back what it holds."""
+
+
+# Makes the run of a variant, of a network (class name), at a batch size, on a dataset.
+MakeRun = Callable[[str, str, int, Dataset], Run]
+
+
+def why_missing() -> dict[str, str]:
+    """Returns the variants that cannot run here, with the reason in one line."""
     reasons = {}
     if (reason := accelerate.why_not()) is not None:
         reasons["accelerated"] = reason
     if importlib.util.find_spec("torch") is None:
         reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
-    return {variant: reasons[variant] for variant in variants if variant in reasons}
+    return reasons
 
 
 def measure(
-    model: str, batchsize: int, dataset: Dataset, settings: Settings, make_run=None
+    model: str, batchsize: int, dataset: Dataset, settings: Settings, make_run: MakeRun
 ) -> list[dict]:
-    """Measures one network at one batch size: returns a dict for each variant, for JSON.
-
-    Args:
-        make_run: makes a variant's run, as `make_cpu_run` (the default) does.
-    """
-    make_run = make_run or make_cpu_run
-    runs = {
-        variant: make_run(variant, model, batchsize, dataset, settings)
-        for variant in settings.variants
-    }
+    """Measures one network at one batch size: returns a dict for each variant, for JSON."""
+    runs = {variant: make_run(variant, model, batchsize, dataset) for variant in settings.variants}
     try:
         times = _in_turns(runs, settings)
     finally:
@@ -81,20 +87,32 @@ def measure(
     return results
 
 
-def make_cpu_run(variant: str, model: str, batchsize: int, dataset: Dataset, settings: Settings):
-    """Returns the run of one of VARIANTS: what has `train`, `evaluate` and `close`."""
+def make_cpu_run(
+    variant: str,
+    model: str,
+    batchsize: int,
+    dataset: Dataset,
+    clock: Callable[[], float],
+    out: str,
+) -> Run:
+    """Returns the run of one of VARIANTS.
+
+    Args:
+        clock: returns seconds.
+        out: folder for what the Trainers write.
+    """
     if variant in TORCH_VARIANTS:
         from benchmarks.torch_runs import TorchRun
 
         options = TORCH_VARIANTS[variant]
-        return TorchRun(model, dataset, batchsize, settings.clock, **options)
+        return TorchRun(model, dataset, batchsize, clock, **options)
     config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
-    config = replace(config, out=f"{settings.out}/{variant}")
+    config = replace(config, out=f"{out}/{variant}")
     trainer = chainer_runs.build_trainer(config, dataset)
-    return chainer_runs.ChainerRun(trainer, variant == "accelerated", settings.clock)
+    return chainer_runs.ChainerRun(trainer, variant == "accelerated", clock)
 
 
-def _in_turns(runs: dict, settings: Settings) -> dict[str, dict[str, list[float]]]:
+def _in_turns(runs: dict[str, Run], settings: Settings) -> dict[str, dict[str, list[float]]]:
     """Returns what -> variant -> seconds a step, a number a round; a first round warms up."""
     times = {what: {variant: [] for variant in runs} for what in settings.what}
     for _ in range(1 + settings.repeats):

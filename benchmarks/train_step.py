@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import functools
 import pstats
 import sys
 import tempfile
@@ -65,10 +66,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """
     from benchmarks import steps
 
-    wanted = arguments.variants or steps.VARIANTS
-    arguments.variants = available_variants(
-        arguments.variants, steps.VARIANTS, steps.missing(wanted)
-    )
+    arguments.variants = available_variants(arguments.variants, steps.VARIANTS, steps.why_missing())
     about = environment.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     print(f"{about['machine']['cpu']}, one thread, {arguments.clock} time, {versions}")
@@ -97,20 +95,17 @@ def measure_steps(arguments: argparse.Namespace) -> list[dict]:
     from benchmarks import chainer_runs, steps
 
     results = []
+    settings = steps.Settings(
+        arguments.variants, arguments.what, arguments.repeats, arguments.block
+    )
+    clock = CLOCKS[arguments.clock]
     with tempfile.TemporaryDirectory() as out:
-        settings = steps.Settings(
-            variants=arguments.variants,
-            what=arguments.what,
-            repeats=arguments.repeats,
-            block=arguments.block,
-            clock=CLOCKS[arguments.clock],
-            out=out,
-        )
+        make_run = functools.partial(steps.make_cpu_run, clock=clock, out=out)
         for batchsize in arguments.batch:
             dataset = chainer_runs.load_dataset(batchsize * arguments.block)
             print(f"Images: {dataset.origin}")
             for model in arguments.model:
-                measured = steps.measure(model, batchsize, dataset, settings)
+                measured = steps.measure(model, batchsize, dataset, settings, make_run)
                 steps.print_table(measured)
                 results += [{"data": dataset.origin, **result} for result in measured]
     return results
