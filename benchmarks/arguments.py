@@ -6,20 +6,34 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
 
 
+class Parser(argparse.ArgumentParser):
+    """Ends with one line, where argparse would print its usage as well.
+
+    mnist_bn.command_line has one too, but NumPy would come with it, before the restart.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
 def make_parser(
-    description: str, models: Sequence[str], batch: list[int], repeats: int, block: int
-) -> argparse.ArgumentParser:
+    description: str,
+    models: Sequence[str],
+    batch: list[int],
+    repeats: int,
+    block: int,
+    what: Sequence[str] = ("train", "eval"),
+) -> Parser:
     """Returns a parser of what every measurement has; the arguments are its defaults."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(models))
     parser.add_argument("--batch", nargs="+", type=int, default=batch, metavar="N")
-    parser.add_argument("--what", nargs="+", choices=("train", "eval"), default=["train", "eval"])
+    parser.add_argument("--what", nargs="+", choices=what, default=list(what), help="default: all")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all there are")
     parser.add_argument(
         "--repeats", type=int, default=repeats, metavar="N", help=f"rounds (default {repeats})"
@@ -31,7 +45,7 @@ def make_parser(
     return parser
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the arguments, checked; a bad one ends the process with exit status 2."""
     arguments = parser.parse_args(argv)
     if min(arguments.repeats, arguments.block, *arguments.batch) < 1:
@@ -39,6 +53,20 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if arguments.json is not None and not arguments.json.parent.is_dir():
         parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}")
     return arguments
+
+
+def refuse(parser: Parser, argv: Sequence[str] | None, names: Sequence[str], cause: str) -> None:
+    """Ends with exit status 2 where an option of `names` is given that does nothing.
+
+    Args:
+        cause: the option beside which it does nothing.
+    """
+    # argparse puts a default only where the namespace has no value.
+    unset = argparse.Namespace(**dict.fromkeys(names))
+    given = vars(parser.parse_args(argv, unset))
+    for name in names:
+        if given[name] is not None:
+            parser.error(f"--{name}: does nothing beside {cause}; leave one of them out")
 
 
 def available_variants(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import statistics
 import sys
 import tempfile
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
-from benchmarks.arguments import available_variants, make_parser, parse, write_json
+from benchmarks.arguments import available_variants, make_parser, parse, refuse, write_json
 
 if TYPE_CHECKING:
     from chainer.training import Trainer
 
-    from benchmarks.steps import Run
+    from benchmarks.steps import Run, Settings
+    from benchmarks.torch_runs import TorchRun
     from mnist_bn.data import Dataset
 
 DEVICE = "@cupy:0"
@@ -40,6 +42,7 @@ TORCH_VARIANTS = {
     "torch-graph-channels-last": {"channels_last": True},
 }
 VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS)
+WHAT = ("train", "eval", "epoch")
 EPOCHS = 7
 TEST_IMAGES = 10_000
 
@@ -47,16 +50,21 @@ TEST_IMAGES = 10_000
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments."""
     batch = [100, 500, 2000]
-    parser = make_parser(__doc__, ["MnistCNN_BN_before"], batch, repeats=10, block=50)
+    parser = make_parser(__doc__, ["MnistCNN_BN_before"], batch, 10, 50, WHAT)
     parser.add_argument(
-        "--tf32", action="store_true", help="let every variant round factors to TF32 (10 bits)"
+        "--tf32", action="store_true", help="let every library round factors to TF32 (10 bits)"
     )
     parser.add_argument(
         "--roofline",
         action="store_true",
         help="instead: what a step computes and moves, the card's measured rates, and the floor",
     )
-    return parse(parser, argv)
+    arguments = parse(parser, argv)
+    if arguments.roofline:
+        refuse(parser, argv, ("what", "variants", "repeats", "block"), "--roofline")
+    elif set(arguments.what) == {"epoch"}:
+        refuse(parser, argv, ("repeats", "block"), "--what epoch")
+    return arguments
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -123,26 +131,31 @@ def measure_roofline(arguments: argparse.Namespace) -> list[dict]:
 
 def measure_speed(arguments: argparse.Namespace) -> list[dict]:
     """Training steps, evaluation and whole epochs of each network and batch size."""
-    from benchmarks import chainer_runs, steps
+    from benchmarks import steps
 
     variants = available_variants(arguments.variants, VARIANTS, why_missing())
-    settings = steps.Settings(variants, arguments.what, arguments.repeats, arguments.block)
+    of_steps = [what for what in arguments.what if what != "epoch"]
+    settings = steps.Settings(variants, of_steps, arguments.repeats, arguments.block)
     results = []
     with tempfile.TemporaryDirectory() as out:
-        for batchsize in arguments.batch:
-            dataset = chainer_runs.load_dataset(batchsize * arguments.block)
-            print(f"Images: {dataset.origin}")
-            for model in arguments.model:
-                measured = steps.measure(
-                    model, batchsize, dataset, settings, functools.partial(make_run, out=out)
-                )
-                steps.print_table(measured)
-                measured += measure_epochs(model, batchsize, variants, out)
-                results += [
-                    {"data": dataset.origin, "tf32": arguments.tf32, **result}
-                    for result in measured
-                ]
-    return results
+        for batchsize, model in itertools.product(arguments.batch, arguments.model):
+            if of_steps:
+                results += measure_steps(model, batchsize, settings, out)
+            if "epoch" in arguments.what:
+                results += measure_epochs(model, batchsize, variants, out)
+    return [{"tf32": arguments.tf32, **result} for result in results]
+
+
+def measure_steps(model: str, batchsize: int, settings: Settings, out: str) -> list[dict]:
+    """Returns the times of a training step and of an evaluation batch."""
+    from benchmarks import chainer_runs, steps
+
+    dataset = chainer_runs.load_dataset(batchsize * settings.block)
+    make = functools.partial(make_run, out=out)
+    print(f"Images: {dataset.origin}")
+    results = steps.measure(model, batchsize, dataset, settings, make)
+    steps.print_table(results)
+    return [{"data": dataset.origin, **result} for result in results]
 
 
 def why_missing() -> dict[str, str]:
@@ -163,6 +176,12 @@ def make_run(variant: str, model: str, batchsize: int, dataset: Dataset, out: st
     if variant in CHAINER_VARIANTS:
         trainer = build_trainer(variant, model, batchsize, dataset, out, 10**6)
         return chainer_runs.ChainerRun(trainer, False, device_clock.cupy_clock)
+    return make_torch_run(variant, model, batchsize, dataset)
+
+
+def make_torch_run(variant: str, model: str, batchsize: int, dataset: Dataset) -> TorchRun:
+    """Returns the run of one of TORCH_VARIANTS."""
+    from benchmarks import device_clock
     from benchmarks.torch_runs import TorchGraphRun, TorchRun
 
     run = TorchGraphRun if variant.startswith("torch-graph") else TorchRun
@@ -193,18 +212,20 @@ def measure_epochs(model: str, batchsize: int, variants: list[str], out: str) ->
 
     dataset = chainer_runs.load_dataset(TEST_IMAGES)
     results = []
-    print("  epoch, with its evaluation, median")
+    print(
+        f"\n{model}, batch {batchsize}, on {dataset.origin}: an epoch with its evaluation, median"
+    )
     for variant in variants:
         if variant in CHAINER_VARIANTS:
             trainer = build_trainer(variant, model, batchsize, dataset, out, EPOCHS)
             seconds = chainer_runs.epoch_seconds(trainer)
         else:
-            run = make_run(variant, model, batchsize, dataset, out)
+            run = make_torch_run(variant, model, batchsize, dataset)
             seconds = [run.epoch() for _ in range(EPOCHS)][2:]
             run.close()
         results.append(
-            {"model": model, "batch": batchsize, "what": "epoch", "variant": variant}
-            | {"s": statistics.median(seconds), "all_s": seconds}
+            {"data": dataset.origin, "model": model, "batch": batchsize, "what": "epoch"}
+            | {"variant": variant, "s": statistics.median(seconds), "all_s": seconds}
         )
         print(f"    {variant:26}{results[-1]['s']:18.3f} s")
     return results
@@ -216,8 +237,12 @@ def variables(tf32: bool) -> dict[str, str]:
     return environment.ONE_THREAD | switches
 
 
-def allow_tf32_in_torch(tf32: bool) -> None:
-    """PyTorch's own switches, which its default sets one way for matrices, the other for cuDNN."""
+def configure_torch(tf32: bool) -> None:
+    """Sets PyTorch's own switches: TF32 everywhere or nowhere, and cuDNN's fastest algorithms.
+
+    By default it rounds for cuDNN but not for matrices, and takes the algorithms that cuDNN guesses
+    to be fast; here cuDNN tries them out.
+    """
     try:
         import torch
     except ImportError:
@@ -229,5 +254,5 @@ def allow_tf32_in_torch(tf32: bool) -> None:
 if __name__ == "__main__":
     arguments = parse_arguments()
     environment.restart_with(variables(arguments.tf32))
-    allow_tf32_in_torch(arguments.tf32)
+    configure_torch(arguments.tf32)
     sys.exit(main(arguments))

@@ -82,6 +82,17 @@ def test_steps_and_epochs_are_measured_and_written(on_the_cpu, tmp_path, capsys)
             assert (result["times_stock"]["median"] == 1) == (result["variant"] == "stock")
 
 
+@pytest.mark.parametrize("what", gpu.WHAT)
+def test_only_what_was_asked_for_is_measured(on_the_cpu, monkeypatch, tmp_path, what):
+    other = "measure_steps" if what == "epoch" else "measure_epochs"
+    monkeypatch.setattr(gpu, other, None)
+    file = tmp_path / "gpu.json"
+    once = [] if what == "epoch" else ["--repeats", 1, "--block", 2]
+    small = ["--model", "MnistCNN", "--batch", 4, "--variants", "ours", "--json", file]
+    assert run("--what", what, *small, *once) == 0
+    assert [result["what"] for result in json.loads(file.read_text())["results"]] == [what]
+
+
 def test_roofline_is_written(on_the_cpu, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(roofline, "measure_rates", lambda: roofline.Rates(50e12, 4e12))
     file = tmp_path / "roofline.json"
@@ -100,13 +111,21 @@ def test_roofline_is_written(on_the_cpu, monkeypatch, tmp_path, capsys):
         (["--variants", "torch"], "none of --variants is available"),
         (["--block", "0"], "1 or more"),
         (["--model", "ResNet"], "invalid choice"),
+        (["--roofline", "--what", "train"], "--what: does nothing beside --roofline"),
+        (["--roofline", "--variants", "ours"], "--variants: does nothing"),
+        # A value that is the default, too.
+        (["--roofline", "--repeats", "10"], "--repeats: does nothing"),
+        (["--block", "7", "--roofline"], "--block: does nothing"),
+        (["--what", "epoch", "--block", "7"], "--block: does nothing beside --what epoch"),
     ],
 )
 def test_a_wrong_argument_is_refused(on_the_cpu, arguments, expected, capsys):
     with pytest.raises(SystemExit) as end:
         sys.exit(run(*arguments))
-    assert end.value.code in (1, 2)
-    assert expected in capsys.readouterr().err
+    assert end.value.code == (1 if expected.startswith("none of") else 2)
+    refusal = capsys.readouterr().err
+    assert expected in refusal
+    assert refusal.count("\n") == 1
 
 
 def test_the_defaults_are_what_is_published():
@@ -114,6 +133,7 @@ def test_the_defaults_are_what_is_published():
     assert arguments.model == ["MnistCNN_BN_before"]
     assert arguments.batch == [100, 500, 2000]
     assert not arguments.tf32
+    assert arguments.what == [*train_step.parse_arguments([]).what, "epoch"]
 
 
 @pytest.mark.parametrize(("tf32", "value"), [(False, "0"), (True, "1")])
@@ -199,7 +219,6 @@ def test_the_variants_are_told_apart_by_name():
     for name, options in gpu.TORCH_VARIANTS.items():
         assert ("channels-last" in name) == bool(options.get("channels_last"))
         assert ("compile" in name) == ("compiled" in options)
-    assert gpu.parse_arguments([]).what == train_step.parse_arguments([]).what
 
 
 @needs_torch

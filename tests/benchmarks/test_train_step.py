@@ -77,7 +77,9 @@ def test_a_wrong_argument_is_refused(arguments, expected, capsys):
     with pytest.raises(SystemExit) as end:
         sys.exit(train_step.main(train_step.parse_arguments(arguments)))
     assert end.value.code in (1, 2)
-    assert re.search(expected, capsys.readouterr().err)
+    refusal = capsys.readouterr().err
+    assert re.search(expected, refusal)
+    assert refusal.count("\n") == 1
 
 
 def test_restart_sets_every_variable_once(monkeypatch):
