@@ -57,7 +57,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--roofline",
         action="store_true",
-        help="instead: what a step computes and moves, the card's measured rates, and the floor",
+        help="instead: what a step computes and moves, the card's measured rates (with --tf32, of "
+        "TF32 products), and from them an estimate of its time if all comes from main memory",
     )
     arguments = parse(parser, argv)
     if arguments.roofline:

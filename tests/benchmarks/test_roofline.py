@@ -1,4 +1,4 @@
-"""The floor of a step: the networks' sizes, against the networks and against sums by hand."""
+"""A step's work and estimated time: the sizes against the networks, and sums by hand."""
 
 import chainer
 import pytest
@@ -74,8 +74,8 @@ def test_the_longer_of_arithmetic_and_memory_counts(capsys):
     assert roofline.Work("compute", 1000, 10).seconds(rates) == 10
     assert roofline.Work("memory", 100, 1000).seconds(rates) == 100
     summary = roofline.summarize("MnistCNN", 3, rates)
-    assert summary["floor_us"] == pytest.approx(sum(row["us"] for row in summary["functions"]))
-    assert summary["floor_us"] >= 1e6 * max(summary["flops"] / 100, summary["bytes"] / 10)
+    assert summary["estimate_us"] == pytest.approx(sum(row["us"] for row in summary["functions"]))
+    assert summary["estimate_us"] >= 1e6 * max(summary["flops"] / 100, summary["bytes"] / 10)
     roofline.print_table(summary)
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert last[0] == "all"
