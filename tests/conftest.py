@@ -25,9 +25,19 @@ hypothesis.settings.load_profile("mnist-bn")
 GOLDEN = Path(__file__).parent / "golden" / "blog_chainer_1_12.npz"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="where a test needs a GPU and there is none, end with status 1 instead of skipping it",
+    )
+
+
 def pytest_runtest_setup(item):
-    """Skips what needs a GPU where there is none."""
+    """Skips what needs a GPU where there is none; with --require-gpu that ends the tests."""
     if item.get_closest_marker("gpu") and (reason := devices.why_no_gpu(0)):
+        if item.config.getoption("require_gpu"):
+            pytest.exit(f"no GPU 0: {reason}", returncode=1)
         pytest.skip(f"no GPU 0: {reason}")
 
 

@@ -159,6 +159,21 @@ def test_with_cupy_and_no_gpu_the_command_says_so_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_tests_that_require_a_gpu_fail_without_one():
+    options = ["-p", "no:cacheprovider", "--require-gpu"]
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "tests/test_gpu.py"],
+        cwd=PROJECT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert process.returncode == 1
+    assert "no GPU 0: " in process.stdout
+    assert "skipped" not in process.stdout
+
+
 @pytest.mark.parametrize("specifier", ["@tpu", "gpu", "@cupy:x", "", "native:0"])
 def test_a_specifier_that_is_none(specifier):
     assert refusal(specifier) == (

@@ -1,6 +1,7 @@
 """Training on a GPU: the CPU's numbers, the same bits each time, and a host that waits for nothing.
 
-`python -m pytest -m gpu` runs these; where there is no GPU they are skipped.
+`python -m pytest -m gpu` runs these; where there is no GPU they are skipped, or with --require-gpu
+end the tests with status 1.
 """
 
 import json
