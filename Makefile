@@ -2,7 +2,7 @@
 # make test        runs the tests
 # make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
 # make lint        checks the style of the code
-# All of them make .venv and install what is needed first.
+# All of them first make .venv (gpu-check: .venv-cuda13 or .venv-cuda12) and install what is needed.
 
 # The first of these commands that is a Python on which Chainer works.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -12,6 +12,10 @@ VENV = .venv
 RUN = $(VENV)/bin/python
 
 CUDA = 13
+# What pip installs to measure beside ours. Each build of PyTorch has its own CUDA, and finds no GPU
+# where the driver is older than that, as it may be with CUDA=12. pytorch.org lists other builds and
+# the index of each: make gpu-check CUDA=12 TORCH='torch==VERSION --extra-index-url INDEX'
+TORCH = torch==2.13.0
 MEASURED = gpu-results
 
 .PHONY: demo test gpu-check lint
@@ -23,11 +27,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest $(ARGS)
 
+# CuPy comes in a package for each CUDA, and only one of them may be installed.
+gpu-check: VENV = .venv-cuda$(CUDA)
 gpu-check:
 	@nvidia-smi -L >/dev/null 2>&1 || \
 	{ echo "make gpu-check: nvidia-smi finds no NVIDIA GPU here" >&2; exit 2; }
-	$(MAKE) $(VENV)/installed-cuda$(CUDA)
-	$(RUN) -m pytest -m gpu $(ARGS)
+	@echo "$(TORCH)" | cmp -s - $(VENV)/installed-cuda$(CUDA) || rm -f $(VENV)/installed-cuda$(CUDA)
+	$(MAKE) VENV=$(VENV) $(VENV)/installed-cuda$(CUDA)
+	$(RUN) -m pytest -m gpu --require-gpu $(ARGS)
 	mkdir -p $(MEASURED)
 	$(RUN) benchmarks/gpu.py --json $(MEASURED)/gpu-float32.json
 	$(RUN) benchmarks/gpu.py --tf32 --json $(MEASURED)/gpu-tf32.json
@@ -49,5 +56,5 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	touch $@
 
 $(VENV)/installed-cuda%: $(VENV)/installed-dev requirements-cuda%.txt
-	$(RUN) -m pip install -r requirements-cuda$*.txt torch==2.13.0
-	touch $@
+	$(RUN) -m pip install -r requirements-cuda$*.txt $(TORCH)
+	echo "$(TORCH)" >$@
