@@ -12,6 +12,7 @@ import chainer.functions as F
 import chainer.links as L
 
 from mnist_bn.accelerate.blocks import conv_bn_relu_pool, conv_relu_bn_pool, conv_relu_pool
+from mnist_bn.accelerate.dense import linear_relu_dropout
 
 IMAGE_SIZE = 28
 
@@ -57,7 +58,7 @@ class MnistCNN(chainer.Chain):
         h = conv_relu_pool(h, self.conv1)
         h = conv_relu_pool(h, self.conv2)
         h = conv_relu_pool(h, self.conv3)
-        h = F.dropout(F.relu(self.l1(h)), 0.5)
+        h = linear_relu_dropout(h, self.l1, 0.5)
         return self.l2(h)
 
     def as_images(self, x):
@@ -98,7 +99,7 @@ class MnistCNN_BN_before(_ConvBN):
         h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
         h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
         h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
-        h = F.dropout(F.relu(self.l1(h)), 0.5)
+        h = linear_relu_dropout(h, self.l1, 0.5)
         return self.l2(h)
 
 
@@ -110,7 +111,7 @@ class MnistCNN_BN_after(_ConvBN):
         h = conv_relu_bn_pool(h, self.conv1, self.bnorm1)
         h = conv_relu_bn_pool(h, self.conv2, self.bnorm2)
         h = conv_relu_bn_pool(h, self.conv3, self.bnorm3)
-        h = F.dropout(F.relu(self.l1(h)), 0.5)
+        h = linear_relu_dropout(h, self.l1, 0.5)
         return self.l2(h)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from mnist_bn.accelerate import blocks, build, convolution, graph, layers, seam, updates
+from mnist_bn.accelerate import blocks, build, convolution, dense, graph, layers, seam, updates
 from mnist_bn.errors import UserError
 
 MODES = ("auto", "on", "off")
@@ -52,6 +52,7 @@ def install(mode: str = "auto") -> str:
             | graph.replacements()
         )
         blocks.use(library)
+        dense.use(True)
         _set_active(build.instruction_set())
     return _active
 
@@ -60,6 +61,7 @@ def uninstall() -> None:
     """Restores stock Chainer."""
     seam.uninstall()
     blocks.use(None)
+    dense.use(False)
     _set_active(STOCK)
 
 

@@ -45,7 +45,9 @@ def _apply(original):
         ):
             return original(self, inputs)
         self._input_layouts = (None,) * len(in_data)
-        if local.get("type_check", global_config.type_check):
+        if local.get("type_check", global_config.type_check) and (
+            type(self).check_type_forward is not FunctionNode.check_type_forward
+        ):
             self._check_data_type_forward(in_data)
         self._input_indexes_to_retain = self._output_indexes_to_retain = None
         outputs = self.forward(in_data)
