@@ -81,8 +81,10 @@ def train(
         files.remove_unfinished(folder)
         trainer = build_trainer(config, show_progress=show_progress)
         _resume(trainer, config, resume, autoload)
+        # A run that starts anew is not finished, whatever it has been: model.npz says that it is.
+        files.remove(folder / "model.npz")
+        files.remove(folder / "error.txt")
         files.write_json(folder / "args", describe_run(config))
-        (folder / "error.txt").unlink(missing_ok=True)
         # One thread: the bits then do not depend on the machine's cores or on how many runs share
         # them. A loss that overflows is a result, and the log has it: NumPy need not warn of it.
         with threadpool_limits(1), np.errstate(all="ignore"):
@@ -102,8 +104,11 @@ def _resume(trainer: Trainer, config: RunConfig, resume: Path | None, autoload: 
         return
     snapshots.load(snapshot, trainer)
     length, unit = schedule.length(config)
-    reached = getattr(trainer.updater, unit)
-    if reached > length:
+    updater = trainer.updater
+    # Epochs are counted when they end, and their last batch may reach into the next.
+    is_within = unit == "epoch" and not updater.is_new_epoch
+    if getattr(updater, unit) + is_within > length:
+        reached = f"{updater.epoch_detail:.2f}" if unit == "epoch" else updater.iteration
         raise UsageError(f"{snapshot.path} is of {unit} {reached}: --{unit} must not be below that")
     snapshots.note_other_circumstances(snapshot, run)
     trainer.get_extension("Checkpoint").resumed_from = snapshot

@@ -14,6 +14,7 @@ import chainer.links as L
 
 import models
 from mnist_bn import accelerate, data, devices, semantics
+from mnist_bn.extensions.plot_report import PlotReport
 
 # No deadline: the time of an example says nothing on a shared machine. What runs on every change
 # tries the same examples each time; everybody else looks for new ones.
@@ -78,6 +79,12 @@ def golden_classifier():
         return classifier
 
     return make
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Leaves out the figures, which take longer than the training of tiny data."""
+    monkeypatch.setattr(PlotReport, "draw", lambda self, trainer: None)
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from mnist_bn.errors import UserError
 from mnist_bn.extensions.divergence import Divergence
 from mnist_bn.plotting import results
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 
 @pytest.fixture
 def config(tmp_path, tiny_data):

@@ -87,7 +87,8 @@ def test_blocked_signals_wait():
 
 
 def test_a_terminals_ctrl_c_stops_a_sweep_and_leaves_no_process(tmp_path):
-    arguments = ["--dataset", "digits", "-e", "1000", "--seed", "0", "1", "2", "--jobs", "2"]
+    arguments = ["-m", "MnistCNN", "--dataset", "digits", "-b", "500", "-e", "10000"]
+    arguments += ["--seed", "0", "1", "2", "--jobs", "2"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train_mnist.py"), *arguments, "-o", str(tmp_path)],
         stdout=subprocess.PIPE,
