@@ -218,7 +218,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         raise UsageError(
             f"--resume goes with one run, and these are {len(configs)}; see --autoload"
         )
-    if arguments.resume is not None and not arguments.resume.is_file():
+    if arguments.resume is not None and not os.path.isfile(arguments.resume):
         raise UsageError(f"--resume {arguments.resume}: there is no such file")
     return configs
 

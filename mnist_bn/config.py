@@ -48,6 +48,13 @@ _PREFIXES = {
     "": "sampling",
 }
 
+# What a run's numbers depend on by a checksum, which says nothing to a reader.
+_FILES = {
+    "model_sha256": "another version of the network's file",
+    "dataset_sha256": "other images",
+    "init_sha256": "other parameters to begin with",
+}
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -204,6 +211,23 @@ class RunConfig:
             return cls(**{key: value for key, value in args.items() if key in fields})
         except TypeError as error:
             raise UsageError(f"args: a setting has the wrong type ({error})") from None
+
+
+def difference(before: dict, now: dict) -> str | None:
+    """Returns in words the first setting in which two runs differ, None if they are the same.
+
+    Args:
+        before, now: of both runs what their numbers depend on (`training.identity`).
+    """
+    for setting, value in now.items():
+        if before.get(setting) == value:
+            continue
+        if setting in _FILES:
+            return f"{_FILES[setting]} (another {setting})"
+        values = (before.get(setting), value)
+        was, wanted = ("the default" if value is None else value for value in values)
+        return f"{setting} {was}, not {wanted}"
+    return None
 
 
 def _check(holds: bool, flag: str, value: object, expected: str) -> None:

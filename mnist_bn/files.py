@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -59,20 +60,41 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts the folder's list of names on the disk; Windows does so by itself."""
+    """Puts the folder's list of names on the disk; Windows does so by itself.
+
+    Some network file systems know no such thing, and a folder may be writable but not readable:
+    that is no reason to lose the run.
+    """
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
 
 
 def remove_unfinished(folder: Path) -> None:
     """Removes what writers that were killed left behind; nobody may be writing to the folder."""
     for path in folder.glob(f".*{UNFINISHED}"):
+        with contextlib.suppress(OSError):  # it takes room, and does no harm
+            path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        CannotWriteError: the system refuses.
+    """
+    try:
         path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWriteError(path, error) from error
 
 
 def make_folder(path: Path) -> None:

@@ -8,7 +8,7 @@ import chainer
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 
-from mnist_bn import archives
+from mnist_bn import archives, snapshots
 from mnist_bn.errors import UserError
 
 
@@ -18,7 +18,8 @@ def save(path: Path, network: chainer.Link) -> None:
     Raises:
         CannotWriteError: the file cannot be written.
     """
-    archives.write(path, _arrays(network))
+    arrays = _serialize(network)
+    archives.write(path, {k: v for k, v in arrays.items() if not _has_no_shape_yet(v)})
 
 
 def load(path: Path, network: chainer.Link) -> None:
@@ -31,22 +32,34 @@ def load(path: Path, network: chainer.Link) -> None:
         UserError: the file is damaged, or of another network; the line says what differs.
     """
     arrays = archives.read(path, checksum_required=False)
-    expected = _arrays(network)
+    if snapshots.is_snapshot(arrays):
+        raise UserError(
+            f"{path}: a snapshot, which --resume goes on from; --init expects a network's "
+            "parameters, such as model.npz"
+        )
+    expected = _serialize(network)
     for name in sorted({*expected, *arrays}):
+        if _has_no_shape_yet(expected.get(name)):
+            continue
         wanted, there = (_describe(part.get(name)) for part in (expected, arrays))
         if wanted != there:
             raise UserError(
                 f"{path}: not the parameters of {type(network).__name__}: "
                 f"expected {name} {wanted}, found {there}"
             )
-    NpzDeserializer(arrays).load(network)
+    # All that must be there is there; what has no shape yet may be missing.
+    NpzDeserializer(arrays, strict=False).load(network)
 
 
-def _arrays(network: chainer.Link) -> dict[str, np.ndarray]:
+def _serialize(network: chainer.Link) -> dict[str, np.ndarray]:
     serializer = DictionarySerializer()
     serializer.save(network)
-    arrays = {name: np.asarray(value) for name, value in serializer.target.items()}
-    return {name: array for name, array in arrays.items() if array.dtype != object}
+    return {name: np.asarray(value) for name, value in serializer.target.items()}
+
+
+def _has_no_shape_yet(array: np.ndarray | None) -> bool:
+    """Tells whether it is a parameter that gets its shape by the first batch, as of Linear(10)."""
+    return array is not None and array.dtype == object
 
 
 def _describe(array: np.ndarray | None) -> str:

@@ -12,6 +12,7 @@ import json
 import random
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives
+from mnist_bn import archives, files
+from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
 FORMAT = 1
@@ -125,19 +127,23 @@ def read(path: Path) -> Snapshot:
     return Snapshot(path, header, arrays)
 
 
+def is_snapshot(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Tells whether an archive's arrays are those of a snapshot."""
+    return _HEADER in arrays
+
+
 def check_same_run(snapshot: Snapshot, run: Run) -> None:
     """Checks that the snapshot's run had the same settings, but for its length.
 
     Raises:
         OtherRunError: one differs; the line names it.
     """
-    taken_with = snapshot.header["identity"]
-    for setting, value in run.identity.items():
-        if setting not in ("epoch", "iteration") and taken_with.get(setting) != value:
-            raise OtherRunError(
-                f"{snapshot.path} was taken with {setting} {taken_with.get(setting)}, not {value}: "
-                "resume with the same settings (only --epoch or --iteration may differ)"
-            )
+    lengths = {setting: run.identity.get(setting) for setting in ("epoch", "iteration")}
+    if other := difference({**snapshot.header["identity"], **lengths}, run.identity):
+        raise OtherRunError(
+            f"{snapshot.path} was taken with {other}: resume with the same settings (only --epoch "
+            "or --iteration may differ)"
+        )
 
 
 def newest_usable(folder: Path, run: Run) -> Snapshot | None:
@@ -179,8 +185,8 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
     Raises:
         BadSnapshotError: it does not fit the trainer, which is of no use then.
     """
-    nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
     try:
+        nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
         NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
         _restore_random(snapshot)
     except Exception as error:
@@ -226,7 +232,10 @@ def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
 
 def _set_aside(path: Path, reason: UserError, used: Path) -> None:
     aside = path.with_name(f"{path.name}.refused")
-    path.replace(aside)
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise files.CannotWriteError(aside, error) from error
     print(f"note: {reason}; set aside as {aside.name}, going on from {used.name}", file=sys.stderr)
 
 

@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from mnist_bn import files, locks, signals, training
-from mnist_bn.config import RunConfig
+from mnist_bn.config import RunConfig, difference
 from mnist_bn.errors import UserError
 
 
@@ -41,20 +41,17 @@ def is_finished(config: RunConfig) -> bool:
     Raises:
         UserError: the folder holds another run's results, which must not be overwritten.
     """
-    if not (config.folder / "model.npz").exists():
+    # Not Path.exists, which raises for a folder that may not be entered.
+    if not os.path.exists(config.folder / "model.npz"):
         return False
     args = _read_args(config.folder / "args")
-    for setting, value in training.identity(config, training.load_dataset(config)).items():
-        if args.get(setting) != value:
-            other = f"with {setting} {args.get(setting)}, not {value}"
-            if setting == "model_sha256":
-                other = "of another version of the network's file"
-            raise UserError(
-                f"{config.folder} holds a finished run {other}: "
-                "choose another --out, or remove that folder to train anew"
-            )
+    if other := difference(args, training.identity(config, training.load_dataset(config))):
+        raise UserError(
+            f"{config.folder} holds a finished run with {other}: "
+            "choose another --out, or remove that folder to train anew"
+        )
     for name in config.observed:
-        if not (config.folder / f"{name}.npz").exists():
+        if not os.path.exists(config.folder / f"{name}.npz"):
             raise UserError(
                 f"{config.folder} holds a finished run without --observe {name}: "
                 "choose another --out, or remove that folder to train anew"

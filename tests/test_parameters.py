@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import parameters, training
+from mnist_bn import parameters, snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 
@@ -65,3 +65,34 @@ def test_a_run_starts_from_a_file_and_says_so(tmp_path, tiny_data, file):
     assert begun.identity() != plain.identity()
     args = training.describe_run(training.resolve(begun))
     assert args["init_sha256"] == begun.init_sha256
+
+
+def test_parameters_that_get_their_shape_by_the_first_batch(tmp_path):
+    path = tmp_path / "model.npz"
+    network = chainer.links.Linear(None, 3)
+    parameters.save(path, network)
+    parameters.load(path, network)  # no shape, before and after
+    assert network.W.array is None
+    network(np.ones((1, 4), np.float32))
+    parameters.save(path, network)
+    again = chainer.links.Linear(None, 3)
+    parameters.load(path, again)
+    np.testing.assert_array_equal(again.W.array, network.W.array)
+
+
+def test_a_snapshot_is_told_from_parameters(tmp_path):
+    path = tmp_path / "snapshot_iter_0"
+    snapshots.save(path, {snapshots._HEADER: np.frombuffer(b"{}", np.uint8)})
+    with pytest.raises(UserError, match=f"^{path}: a snapshot, which --resume goes on from"):
+        parameters.load(path, models.create("MnistCNN"))
+
+
+def test_a_wrong_file_to_begin_with_is_one_line_and_trains_nothing(tmp_path, tiny_data):
+    wrong = tmp_path / "wrong.npz"
+    wrong.write_bytes(b"no archive")
+    config = RunConfig(batchsize=20, out=str(tmp_path), init=str(wrong))
+    with pytest.raises(UserError, match=f"^{wrong}: damaged, or no such archive"):
+        training.train(config)
+    assert not (training.resolve(config).folder / "args").exists()
+    with pytest.raises(UserError, match="none: cannot be read"):
+        training.train(RunConfig(batchsize=20, out=str(tmp_path), init=str(tmp_path / "none")))

@@ -14,12 +14,8 @@ from mnist_bn import archives, signals, snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.extensions.log_report import LogReport
-from mnist_bn.extensions.plot_report import PlotReport
 
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
-    monkeypatch.setattr(PlotReport, "draw", lambda self, trainer: None)
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture
@@ -192,7 +188,7 @@ def test_with_no_good_snapshot_left_nothing_starts(two_snapshots, damage):
         path.write_bytes(damage(path.read_bytes()))
     before = {path: path.read_bytes() for path in config.folder.iterdir()}
     for _ in range(2):  # it would be a silent fresh start if the first had set them aside
-        with pytest.raises(UserError, match=r"no usable snapshot|was taken with lr 0\.5, not None"):
+        with pytest.raises(UserError, match=r"no usable snapshot|was taken with lr 0\.5, not the "):
             training.train(config, autoload=True)
     assert {path: path.read_bytes() for path in config.folder.iterdir()} == before
 
@@ -214,20 +210,25 @@ def test_without_the_identity_another_runs_snapshot_is_taken(two_snapshots, monk
     assert snapshots.newest_usable(config.folder, None).path == newest
 
 
-@pytest.mark.parametrize(
-    "setting", [{"model": "MnistCNN"}, {"optimizer": "SGD"}, {"seed": 7}, {"semantics": "2016"}]
-)
-def test_other_settings_are_refused_by_name(config, monkeypatch, setting):
+OTHER_SETTINGS = {
+    "model": "MnistCNN", "optimizer": "SGD", "lr": 0.5, "seed": 7, "batchsize": 10,
+    "semantics": "2016",
+}  # fmt: skip
+
+
+def test_other_settings_are_refused_by_name(config, monkeypatch):
     snapshot = stopped(config, monkeypatch, 3)
-    ((name, value),) = setting.items()
-    with pytest.raises(UsageError, match=f"{snapshot} was taken with {name} .*, not {value}"):
-        training.train(dataclasses.replace(config, **setting), resume=snapshot)
+    for name, value in OTHER_SETTINGS.items():
+        other = dataclasses.replace(config, **{name: value})
+        with pytest.raises(UsageError, match=f"{snapshot} was taken with {name} .*, not {value}:"):
+            training.train(other, resume=snapshot)
+        assert not (other.folder / "args").exists()
 
 
 def test_another_dataset_is_refused_by_name(config, monkeypatch, tiny_data):
     snapshot = stopped(config, monkeypatch, 3)
     monkeypatch.setitem(tiny_data.sha256, "tiny", "1" * 64)
-    with pytest.raises(UsageError, match="was taken with dataset_sha256"):
+    with pytest.raises(UsageError, match="was taken with other images"):
         training.train(config, resume=snapshot)
 
 
@@ -299,12 +300,30 @@ def test_a_write_that_fails_leaves_the_last_good_snapshot(
     assert ending(config) == expected
 
 
-def test_leftovers_of_killed_runs_are_swept(config, monkeypatch):
-    stopped(config, monkeypatch, 3)
-    leftover = config.folder / f".snapshot_iter_9-abc{training.files.UNFINISHED}"
-    leftover.write_bytes(b"half")
-    training.train(config, autoload=True)
-    assert not leftover.exists()
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is cleaned up after it."""
+
+
+@pytest.mark.parametrize("is_swept", [True, False])
+def test_leftovers_of_killed_runs_are_swept(config, monkeypatch, is_swept):
+    """The control: without the sweep what a write killed half-way leaves stays for ever."""
+
+    def kill(*_):
+        raise Killed
+
+    config.folder.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "fsync", kill)
+        patch.setattr(os, "unlink", kill)
+        with training.files.replacing(config.folder / "log") as file:
+            file.write(b"half")
+    (config.folder / "my.unfinished").touch()  # not ours
+    if not is_swept:
+        monkeypatch.setattr(training.files, "remove_unfinished", lambda folder: None)
+    training.train(config)
+    left = list(config.folder.glob(f".*{training.files.UNFINISHED}"))
+    assert len(left) == (0 if is_swept else 1)
+    assert (config.folder / "my.unfinished").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting wants root")

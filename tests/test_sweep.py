@@ -70,11 +70,19 @@ def test_a_folder_of_another_run_is_never_taken(settings, tiny_data):
     args = config.folder / "args"
     other = json.loads(args.read_text())
     args.write_text(json.dumps({**other, "lr": 0.5}))
-    with pytest.raises(UserError, match=r"holds a finished run with lr 0\.5, not None: choose an"):
+    with pytest.raises(UserError, match=r"finished run with lr 0\.5, not the default: choose"):
         sweep.is_finished(config)
     args.write_text("{")
     with pytest.raises(UserError, match="expected the settings"):
         sweep.is_finished(config)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_one_line(settings):
+    """Such as one that may not be entered, which root may; this name is too long."""
+    config = RunConfig(**{**settings, "out": "x" * 300})
+    assert not sweep.is_finished(config)
+    outcome = sweep.run_one(config, dict)
+    assert outcome.error.endswith("cannot be written (File name too long); choose another --out")
 
 
 def test_a_run_that_another_process_has_finished_is_left_as_it_is(settings, tiny_data):

@@ -87,6 +87,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("-g first", "argument -g/--gpu: invalid int value: 'first' (see --help)"),
         ("--jobs 0", "--jobs 0: expected 1 or more"),
         ("--resume none.npz", "--resume none.npz: there is no such file"),
+        (f"--resume {'x' * 300}", "--resume xxx"),
         ("--resume x --seed 0 1", "--resume goes with one run, and these are 2; see --autoload"),
     ],
 )
