@@ -10,6 +10,7 @@ import pytest
 from mnist_bn import sweep, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
+from mnist_bn.extensions import divergence
 from mnist_bn.extensions.divergence import Divergence
 from mnist_bn.plotting import results
 
@@ -42,15 +43,15 @@ def trainer_with(loss, device="cpu", iteration=7, is_new_epoch=False):
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf, 1001, -1001])
 def test_what_counts_as_divergence(loss):
-    divergence = Divergence(ends_training=True)
-    divergence(trainer_with(999.0))
-    assert divergence.diverged_at is None and not divergence.has_ended_training
-    divergence(trainer_with(loss))
-    assert divergence.diverged_at["iteration"] == 7
-    assert divergence.has_ended_training
+    watch = Divergence(ends_training=True)
+    watch(trainer_with(999.0))
+    assert watch.diverged_at is None and not watch.has_ended_training
+    watch(trainer_with(loss))
+    assert watch.diverged_at["iteration"] == 7
+    assert watch.has_ended_training
     entry = {"epoch": 1}
-    divergence.mark(entry)
-    assert entry == {"epoch": 2, "diverged_at": divergence.diverged_at}
+    watch.mark(entry)
+    assert entry == {"epoch": 2, "diverged_at": watch.diverged_at}
 
 
 def test_a_gpu_is_asked_for_its_loss_now_and_then():
@@ -71,6 +72,46 @@ def test_the_run_ends_well_and_says_where(config):
     assert f"diverged at iteration {where} (training loss " in sweep.describe(outcome)
     run = results.read_run(config.folder)
     assert run.diverged_at == 1
+
+
+def test_without_it_the_run_trains_on_and_nothing_says_where(config, monkeypatch):
+    """The control of the test above."""
+    monkeypatch.setattr(Divergence, "__call__", lambda self, trainer: None)
+    assert "diverged_at" not in training.train(config)
+    assert [entry["iteration"] for entry in read_log(config)] == [5, 10]
+
+
+def test_without_the_limit_a_finite_loss_is_no_divergence(monkeypatch):
+    """The control of `test_what_counts_as_divergence`."""
+    monkeypatch.setattr(divergence, "LIMIT", np.inf)
+    watch = Divergence(ends_training=True)
+    watch(trainer_with(1001.0))
+    assert watch.diverged_at is None
+
+
+@pytest.mark.parametrize(("on_divergence", "iterations"), [("stop", [5]), ("continue", [5, 10])])
+def test_a_run_that_diverged_just_before_a_snapshot(config, monkeypatch, on_divergence, iterations):
+    """What failed at the end of an epoch is then kept as a result, or trained on, exactly once."""
+    monkeypatch.setattr(divergence, "LIMIT", -1)  # any loss
+    monkeypatch.setattr(Divergence, "trigger", lambda self, t: t.updater.iteration == 5)
+    failing = dataclasses.replace(config, lr=0.01, frequency=1, on_divergence="fail")
+    with pytest.raises(UserError, match="diverged at iteration 5"):
+        training.train(failing)
+    kept = dataclasses.replace(failing, on_divergence=on_divergence)
+    assert training.train(kept, autoload=True)["diverged_at"]["iteration"] == 5
+    log = read_log(kept)
+    assert [entry["iteration"] for entry in log] == iterations
+    assert ["diverged_at" in entry for entry in log] == [True, False][: len(log)]
+    assert sweep.is_finished(kept)
+
+
+def test_in_a_sweep_the_others_go_on(config):
+    fine = dataclasses.replace(config, lr=0.01)
+    failing = dataclasses.replace(config, on_divergence="fail")
+    outcomes = {o.config: o for o in sweep.run_all([failing, config, fine])}
+    assert outcomes[failing].error.startswith(f"failed: {config.folder}: diverged at iteration ")
+    assert "diverged at iteration" in sweep.describe(outcomes[config])
+    assert "diverged" not in sweep.describe(outcomes[fine])
 
 
 def test_continue_trains_on_also_where_the_run_had_been_ended(config):

@@ -1,43 +1,69 @@
 """One process at a time in a result folder, and a killed one keeps nothing."""
 
-import multiprocessing
+import contextlib
 import os
-import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from mnist_bn import locks
+from mnist_bn import locks, training
+from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 
-
-def hold_for_ever(folder, pipe):
-    with locks.hold(folder):
-        pipe.send("held")
-        pipe.recv()
+HOLD = """
+import sys
+from pathlib import Path
+from mnist_bn import locks
+with locks.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
-def other_process(tmp_path):
-    """A process that holds the folder."""
-    # Not fork: this process has threads.
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=hold_for_ever, args=(tmp_path, theirs))
-    process.start()
-    assert ours.recv() == "held"
-    yield process
-    process.kill()
-    process.join()
+def config(tmp_path, tiny_data, no_plots):
+    return RunConfig(model="MnistCNN", batchsize=20, epoch=1, dataset="mnist", out=str(tmp_path))
 
 
-def test_the_second_process_is_told(tmp_path, other_process):
-    refused = pytest.raises(UserError, match=f"^{tmp_path}: another process is training in this")
-    with refused, locks.hold(tmp_path):
-        pass
-    os.kill(other_process.pid, signal.SIGKILL)
-    other_process.join()
-    with locks.hold(tmp_path):  # the lock died with it, the file stayed
-        assert (tmp_path / ".lock").exists()
+@pytest.fixture
+def other_process(config):
+    """A process that holds the run's folder."""
+    config.folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(config.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    )
+    with process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_process_is_told_and_changes_nothing(config, other_process):
+    with pytest.raises(UserError, match=f"^{config.folder}: another process is training in this"):
+        training.train(config)
+    assert os.listdir(config.folder) == [".lock"]
+    other_process.kill()
+    other_process.wait()
+    with locks.hold(config.folder):  # the lock died with it, the file stayed
+        assert (config.folder / ".lock").exists()
+
+
+def test_without_the_lock_both_write_into_the_folder(config, other_process, monkeypatch):
+    """The control of the test above."""
+    monkeypatch.setattr(training.locks, "hold", contextlib.nullcontext)
+    training.train(config)
+    assert (config.folder / "model.npz").exists() and other_process.poll() is None
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(config):
+    (config.folder / ".lock").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"\.lock: cannot be written \(Is a directory\)$"):
+        training.train(config)
 
 
 def test_a_process_may_hold_a_folder_twice(tmp_path):

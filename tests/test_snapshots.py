@@ -89,6 +89,19 @@ def test_a_stopped_run_ends_as_if_never_stopped(
     assert ending(config) == expected
 
 
+def test_a_resumed_evaluation_can_be_stopped_again(config, tmp_path, monkeypatch):
+    expected = never_stopped(config, tmp_path)
+    stopped(config, monkeypatch, 5, BEFORE_EVALUATION)
+    with monkeypatch.context() as patch:
+        send_signal_at(patch, 5, BEFORE_EVALUATION)
+        with pytest.raises(signals.Stopped, match=r"^stopped at iteration 5, epoch "):
+            training.train(config, autoload=True)
+    (snapshot,) = snapshots.found(config.folder)
+    assert snapshots.read(snapshot).header["observation"]
+    training.train(config, autoload=True)
+    assert ending(config) == expected
+
+
 @pytest.mark.parametrize("protection", ["_restore_random", "finish_iteration"])
 def test_without_a_protection_the_ending_is_another(config, tmp_path, monkeypatch, protection):
     """The control of the test above."""
