@@ -22,6 +22,7 @@ from mnist_bn.plotting.results import (
     TRAIN_LOSS,
     VALIDATION_ACCURACY,
     VALIDATION_LOSS,
+    Run,
 )
 
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
@@ -128,21 +129,23 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
             **_look(line),
         )
         for run in line.curve.diverged:
-            _draw_diverged(axes, run.epochs, run.values(key), line.colour, _lost(key))
+            _draw_diverged(axes, run, key, line.colour)
     if not any(_is_shown(line, key) for line in lines):
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
 
 
-def _draw_diverged(
-    axes: Axes, epochs: np.ndarray, values: np.ndarray, colour: str, lost: float
-) -> None:
-    """A thin line up to the last number of a seed that diverged, and a ✕ there.
+def _draw_diverged(axes: Axes, run: Run, key: str, colour: str) -> None:
+    """A thin line through the numbers of a seed that diverged, and a ✕ at the last of them that is
+    not after the divergence.
 
-    Where that lies outside the axes, or there is no number at all, the ✕ sits on the edge.
+    Where that lies outside the axes, or there is no number, the ✕ sits on the edge.
     """
+    values = run.values(key)
     there = np.isfinite(values)
-    x, y = (epochs[there][-1], values[there][-1]) if there.any() else (epochs[0], lost)
-    axes.plot(epochs[there], values[there], color=colour, linewidth=0.8, gid="diverged-seed")
+    epochs, values = run.epochs[there], values[there]
+    before = epochs <= run.diverged_at
+    x, y = (epochs[before][-1], values[before][-1]) if before.any() else (run.epochs[0], _lost(key))
+    axes.plot(epochs, values, color=colour, linewidth=0.8, gid="diverged-seed")
     axes.plot(
         [x],
         [np.clip(y, *axes.get_ylim())],
@@ -199,7 +202,9 @@ def _epochs(lines: Sequence[Line]) -> tuple[int, int]:
     """First and last epoch that is drawn."""
     epochs = [line.curve.band(key).epochs for line in lines for key in CURVE_KEYS]
     epochs += [
-        run.epochs[run.epochs <= run.diverged_at] for line in lines for run in line.curve.diverged
+        run.epochs[(run.epochs <= run.diverged_at) | run.has_trained_on]
+        for line in lines
+        for run in line.curve.diverged
     ]
     drawn = np.concatenate(epochs)
     return int(drawn.min()), int(drawn.max())

@@ -88,11 +88,17 @@ class Run:
                 return entry[self.unit]
         return None
 
+    @property
+    def has_trained_on(self) -> bool:
+        """Whether the run was to train on if it diverged: its numbers from then on count too."""
+        return self.args.get("on_divergence") == "continue"
+
     def values(self, key: str) -> np.ndarray:
-        """One series of the log, (E,) float64; NaN: no number, or diverged."""
+        """One series of the log, (E,) float64; NaN: no number, or of a run that ended by diverging
+        the epoch in which it did, and what follows."""
         values = np.array([_number(entry.get(key, "")) for entry in self.log], dtype=np.float64)
         values[np.isinf(values)] = np.nan
-        if self.diverged_at is not None:
+        if self.diverged_at is not None and not self.has_trained_on:
             values[self.epochs >= self.diverged_at] = np.nan
         return values
 

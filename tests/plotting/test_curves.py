@@ -123,6 +123,19 @@ def test_a_diverged_seed_is_crossed_and_named(tmp_path, make_run, entries):
     assert [t.get_text() for t in marked(axes, "end-label")] == ["MnistCNN, SGD (1 of 2 diverged)"]
 
 
+def test_a_seed_that_trained_on_after_diverging_is_drawn_to_its_end(tmp_path, make_run, entries):
+    log = entries("MnistCNN", "SGD", 1, 6)
+    log[2] |= {"main/loss": None, "diverged_at": {"iteration": 1300, "value": None}}
+    make_run(tmp_path, seed=0, epochs=4)
+    make_run(tmp_path, seed=1, log=log, on_divergence="continue")
+    axes = drawn(tmp_path)["runs"].axes[2]  # the training loss
+    (cross,) = marked(axes, "diverged")
+    assert cross.get_xdata() == [2]
+    (line,) = marked(axes, "diverged-seed")
+    np.testing.assert_array_equal(line.get_xdata(), [1, 2, 4, 5, 6])
+    assert axes.get_xlim()[1] > 6
+
+
 def test_a_run_that_never_had_a_number_is_still_told(tmp_path, make_run):
     make_run(tmp_path, log=[{"epoch": 1, "main/loss": None}])
     figure = drawn(tmp_path)["runs"]

@@ -91,6 +91,16 @@ def test_a_number_that_is_not_finite_ends_every_series(tmp_path, token):
     np.testing.assert_array_equal(run.values("main/accuracy"), [0.9, math.nan, math.nan])
 
 
+@pytest.mark.parametrize(("on_divergence", "after"), [("continue", 0.7), ("stop", math.nan)])
+def test_a_run_that_trained_on_after_diverging_keeps_its_numbers(tmp_path, on_divergence, after):
+    log = [{"epoch": e, TRAIN_LOSS: loss} for e, loss in ((1, 0.5), (2, None), (3, 0.7))]
+    log[1]["diverged_at"] = {"iteration": 7, "value": None}
+    args = json.dumps({"on_divergence": on_divergence})
+    run = read_run(write(tmp_path / "run", log=json.dumps(log), args=args))
+    assert run.diverged_at == 2
+    np.testing.assert_array_equal(run.values(TRAIN_LOSS), [0.5, math.nan, after])
+
+
 def test_a_log_cut_off_keeps_its_complete_entries(tmp_path, entries):
     text = json.dumps(entries("MnistCNN", "SGD", 0, 3), indent=4)
     run = read_run(write(tmp_path / "run", log=text[:-40]))
