@@ -341,7 +341,8 @@ def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[swe
             show_progress=True,
         ),
     )
-    if outcome.left is not None and not signals.requested():
+    has_diverged = outcome.entry is not None and "diverged_at" in outcome.entry
+    if has_diverged or (outcome.left is not None and not signals.requested()):
         print(sweep.describe(outcome))
     return [outcome]
 

@@ -11,6 +11,8 @@ from chainer.serializers import DictionarySerializer, NpzDeserializer
 from mnist_bn import archives, snapshots
 from mnist_bn.errors import UserError
 
+_KINDS = {"f": "float", "i": "int"}  # float16 and float32 are as good
+
 
 def save(path: Path, network: chainer.Link) -> None:
     """Writes the parameters and running statistics; Chainer's `load_npz` reads the file.
@@ -45,7 +47,7 @@ def load(path: Path, network: chainer.Link) -> None:
         if wanted != there:
             raise UserError(
                 f"{path}: not the parameters of {type(network).__name__}: "
-                f"expected {name} {wanted}, found {there}"
+                f"expected {name} {wanted}, found {there}; give a file of that network's"
             )
     # All that must be there is there; what has no shape yet may be missing.
     NpzDeserializer(arrays, strict=False).load(network)
@@ -63,4 +65,6 @@ def _has_no_shape_yet(array: np.ndarray | None) -> bool:
 
 
 def _describe(array: np.ndarray | None) -> str:
-    return "nothing" if array is None else f"{array.dtype.kind}{array.shape}"
+    if array is None:
+        return "nothing"
+    return f"{_KINDS.get(array.dtype.kind, array.dtype)} {array.shape}"

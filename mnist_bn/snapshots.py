@@ -118,7 +118,9 @@ def read(path: Path) -> Snapshot:
         version, run = header["format"], Run(header["identity"], header["circumstances"])
         is_known = version == FORMAT and all(isinstance(part, dict) for part in run)
     except (KeyError, ValueError, TypeError, RecursionError):
-        raise BadSnapshotError(f"{path}: not a snapshot of this program") from None
+        raise BadSnapshotError(
+            f"{path}: not a snapshot of this program (parameters, as model.npz, are for --init)"
+        ) from None
     if not is_known:
         raise BadSnapshotError(
             f"{path}: a snapshot of another version of this program (format {version}; this one "

@@ -47,7 +47,7 @@ def test_another_networks_parameters_are_refused_by_name(file, model):
 def test_another_shape_is_refused_where_numpy_would_broadcast(tmp_path):
     path = tmp_path / "model.npz"
     parameters.save(path, chainer.links.Linear(1, 3))
-    with pytest.raises(UserError, match=r"expected W f\(3, 4\), found f\(3, 1\)"):
+    with pytest.raises(UserError, match=r"expected W float \(3, 4\), found float \(3, 1\)"):
         parameters.load(path, chainer.links.Linear(4, 3))
     network = chainer.links.Linear(4, 3)
     chainer.serializers.load_npz(str(path), network)  # the control: stock Chainer takes it

@@ -269,6 +269,14 @@ def test_a_network_that_changed_in_its_code_is_one_line(config, monkeypatch):
         training.train(config, resume=snapshot)
 
 
+def test_parameters_are_told_from_a_snapshot(config):
+    training.train(config)
+    path = config.folder / "model.npz"
+    with pytest.raises(UserError, match=f"^{path}: not a snapshot .* are for --init"):
+        training.train(config, resume=path)
+    assert path.exists()
+
+
 class Disk:
     """Stands for `os` in `files`: the k-th of its calls that change the disk fails."""
 

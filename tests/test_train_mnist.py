@@ -124,6 +124,14 @@ def test_one_run_from_any_folder_then_again(tmp_path):
     assert again.returncode == 0
 
 
+def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsys):
+    line = f"-m MnistCNN --optimizer SGD --lr 1e4 -b 8 -e 2 --dataset mnist -o {tmp_path}"
+    assert train_mnist.main(line.split()) == 0
+    assert ": epoch 1, diverged at iteration " in capsys.readouterr().out
+    assert train_mnist.main([*line.split(), "--on-divergence", "continue", "--lr", "0.01"]) == 0
+    assert "diverged" not in capsys.readouterr().out
+
+
 def test_a_failing_run_of_several_gives_exit_status_1(tmp_path):
     net = tmp_path / "net.py"
     net.write_text(
