@@ -123,7 +123,7 @@ def _add_how(parser: Parser) -> None:
         "--on-divergence",
         choices=ON_DIVERGENCE,
         help="when the training loss is not finite or beyond 1000: stop (default) ends the run as "
-        "a result, continue only records it, fail makes it a failed run",
+        "a result, continue records it and trains on, fail makes it a failed run",
     )
     how.add_argument(
         "--semantics",

@@ -81,7 +81,7 @@ def deferred() -> Iterator[None]:
 def _note(signum: int, _frame: object) -> None:
     """Handles a signal: notes the first and passes it on, ends everything at the second."""
     global _requested
-    children = psutil.Process().children()
+    children = _children()
     if _requested is not None:
         for child in children:
             with contextlib.suppress(psutil.Error):
@@ -91,6 +91,13 @@ def _note(signum: int, _frame: object) -> None:
     for child in children:
         with contextlib.suppress(psutil.Error):
             child.terminate()
+
+
+def _children() -> list[psutil.Process]:
+    try:
+        return psutil.Process().children()
+    except psutil.Error:  # not permitted to look: the run itself can still stop well
+        return []
 
 
 @contextlib.contextmanager

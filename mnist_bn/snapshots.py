@@ -8,7 +8,9 @@ evaluation, the observation that the evaluation belongs to. Its format is that o
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
+import os
 import random
 import re
 import sys
@@ -233,7 +235,9 @@ def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
 
 
 def _set_aside(path: Path, reason: UserError, used: Path) -> None:
-    aside = path.with_name(f"{path.name}.refused")
+    # Beside what was set aside under this name before.
+    names = (f"{path.name}.refused{number or ''}" for number in itertools.count())
+    aside = next(path.with_name(n) for n in names if not os.path.lexists(path.with_name(n)))
     try:
         path.replace(aside)
     except OSError as error:

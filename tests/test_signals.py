@@ -40,6 +40,16 @@ def test_the_first_signal_is_only_noted_and_the_handlers_come_back(signum):
         assert signals.requested() is None
 
 
+def test_where_processes_may_not_be_listed_the_signal_is_noted(monkeypatch):
+    def refuse():
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "Process", refuse)
+    with signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.requested() == signal.SIGTERM
+
+
 def test_without_it_the_signal_ends_what_is_under_way():
     """The control of the test above."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -186,11 +186,14 @@ def test_the_snapshot_before_a_bad_one_is_used(two_snapshots, tmp_path, capsys, 
     expected = never_stopped(config, tmp_path)
     bad = damage(newest.read_bytes())
     newest.write_bytes(bad)
+    before = newest.with_name("snapshot_iter_12.refused")
+    before.write_bytes(b"set aside before")
     training.train(config, autoload=True)
     note = capsys.readouterr().err
     assert note.startswith(f"note: {newest}")
-    assert note.endswith("set aside as snapshot_iter_12.refused, going on from snapshot_iter_10\n")
-    assert newest.with_name("snapshot_iter_12.refused").read_bytes() == bad
+    assert note.endswith("set aside as snapshot_iter_12.refused1, going on from snapshot_iter_10\n")
+    assert newest.with_name("snapshot_iter_12.refused1").read_bytes() == bad
+    assert before.read_bytes() == b"set aside before"
     assert ending(config) == expected
 
 
