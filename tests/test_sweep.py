@@ -62,7 +62,7 @@ def test_several_processes_give_the_bits_of_one(settings, tmp_path):
     assert logs("one", 1) == logs("two", 2)
 
 
-def test_a_folder_of_another_run_is_never_taken(settings, tiny_data):
+def test_a_folder_of_another_run_is_never_taken(settings, tiny_data, no_plots):
     config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
     assert not sweep.is_finished(config)
     training.train(config)
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_looked_into_is_one_line(settings):
     assert outcome.error.endswith("cannot be written (File name too long); choose another --out")
 
 
-def test_a_run_that_another_process_has_finished_is_left_as_it_is(settings, tiny_data):
+def test_a_run_that_another_process_has_finished_is_left_as_it_is(settings, tiny_data, no_plots):
     config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
     outcomes = [sweep.run_one(config, lambda: training.train(config)) for _ in range(2)]
     assert outcomes[0].entry["epoch"] == 1

@@ -10,7 +10,7 @@ import pytest
 
 import models
 import train_mnist
-from mnist_bn.errors import UsageError
+from mnist_bn.errors import UsageError, UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,6 +27,13 @@ def command(*arguments, **environment):
         timeout=250,
         env={**os.environ, **environment},
     )
+
+
+def refused(*arguments):
+    """The exit status and the line of a command that cannot be carried out."""
+    with pytest.raises(UserError) as error:
+        train_mnist.main(arguments)
+    return error.value.status, str(error.value)
 
 
 def test_defaults_are_chainers_examples():
@@ -106,22 +113,21 @@ def test_exit_status_and_line_of_a_wrong_name():
     assert done.stderr.count("\n") == 1
 
 
-def test_list_models():
-    done = command("--list-models")
-    assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == models.names()
+def test_list_models(capsys):
+    assert train_mnist.main(["--list-models"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()] == models.names()
 
 
-def test_one_run_from_any_folder_then_again(tmp_path):
+def test_one_run_from_any_folder_then_again(tmp_path, capsys):
     arguments = ["--dataset", "digits", "-e", "1", "-b", "200", "-o", str(tmp_path / "result")]
     done = command(*arguments)
     folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-e1-s0"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Dataset digits: 1,497 training and 300 test images")
     assert f"python plot_results.py {folder}" in done.stdout
-    again = command(*arguments)
-    assert "1 of 1 runs are finished already: skipped" in again.stdout
-    assert again.returncode == 0
+    assert train_mnist.main(arguments) == 0
+    assert "1 of 1 runs are finished already: skipped" in capsys.readouterr().out
 
 
 def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsys):
@@ -132,7 +138,7 @@ def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsy
     assert "diverged" not in capsys.readouterr().out
 
 
-def test_a_failing_run_of_several_gives_exit_status_1(tmp_path):
+def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_plots, capsys):
     net = tmp_path / "net.py"
     net.write_text(
         "import chainer\n"
@@ -140,31 +146,26 @@ def test_a_failing_run_of_several_gives_exit_status_1(tmp_path):
         "    def forward(self, x):\n"
         "        raise RuntimeError('broken')\n"
     )
-    done = command(
-        *("--model", "MnistCNN", f"{net}:Broken", "--dataset", "digits", "-e", "1"),
-        *("-b", "500", "-o", str(tmp_path / "result"), "--jobs", "2"),
-    )
-    assert done.returncode == 1
-    assert "train_mnist.py: 1 of 2 runs failed:" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "MnistCNN-Adam-digits-b500-e1-s0: epoch 1, validation accuracy" in done.stdout
+    line = f"--model MnistCNN {net}:Broken --dataset mnist -e 1 -b 20 -o {tmp_path / 'result'}"
+    assert train_mnist.main(line.split()) == 1
+    printed = capsys.readouterr()
+    assert "train_mnist.py: 1 of 2 runs failed:" in printed.err
+    assert "Traceback" not in printed.err
+    assert "MnistCNN-Adam-b20-e1-s0: epoch 1, validation accuracy" in printed.out
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    done = command("--dataset", "digits", "-e", "1", "-o", str(tmp_path / "file"))
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"train_mnist.py: {tmp_path / 'file'}: cannot be written (File exists); "
-        "choose another --out\n"
+    assert refused("--dataset", "digits", "-e", "1", "-o", str(tmp_path / "file")) == (
+        1,
+        f"{tmp_path / 'file'}: cannot be written (File exists); choose another --out",
     )
 
 
 def test_a_batch_larger_than_the_data(tmp_path):
-    done = command("--dataset", "digits", "-b", "2000", "-o", str(tmp_path))
-    assert (done.returncode, done.stderr) == (
+    assert refused("--dataset", "digits", "-b", "2000", "-o", str(tmp_path)) == (
         2,
-        "train_mnist.py: --batchsize 2000: expected at most 1497, the training images of digits\n",
+        "--batchsize 2000: expected at most 1497, the training images of digits",
     )
 
 
@@ -172,19 +173,18 @@ def test_two_networks_of_one_name_are_not_mixed(tmp_path):
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text("import chainer\nclass Net(chainer.Chain):\n    pass\n")
     specs = [f"{tmp_path}/a.py:Net", f"{tmp_path}/b.py:Net"]
-    done = command("--dataset", "digits", "--model", *specs, "-o", str(tmp_path))
-    assert done.returncode == 2
-    assert f"{specs[0]} and {specs[1]} would share the folder" in done.stderr
+    status, line = refused("--dataset", "digits", "--model", *specs, "-o", str(tmp_path))
+    assert status == 2
+    assert line.startswith(f"{specs[0]} and {specs[1]} would share the folder")
 
 
-def test_resuming_a_finished_run_is_refused(tmp_path):
-    arguments = ["--dataset", "digits", "-e", "1", "-b", "500", "-o", str(tmp_path)]
-    folder = tmp_path / "MnistCNN_BN_before-Adam-digits-b500-e1-s0"
-    assert command(*arguments).returncode == 0
-    done = command(*arguments, "--resume", str(folder / "snapshot_iter_3"))
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"train_mnist.py: --resume: {folder} is finished; more epochs are -e N\n"
+def test_resuming_a_finished_run_is_refused(tmp_path, tiny_data, no_plots):
+    arguments = ["--dataset", "mnist", "-e", "1", "-b", "20", "-o", str(tmp_path)]
+    folder = tmp_path / "MnistCNN_BN_before-Adam-b20-e1-s0"
+    assert train_mnist.main(arguments) == 0
+    assert refused(*arguments, "--resume", str(folder / "snapshot_iter_2")) == (
+        2,
+        f"--resume: {folder} is finished; more epochs are -e N",
     )
 
 
