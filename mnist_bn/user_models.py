@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import math
 import sys
 import traceback
 from functools import partial
@@ -48,23 +49,29 @@ def _split(spec: str) -> tuple[Path | None, str, dict[str, float]]:
         raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
     path, _, call = spec.rpartition(":")
     class_name, bracket, _ = call.partition("(")
-    arguments = _arguments(spec, call) if bracket else {}
+    arguments = _arguments(spec, class_name, call) if bracket else {}
     return (Path(path) if path else None), class_name, arguments
 
 
-def _arguments(spec: str, call: str) -> dict[str, float]:
+def _arguments(spec: str, class_name: str, call: str) -> dict[str, float]:
     """Returns the numbers in a call such as `ReluMLP(slope=0.1)`."""
     try:
         node = ast.parse(call, mode="eval").body
         values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-        if node.args or not all(type(value) in (bool, int, float) for value in values.values()):
+        is_call = isinstance(node.func, ast.Name) and node.func.id == class_name and not node.args
+        if not is_call or None in values or not all(map(_is_number, values.values())):
             raise ValueError
-    except (SyntaxError, ValueError, AttributeError):
+    # The last two: what is nested too deep for Python's parser.
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
         raise UsageError(
             f"--model {spec}: expected numbers by their names in the brackets, as in "
             "ReluMLP(slope=0.1)"
         ) from None
     return values
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (bool, int, float) and math.isfinite(value)
 
 
 def _load_class(path: Path, class_name: str) -> type[chainer.Chain]:

@@ -105,7 +105,12 @@ def test_arguments_in_brackets_reach_the_class(net):
 
 
 @pytest.mark.parametrize(
-    "spec", ["ReluMLP(0.1)", "ReluMLP(slope='a')", "ReluMLP(slope=", "ReluMLP()x"]
+    "spec",
+    [
+        *("ReluMLP(0.1)", "ReluMLP(slope='a')", "ReluMLP(slope=", "ReluMLP()x"),
+        *("ReluMLP(slope=0.5)(slope=0.1)", "ReluMLP(**1)", "ReluMLP(slope=1e999)"),
+        *("ReluMLP(slope=exit(3))", f"ReluMLP(slope={'-' * 6000}1)"),
+    ],
 )
 def test_arguments_that_are_not_numbers_by_name(spec):
     assert refusal(spec) == (
