@@ -50,8 +50,10 @@ def is_finished(config: RunConfig) -> bool:
             f"{config.folder} holds a finished run with {other}: "
             "choose another --out, or remove that folder to train anew"
         )
+    # Not the files: a run that diverged before its first evaluation has measured nothing.
+    observed = args.get("observe") or ""
     for name in config.observed:
-        if not os.path.exists(config.folder / f"{name}.npz"):
+        if name not in observed.split(","):
             raise UserError(
                 f"{config.folder} holds a finished run without --observe {name}: "
                 "choose another --out, or remove that folder to train anew"

@@ -88,3 +88,11 @@ def test_with_replacement_images_repeat_and_the_seed_decides_which():
     for order in drawn.reshape(3, 500):
         assert len(np.unique(order)) / 500 == pytest.approx(1 - np.exp(-1), abs=0.08)
     assert len(np.unique(drawn)) > 450
+
+
+def test_a_run_that_diverged_before_it_measured_anything_is_finished_too(config):
+    config = changed(config, lr=1e30, optimizer="SGD", observe="gradient-norms")
+    assert "diverged_at" in training.train(config)
+    config = training.resolve(config)
+    assert not (config.folder / "gradient-norms.npz").exists()
+    assert sweep.is_finished(config)
