@@ -188,11 +188,14 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
 
     Raises:
         BadSnapshotError: it does not fit the trainer, which is of no use then.
+        UserError: an extension says in its own line why not.
     """
     try:
         nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
         NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
         _restore_random(snapshot)
+    except UserError as error:
+        raise UserError(f"{snapshot.path}: {error}") from None
     except Exception as error:
         # Whatever the network's and the extensions' own code makes of another version's arrays.
         raise BadSnapshotError(

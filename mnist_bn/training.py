@@ -84,6 +84,9 @@ def train(
         # A run that starts anew is not finished, whatever it has been: model.npz says that it is.
         files.remove(folder / "model.npz")
         files.remove(folder / "error.txt")
+        # Of an earlier run here; what this one goes on with is in its snapshot.
+        for name in observers.observers():
+            files.remove(folder / f"{name}.npz")
         files.write_json(folder / "args", describe_run(config))
         # One thread: the bits then do not depend on the machine's cores or on how many runs share
         # them. A loss that overflows is a result, and the log has it: NumPy need not warn of it.

@@ -10,7 +10,8 @@ import chainer
 import numpy as np
 from chainer.training import Trainer, extension
 
-from mnist_bn import data, files
+from mnist_bn import archives, data
+from mnist_bn.errors import UserError
 
 
 class Observer(extension.Extension):
@@ -57,16 +58,25 @@ class Observer(extension.Extension):
         Called at the end of training.
         """
         if self._series and self._path is not None:
-            with files.replacing(self._path) as file:
-                np.savez_compressed(file, **self.series())
+            archives.write(self._path, self.series())
 
     def series(self) -> dict[str, np.ndarray]:
         """Returns what was measured so far, each array `(T, ...)`."""
         return {key: np.stack(arrays) for key, arrays in self._series.items()}
 
     def serialize(self, serializer: chainer.Serializer | chainer.Deserializer) -> None:
-        """Saves or loads what was measured so far."""
-        series = serialize_arrays(serializer["series"], self.series())
+        """Saves or loads what was measured so far.
+
+        Raises:
+            UserError: the snapshot is of a run without this observer.
+        """
+        try:
+            series = serialize_arrays(serializer["series"], self.series())
+        except KeyError:
+            raise UserError(
+                f"--observe {self.name}: the snapshot is of a run without it, so the series would "
+                "lack its beginning; go on without it, or train anew in another --out"
+            ) from None
         self._series = {key: list(arrays) for key, arrays in series.items()}
 
 

@@ -1,5 +1,7 @@
 """`--observe`: what each observer measures, and that it changes nothing."""
 
+import json
+
 import chainer
 import numpy as np
 import pytest
@@ -207,3 +209,38 @@ def test_nothing_measured_writes_nothing(tiny_data, tmp_path):
     observer._path = tmp_path / "weight-updates.npz"
     observer.finalize()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_observer_that_the_snapshot_lacks_is_one_line(config):
+    alone = changed(config, observe="gradient-norms")
+    training.train(alone)
+    snapshot = training.resolve(alone).folder / "snapshot_iter_4"
+    with pytest.raises(UserError, match=r"snapshot_iter_4: --observe dead-units: the snapshot is"):
+        training.train(changed(config, epoch=3), resume=snapshot)
+
+
+def test_a_run_that_starts_anew_leaves_no_series_of_another(config):
+    training.train(config)
+    training.train(changed(config, observe=None))
+    folder = training.resolve(config).folder
+    assert [path.name for path in folder.glob("*.npz")] == ["model.npz"]
+
+
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
+def test_resumed_between_two_evaluations_a_run_is_as_if_never_stopped(config, tmp_path, sampling):
+    # Evaluated at 4, 8 and 11; an epoch has 5 iterations, so the snapshot of 10 is between two.
+    settings = {"iteration": 11, "evaluate_every": 4, "frequency": 1, "batchsize": 8}
+    whole = changed(config, sampling=sampling, **settings)
+    training.train(whole)
+    resumed = changed(whole, out=str(tmp_path / "resumed"))
+    training.train(resumed, resume=training.resolve(whole).folder / "snapshot_iter_10")
+    logs = [json.loads((training.resolve(c).folder / "log").read_text()) for c in (whole, resumed)]
+    for entry in logs[0] + logs[1]:
+        del entry["elapsed_time"]
+    assert logs[0] == logs[1]
+    for name in (*EVERY.split(","), "model"):
+        seen, again = measured(whole, name), measured(resumed, name)
+        assert seen.keys() == again.keys()
+        for key, array in seen.items():
+            assert np.array_equal(array, again[key], equal_nan=array.dtype.kind == "f"), key
+    assert measured(resumed, "gradient-norms")["iteration"].tolist() == [4, 8, 11]
