@@ -260,13 +260,14 @@ def _end(line: Line, key: str, limits: tuple[float, float]) -> labels.EndLabel:
     """The label at a curve's right end; it gives the value of an end outside the limits."""
     band = line.curve.band(key)
     x, y = (band.epochs[-1], band.mean[-1]) if len(band.epochs) else (math.nan, _lost(key))
-    text = line.label + _fate(line.curve)
+    text = line.label + fate(line.curve)
     if math.isfinite(y) and not limits[0] <= y <= limits[1]:
         text += f"  {'↓' if y < limits[0] else '↑'} {y:.3g}"
     return labels.EndLabel(text, line.colour, float(x), float(y))
 
 
-def _fate(curve: Curve) -> str:
+def fate(curve: Curve) -> str:
+    """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
     if not curve.survivors:
         return " (diverged)"
     seeds = len(curve.runs)

@@ -23,17 +23,20 @@ SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
 
-def save(networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str) -> list[Path]:
+def save(
+    networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str, unit: str
+) -> list[Path]:
     """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
 
     Args:
         networks: title -> what the observer measured in a run; they stand side by side, up to the
             end of the shortest.
+        unit: what its frames are counted in, "epoch" or "iteration".
 
     Raises:
         UserError: a file cannot be written.
     """
-    frames = _frames(networks)
+    frames = _frames(networks, unit)
     paths = [_write(out / f"{name}.gif", _gif(frames))]
     if shutil.which("ffmpeg") is not None:
         film = _mp4(frames)
@@ -42,13 +45,13 @@ def save(networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str)
     return paths
 
 
-def _frames(networks: Mapping[str, Mapping[str, np.ndarray]]) -> list[Image.Image]:
+def _frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:
     """Returns grey pictures of the same size, one for each measurement."""
     layers = [_first_layer(series) for series in networks.values()]
     length = min(map(len, layers))
-    epochs = next(iter(networks.values()))["epoch"]
+    times = next(iter(networks.values()))[unit]
     return [
-        _frame([layer[t] for layer in layers], list(networks), f"epoch {epochs[t]}")
+        _frame([layer[t] for layer in layers], list(networks), f"{unit} {times[t]}")
         for t in range(length)
     ]
 

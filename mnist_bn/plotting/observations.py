@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_bn import archives
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import comparison, film, panels
 from mnist_bn.plotting.appearance import (
@@ -30,6 +32,14 @@ MAX_LINES = 14
 
 Observed = dict[str, np.ndarray]
 
+# Of each observer's arrays: the kind of number (dtype.kind), and the shape, None for any length.
+_LAYOUT = {
+    "dead-units": ("b", (None, None)),
+    "weight-updates": ("u", (None, None, None, None)),
+    "activation-percentiles": ("f", (None, 3, None)),
+    "gradient-norms": ("f", (None,)),
+}
+
 
 def read(run: Run, name: str) -> Observed | None:
     """Returns what the observer `name` measured, arrays `(T, ...)`; None: it was not there.
@@ -38,21 +48,37 @@ def read(run: Run, name: str) -> Observed | None:
         UserError: the file is no such time series.
     """
     path = run.folder / f"{name}.npz"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     try:
-        # Opened here: of what is no archive, NumPy leaves the file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            series = dict(npz)
-        times = series["epoch"].shape + series["iteration"].shape
-        if len(times) != 2 or any(array.shape[:1] != times[:1] for array in series.values()):
-            raise ValueError("its arrays differ in length")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        series = archives.read(path, checksum_required=False)
+        wrong = _what_is_wrong(name, series)
+    except UserError as error:
+        wrong = str(error)
+    if wrong is not None:
         raise UserError(
-            f"{printable(path)}: expected the arrays that --observe {name} writes ({error}); "
-            "remove the file to draw the rest"
-        ) from None
+            f"{printable(path)}: expected the arrays that --observe {name} writes "
+            f"({printable(wrong)}); remove the file to draw the rest"
+        )
     return series
+
+
+def _what_is_wrong(name: str, series: Observed) -> str | None:
+    """Returns why these are not the series of the observer `name`; None: they are."""
+    clock = [series.get(key, np.zeros(0)) for key in ("epoch", "iteration")]
+    if not all(array.dtype.kind == "i" and array.ndim == 1 and len(array) for array in clock):
+        return "no times in it"
+    if any(array.shape[:1] != clock[0].shape for array in series.values()):
+        return "its arrays differ in length"
+    kind, shape = _LAYOUT[name]
+    measured = measurements(series)
+    for key, array in measured.items():
+        fits = len(array.shape) == len(shape) and all(
+            n and n == (wanted or n) for n, wanted in zip(array.shape, shape, strict=True)
+        )
+        if array.dtype.kind != kind or not fits:
+            return f"{key} is {array.dtype}, of shape {array.shape}"
+    return None if measured else "nothing measured in it"
 
 
 def times(run: Run, series: Observed) -> np.ndarray:
@@ -68,11 +94,17 @@ def measurements(series: Observed) -> Observed:
 def dead(flat: np.ndarray) -> np.ndarray:
     """Returns which units are dead, bool `(T, units)`: flat now and at the measurement before.
 
-    The dying-ReLU study's definition: dW is flat for two epochs or more.
+    With a measurement an epoch that is the dying-ReLU study's definition: dW is flat for two epochs
+    or more.
     """
     before = np.zeros_like(flat)
     before[1:] = flat[:-1]
     return flat & before
+
+
+def twice(unit: str) -> str:
+    """Returns in words for how long dW was flat of a unit that `dead` finds."""
+    return "in two epochs or more" if unit == "epoch" else "at two evaluations running or more"
 
 
 def draw(
@@ -86,22 +118,25 @@ def draw(
     Raises:
         UserError: a file cannot be read or written.
     """
-    paths = []
+    paths, taken = [], Counter()
     with style():
         for run in runs:
+            taken[run.name.casefold()] += 1
+            again = taken[run.name.casefold()]  # folders of one name in several places
+            prefix = run.name if again == 1 else f"{run.name}-{again}"
             for name, figure_of in _FIGURES.items():
                 if name not in leave_out and (series := read(run, name)) is not None:
                     figure = figure_of(run, series)
-                    paths += comparison.save(figure, out, f"{run.name}-{name}", formats)
+                    paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
             if film.NAME not in leave_out and (series := read(run, film.NAME)) is not None:
-                paths += film.save({run.name: series}, out, f"{run.name}-{film.NAME}")
+                paths += film.save({run.name: series}, out, f"{prefix}-{film.NAME}", run.unit)
     return paths
 
 
 def _dead_units(run: Run, series: Observed) -> Figure:
     """The count of dead units by each definition, a panel each."""
     titles = {
-        "flat_update": "Units whose dW is flat in two epochs or more",
+        "flat_update": f"Units whose dW is flat {twice(run.unit)}",
         "flat_gradient": "Units whose last gradient is flat",
         "never_positive": "Units that no training image makes positive",
     }
@@ -162,7 +197,8 @@ def _gradient_norms(run: Run, series: Observed) -> Figure:
                 panels.Series(times(run, series), norms[key], key, colour)
                 for key, colour in zip(keys[:MAX_LINES], _colours(keys), strict=False)
             ]
-            panel = panels.Panel(f"Norm of the gradient: {kind}", lines, log_y=True)
+            few = f", the first {MAX_LINES} of {len(keys)}" * (len(keys) > MAX_LINES)
+            panel = panels.Panel(f"Norm of the gradient: {kind}{few}", lines, log_y=True)
             shown.append(panel)
     return _figure(run, shown, "Gradients")
 

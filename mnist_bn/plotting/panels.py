@@ -19,6 +19,7 @@ from mnist_bn.plotting.curves import (
     RIGHT,
     TOP,
     add_axes,
+    fate,
     new_figure,
     text_width,
     write_head,
@@ -58,9 +59,10 @@ class Panel:
 
 
 def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
-    """Mean over seeds of one series of the log, and where it has a label, their range."""
+    """Mean over seeds of one series of the log, and where it has a label, their range and fate."""
     band = curve.band(key)
     limits = (band.low, band.high) if label else (None, None)
+    label += fate(curve) if label else ""
     return Series(band.epochs, band.mean, label, colour, dashes, *limits)
 
 
@@ -105,7 +107,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
             color=series.colour,
             linestyle=series.dashes,
             linewidth=1.7 if series.dashes == "-" else 1.1,
-            marker=series.marker,
+            marker=series.marker or "o" * (len(series.x) == 1),  # a line of one point is none
         )
     if panel.integer:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))

@@ -8,6 +8,7 @@ is Chainer's scale, sqrt(1 / inputs), and BN stands before the ReLU.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ OBSERVED = ("dead-units", "weight-updates")
 
 _COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE)
 _COUNTS = {
-    "flat_update": "dW flat in two epochs or more",
+    "flat_update": "dW flat",
     "flat_gradient": "last gradient flat",
     "never_positive": "positive for no training image",
 }
@@ -89,8 +90,10 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     BN against none, BN over the batch sizes, and both over the slopes; of each what was run.
     `dead-units.md` has the counts by every definition.
     """
-    curves = [curve for curve in group_runs(runs) if counts(curve, "flat_update") is not None]
-    curves.sort(key=lambda curve: (_has_bn(curve), _slope(curve), _size(curve)))
+    every = sorted(
+        group_runs(runs), key=lambda curve: (_has_bn(curve), _slope(curve), _size(curve))
+    )
+    curves = [curve for curve in every if counts(curve, "flat_update") is not None]
     paths = []
     with style():
         for name, title, shown in _figures(curves):
@@ -104,8 +107,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     }
     filmed = {label: series for label, series in filmed.items() if series is not None}
     if filmed:
-        paths += film.save(filmed, out, "dying-relu-film")
-    return [*paths, tables.write(_table(curves), out / "dead-units.md")]
+        paths += film.save(filmed, out, "dying-relu-film", curves[0].unit)
+    return [*paths, tables.write(_table(every), out / "dead-units.md")]
 
 
 def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -120,7 +123,9 @@ def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
         if series is None:
             return None
         # The hidden layer is the first; the other is the output.
-        units = next(array for key, array in series.items() if key.startswith(f"{kind}/"))
+        units = next((a for key, a in series.items() if key.startswith(f"{kind}/")), None)
+        if units is None:
+            return None
         units = observations.dead(units) if kind == "flat_update" else units
         found.append((observations.times(run, series), units.sum(axis=1)))
     if not found:
@@ -155,10 +160,13 @@ def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
 
 
 def _plain(curves: Sequence[Curve]) -> list[tuple]:
+    """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
+    sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
+    usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
     return [
         (curve, _bn(curve), BLUE if _has_bn(curve) else BLACK, "-")
         for curve in curves
-        if _slope(curve) == 0 and _size(curve) == BATCH_SIZE
+        if _slope(curve) == 0 and _size(curve) == usual
     ]
 
 
@@ -185,24 +193,29 @@ def _two_panels(shown: Sequence[tuple], title: str):
         ],
         title,
         comparison.subtitle([curve for curve, *_ in shown]),
-        "Epoch",
+        shown[0][0].unit.capitalize(),
     )
 
 
 def _table(curves: Sequence[Curve]) -> str:
     """Markdown: a row a network and batch size; accuracy and dead units at the last epoch."""
-    head = ["network", "batch", "training accuracy", "test accuracy", *_COUNTS.values()]
+    signs = {**_COUNTS, "flat_update": f"dW flat {observations.twice(curves[0].unit)}"}
+    head = ["network", "batch", "training accuracy", "test accuracy", *signs.values()]
     rows = []
     for curve in curves:
-        ends = [f"{curve.band(key).mean[-1]:.4f}" for key in (TRAIN_ACCURACY, VALIDATION_ACCURACY)]
-        dead = [f"{counts(curve, kind)[1][:, -1].mean():g}" for kind in _COUNTS]
-        rows.append([curve.model, str(_size(curve)), *ends, *dead])
-    title = "At the last epoch: accuracy, and how many of the hidden units are dead by what sign."
+        ends = [
+            "diverged" if not curve.survivors else f"{mean[-1]:.4f}" if len(mean) else ""
+            for mean in (curve.band(key).mean for key in (TRAIN_ACCURACY, VALIDATION_ACCURACY))
+        ]
+        found = [counts(curve, kind) for kind in _COUNTS]
+        dead = ["" if one is None else f"{one[1][:, -1].mean():g}" for one in found]
+        rows.append([curve.model or curve.name, str(_size(curve)), *ends, *dead])
+    title = "At the end: accuracy, and how many of the hidden units are dead by what sign."
     return f"{title}\n\n{tables.markdown([head, *rows])}\n"
 
 
 def _has_bn(curve: Curve) -> bool:
-    return "_BN" in curve.model
+    return "_BN" in (curve.model or "")
 
 
 def _bn(curve: Curve) -> str:
@@ -210,9 +223,10 @@ def _bn(curve: Curve) -> str:
 
 
 def _size(curve: Curve) -> int:
-    return curve.runs[0].args.get("batchsize", BATCH_SIZE)
+    size = curve.runs[0].args.get("batchsize")
+    return size if isinstance(size, int) else BATCH_SIZE
 
 
 def _slope(curve: Curve) -> float:
-    _, _, argument = curve.model.rstrip(")").partition("slope=")
-    return float(argument or 0)
+    slope = re.search(r"\bslope=([\d.]+(?:e[-+]?\d+)?)\b", curve.model or "")
+    return float(slope[1]) if slope else 0.0

@@ -7,6 +7,8 @@ MNIST shows that: what diverges does so within the first steps.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +16,13 @@ import numpy as np
 
 from mnist_bn import studies
 from mnist_bn.config import RunConfig
+from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, panels
-from mnist_bn.plotting.appearance import NETWORK_LOOKS, looks, style
+from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks, style
 from mnist_bn.plotting.groups import group_runs, in_order
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, VALIDATION_LOSS, Run
 from mnist_bn.studies.blog import NETWORKS
 
-DIVERGED = 1e3  # a mean loss above it; Bjorck et al. say so of a minibatch's
 TRAINS = 0.9  # validation accuracy: well above the 0.1 of guessing, far below what any reaches
 
 _SETTINGS = {"optimizer": ["SGD"], "seed": [0], "iteration": 300}
@@ -44,18 +46,28 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws accuracy against the learning rate, with a cross where every seed diverged."""
-    runs = [run for run in runs if isinstance(run.args.get("lr"), int | float)]
+    runs = [run for run in runs if _has_rate(run)]
     if not runs:
         return []
     models = in_order((run.model for run in runs), tuple(NETWORK_LOOKS))
     look = looks(models, NETWORK_LOOKS)
-    lines = [_line([run for run in runs if run.model == name], *look[name]) for name in models]
+    optimizers = in_order((run.optimizer for run in runs), tuple(OPTIMIZER_LOOKS))
+    lines = []
+    for name, (optimizer, dashes) in itertools.product(
+        models, zip(optimizers, itertools.cycle(DASHES), strict=False)
+    ):
+        alike = [run for run in runs if (run.model, run.optimizer) == (name, optimizer)]
+        if alike:
+            title = name if len(optimizers) == 1 else f"{name}, {optimizer}"
+            lines.append(_line(alike, title, *look[name], dashes))
     panel = panels.Panel("Validation accuracy at the end (✕ diverged)", lines, (0, 1.02))
     # Seeds, data and evaluation in the usual words; what diverged has its own sign here.
     subtitle = comparison.conditions(group_runs(runs))
     length = max(run.epochs[-1] for run in runs)
     seeds = len({run.seed for run in runs})
-    subtitle += f"  ·  SGD, {length} {runs[0].unit}s, {seeds} seed{'s' * (seeds > 1)}"
+    subtitle += (
+        f"  ·  {', '.join(optimizers)}, {length} {runs[0].unit}s, {seeds} seed{'s' * (seeds > 1)}"
+    )
     with style():
         figure = panels.stacked(
             [panel], "Which learning rates train", subtitle, "Learning rate", log_x=True
@@ -64,9 +76,10 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
 
 
 def has_diverged(run: Run) -> bool:
-    """Tells whether a loss of the log is absent, not finite or above DIVERGED."""
+    """Tells whether the run diverged, or a loss of its log is absent, or above LIMIT."""
     losses = (entry.get(key) for entry in run.log for key in (TRAIN_LOSS, VALIDATION_LOSS))
-    return not all(isinstance(loss, int | float) and abs(loss) <= DIVERGED for loss in losses)
+    is_lost = not all(isinstance(loss, int | float) and abs(loss) <= LIMIT for loss in losses)
+    return is_lost or run.diverged_at is not None
 
 
 def final_accuracy(run: Run) -> float:
@@ -89,7 +102,14 @@ def _by_rate(runs: Sequence[Run]) -> dict[float, list[Run]]:
     return {lr: [run for run in runs if run.args["lr"] == lr] for lr in rates}
 
 
-def _line(runs: Sequence[Run], colour: str, marker: str) -> panels.Series:
+def _has_rate(run: Run) -> bool:
+    lr = run.args.get("lr")
+    return isinstance(lr, int | float) and 0 < lr < math.inf
+
+
+def _line(
+    runs: Sequence[Run], title: str, colour: str, marker: str, dashes: str | tuple
+) -> panels.Series:
     rates = _by_rate(runs)
     accuracies = {lr: [final_accuracy(run) for run in seeds] for lr, seeds in rates.items()}
     alive = {lr: values for lr, values in accuracies.items() if not np.isnan(values).all()}
@@ -99,8 +119,9 @@ def _line(runs: Sequence[Run], colour: str, marker: str) -> panels.Series:
     return panels.Series(
         np.array(list(alive)),
         means,
-        f"{runs[0].model}, {fate}",
+        f"{title}, {fate}",
         colour,
+        dashes,
         marker=marker,
         crosses=[lr for lr in rates if lr not in alive],
     )

@@ -48,7 +48,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
 
     Networks all of whose seeds diverged are left out.
     """
-    curves = [curve for curve in group_runs(runs) if curve.survivors]
+    curves = [curve for curve in group_runs(runs) if curve.survivors and curve.model]
     accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     # Below FLOOR training has hardly begun, and the curves could not be told apart above it.
     best = max((series.y.max(initial=0) for series in accuracy), default=0)
@@ -61,8 +61,9 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
     ]
     everything = np.concatenate([values.ravel() for *_, values in percentiles] or [np.zeros(1)])
+    everything = everything[np.isfinite(everything)] if np.isfinite(everything).any() else [0.0]
     margin = 0.05 * np.ptp(everything) or 1.0
-    limits = (everything.min() - margin, everything.max() + margin)
+    limits = (np.min(everything) - margin, np.max(everything) + margin)
     for letter, (curve, x, values) in zip("bcdefghij", percentiles, strict=False):
         name, colour = _look(curve)
         title = f"{letter}  Percentiles of the input to one sigmoid, {name}"
@@ -123,26 +124,40 @@ def _table(curves: Sequence[Curve]) -> str:
     The numbers of its units are averaged over units and seeds.
     """
     plain = [curve for curve in curves if "_BN" not in curve.model]
-    bar = plain[0].band(VALIDATION_ACCURACY).mean[-1] if plain else None
+    bar = _final(plain[0]) if plain else None
     head = ["network", "final test accuracy", "steps to the accuracy without BN"]
     rows = []
     for curve in curves:
-        last = curve.band(VALIDATION_ACCURACY).mean[-1]
+        last = _final(curve)
         steps = None if bar is None else steps_to(curve, bar)
         measured = [
             series[LAYER]
             for run in curve.finished
             if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
+            if len(series[LAYER]) > 1  # between two measurements
         ]
         steadiness = [
             f"{np.mean([measure(one) for one in measured]):.3f}" if measured else ""
             for measure in (wandering, drift, growth)
         ]
         name = ", ".join(filter(None, (curve.model, curve.variant)))
-        rows.append([name, f"{last:.4f}", "never" if steps is None else str(steps), *steadiness])
+        rows.append(
+            [
+                name,
+                "" if last is None else f"{last:.4f}",
+                "never" if steps is None else str(steps),
+                *steadiness,
+            ]
+        )
     head += ["change between measurements, in spreads", "range of the median, in spreads"]
     head += ["largest spread over smallest"]
     return tables.markdown([head, *rows]) + "\n"
+
+
+def _final(curve: Curve) -> float | None:
+    """Returns the last mean test accuracy, None where the log has none."""
+    mean = curve.band(VALIDATION_ACCURACY).mean
+    return mean[-1] if len(mean) else None
 
 
 def _look(curve: Curve) -> tuple[str, str]:

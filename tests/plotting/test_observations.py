@@ -67,13 +67,53 @@ def test_series_of_different_lengths_are_refused(run):
         observations.read(run, "dead-units")
 
 
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("dead-units", {"flat_update/l1": np.zeros((3, 8))}),
+        ("dead-units", {}),
+        ("activation-percentiles", {"sigmoid1": np.zeros((3, 2, 5))}),
+        ("activation-percentiles", {"sigmoid1": np.zeros(3)}),
+        ("weight-updates", {"l1": np.zeros((3, 0, 28, 28), np.uint8)}),
+        ("gradient-norms", {"l1/W": np.array([{}] * 3)}),
+        ("gradient-norms", {"epoch": np.zeros(3)}),
+    ],
+)
+def test_arrays_of_another_layout_are_one_line(run, tmp_path, name, arrays):
+    times = {"epoch": np.arange(3), "iteration": np.arange(3)}
+    np.savez(run.folder / f"{name}.npz", **{**times, **arrays})
+    with pytest.raises(UserError, match=rf"{name}\.npz: expected the arrays .* remove the file"):
+        observations.draw([run], tmp_path / "figures")
+
+
+@pytest.mark.parametrize("place", [200, 400, -30])
+def test_a_file_with_a_wrong_byte_is_one_line(run, tmp_path, place):
+    path = run.folder / "dead-units.npz"
+    np.savez_compressed(path, **observations.read(run, "dead-units"))
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"dead-units\.npz: expected the arrays that"):
+        observations.draw([run], tmp_path / "figures")
+
+
+def test_folders_of_one_name_have_figures_of_their_own(run, tmp_path):
+    paths = observations.draw([run, run], tmp_path / "figures", leave_out=("weight-updates",))
+    assert len({path.name for path in paths}) == len(paths) == 6
+
+
+def test_what_is_counted_in_iterations_says_so(run):
+    assert "two epochs" in observations.twice("epoch")
+    assert "two evaluations" in observations.twice("iteration")
+
+
 def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
     tiles = np.zeros((3, 70, 28, 28), np.uint8)
     tiles[1, 0] = 255
     series = {"epoch": np.arange(1, 4), "iteration": np.arange(3), "l1": tiles}
     short = {key: array[:2] for key, array in series.items()}
     assert film._grid(tiles[0]).shape == (8 * 58, 8 * 58)  # the first 64, twice 28 and a gap of 2
-    (path,) = [p for p in film.save({"a": series}, tmp_path, "film") if p.suffix == ".gif"]
+    (path,) = [p for p in film.save({"a": series}, tmp_path, "film", "epoch") if p.suffix == ".gif"]
     with Image.open(path) as gif:
         assert gif.n_frames == 3
         levels = []
@@ -82,7 +122,7 @@ def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
             pixel = np.asarray(gif.convert("L"))[film.HEAD + 20, film.MARGIN + 20]
             levels.append(int(pixel))
     assert levels == [0, 255, 0]
-    film.save({"a": series, "b": short}, tmp_path, "two")
+    film.save({"a": series, "b": short}, tmp_path, "two", "epoch")
     with Image.open(tmp_path / "two.gif") as gif:
         assert gif.n_frames == 2
 
@@ -91,7 +131,9 @@ def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setattr(film.shutil, "which", lambda name: None)
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    assert [path.name for path in film.save({"a": series}, tmp_path, "film")] == ["film.gif"]
+    assert [path.name for path in film.save({"a": series}, tmp_path, "film", "epoch")] == [
+        "film.gif"
+    ]
 
 
 def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
@@ -102,7 +144,7 @@ def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    paths = film.save({"a": series}, tmp_path, "film")
+    paths = film.save({"a": series}, tmp_path, "film", "epoch")
     assert [path.name for path in paths] == ["film.gif", "film.mp4"]
     with Image.open(paths[0]) as gif:
         width, height = gif.size
@@ -115,5 +157,5 @@ def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
 def test_ffmpeg_makes_a_video(tmp_path):
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    _, video = film.save({"a": series}, tmp_path, "film")
+    _, video = film.save({"a": series}, tmp_path, "film", "epoch")
     assert video.read_bytes()[4:8] == b"ftyp"

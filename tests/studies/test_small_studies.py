@@ -8,7 +8,7 @@ import pytest
 import plot_results
 import train_mnist
 from mnist_bn import studies, training
-from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
 
@@ -74,8 +74,7 @@ def test_exercise(tiny_data, tmp_path):
     assert drawn(tmp_path) == ["exercise.png", "summary.csv", "table.md"]
 
 
-def test_dying_relu(tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(dying_relu, "BATCH_SIZE", 10)
+def test_dying_relu(tiny_data, tmp_path):
     networks = ["ReluMLP", "ReluMLP_BN", "ReluMLP_BN(slope=0.01)"]
     make(dying_relu, tmp_path, epoch=2, batchsize=10, model=networks)
     names = drawn(tmp_path)
@@ -144,3 +143,68 @@ def test_largest_learning_rate_that_trains(tmp_path):
     runs = read_runs([tmp_path], pytest.fail)
     assert learning_rate.largest_that_trains(runs) == 0.1
     assert learning_rate.largest_that_trains([r for r in runs if r.args["lr"] == 10.0]) is None
+
+
+def diverged_study(study, out, **given):
+    """A study in miniature of which the network with BN diverged before its first evaluation."""
+    make(study, out, **given)
+    args = next(path for path in out.glob("*/args") if "_BN" in path.parent.name)
+    entry = {"main/loss": None, "epoch": 1, "iteration": 1}
+    entry["diverged_at"] = {"iteration": 1, "value": None}
+    (args.parent / "log").write_text(json.dumps([entry]))
+    for path in args.parent.glob("*-*.npz"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("study", [exercise, dying_relu, learning_rate, original_paper])
+def test_a_network_that_diverged_stops_no_figure(tiny_data, tmp_path, study):
+    given = {"iteration": 4, "batchsize": 10}
+    if study is learning_rate:
+        given |= {"model": ["ReluMLP", "ReluMLP_BN"], "lr": 0.1}
+    if study is dying_relu:
+        given["model"] = ["ReluMLP", "ReluMLP_BN"]
+    diverged_study(study, tmp_path, **given)
+    names = drawn(tmp_path)
+    assert any(name.endswith(".png") for name in names)
+    if study is dying_relu:
+        table = (tmp_path / "figures" / "dead-units.md").read_text()
+        assert "diverged" in table
+        assert "two evaluations running" in table  # not counted in epochs
+
+
+def test_slope_of_a_network_by_its_name():
+    def slope(model):
+        return dying_relu._slope(Curve((), model, "Adam", "", ""))
+
+    names = ("ReluMLP", "ReluMLP(slope=0.01)", "Net(slope=0.1, width=3)", "Net(slope=1e-3)", None)
+    assert [slope(name) for name in names] == [0, 0.01, 0.1, 1e-3, 0]
+
+
+def test_learning_rates_of_two_optimizers_are_two_lines(tmp_path, monkeypatch):
+    for seed, optimizer in enumerate(("SGD", "Adam")):
+        folder = write_run(tmp_path / optimizer, seed)
+        args = json.loads((folder / "args").read_text()) | {"optimizer": optimizer}
+        (folder / "args").write_text(json.dumps(args))
+    panels = []
+    monkeypatch.setattr(
+        learning_rate.panels, "stacked", lambda shown, *a, **k: panels.extend(shown)
+    )
+    monkeypatch.setattr(learning_rate.comparison, "save", lambda *a: [])
+    learning_rate.draw(read_runs([tmp_path], pytest.fail), tmp_path)
+    labels = [series.label.partition(", trains")[0] for series in panels[0].series]
+    assert labels == ["MnistCNN, SGD", "MnistCNN, Adam"]
+
+
+def test_the_length_that_is_given_takes_the_place_of_the_presets():
+    made = studies.get("blog").configs("quick", {"iteration": 9})
+    assert {(config.iteration, config.epoch) for config in made} == {(9, 20)}
+
+
+def test_a_log_without_test_accuracy_stops_no_study(tiny_data, tmp_path):
+    make(original_paper, tmp_path, iteration=4, evaluate_every=2, batchsize=10)
+    for log in tmp_path.glob("*/log"):
+        entries = json.loads(log.read_text())
+        for entry in entries:
+            del entry["validation/main/accuracy"]
+        log.write_text(json.dumps(entries))
+    assert "original-paper.png" in drawn(tmp_path)
