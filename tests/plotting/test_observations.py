@@ -1,5 +1,6 @@
 """Figures and films of what observers measured."""
 
+import sys
 import numpy as np
 import pytest
 from PIL import Image
@@ -139,7 +140,13 @@ def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
 def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
     """A stand-in for ffmpeg that gives back what it was given."""
     ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text('#!/bin/sh\necho "$@" > "$(dirname "$0")/arguments"\ncat\n')
+    ffmpeg.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, shutil, sys\n"
+        "arguments = pathlib.Path(sys.argv[0]).with_name('arguments')\n"
+        "arguments.write_text(' '.join(sys.argv[1:]))\n"
+        "shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)\n"
+    )
     ffmpeg.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
