@@ -1,6 +1,7 @@
 """Figures and films of what observers measured."""
 
 import sys
+
 import numpy as np
 import pytest
 from PIL import Image
