@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,6 +90,21 @@ def available_variants(
     if not available:
         raise UserError("none of --variants is available here")
     return available
+
+
+def run(
+    program: str, measure: Callable[[argparse.Namespace], None], arguments: argparse.Namespace
+) -> int:
+    """Measures, and returns the exit status; an error of the user's is one line on stderr."""
+    # Not before the restart: NumPy reads the environment when it loads.
+    from mnist_bn.errors import UserError
+
+    try:
+        measure(arguments)
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.status
+    return 0
 
 
 def write_json(arguments: argparse.Namespace, about: dict, results: list[dict]) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
-from benchmarks.arguments import available_variants, make_parser, parse, refuse, write_json
+from benchmarks.arguments import available_variants, make_parser, parse, refuse, run, write_json
 
 if TYPE_CHECKING:
     from chainer.training import Trainer
@@ -70,25 +70,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> int:
     """Measures and prints what the arguments ask for, and returns the exit status."""
-    # Not before the restart: NumPy reads the environment when it loads.
-    from mnist_bn import devices
-    from mnist_bn.errors import UserError
-
-    try:
-        devices.resolve(DEVICE)
-        measure(arguments)
-    except UserError as error:
-        print(f"gpu.py: {error}", file=sys.stderr)
-        return error.status
-    return 0
+    return run("gpu.py", measure, arguments)
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measures, prints and writes what the arguments ask for.
 
     Raises:
-        UserError: an argument is wrong, or MNIST_BN_DATA is.
+        UserError: there is no GPU, an argument is wrong, or MNIST_BN_DATA is.
     """
+    from mnist_bn import devices
+
+    devices.resolve(DEVICE)
     about = {**environment.describe(), "gpu": describe_gpu()}
     tf32 = "TF32" if arguments.tf32 else "float32"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())

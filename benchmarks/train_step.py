@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
-from benchmarks.arguments import MODELS, available_variants, make_parser, parse, write_json
+from benchmarks.arguments import MODELS, available_variants, make_parser, parse, run, write_json
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -47,15 +47,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: argparse.Namespace) -> int:
     """Measures and prints what the arguments ask for, and returns the exit status."""
-    # Not before the restart: NumPy reads the environment when it loads.
-    from mnist_bn.errors import UserError
-
-    try:
-        measure(arguments)
-    except UserError as error:
-        print(f"train_step.py: {error}", file=sys.stderr)
-        return error.status
-    return 0
+    return run("train_step.py", measure, arguments)
 
 
 def measure(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import chainer
@@ -226,14 +227,17 @@ def build_trainer(
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)
     if show_progress:
-        printed = [config.unit, *PRINTED]
-        if sys.stdout.isatty():
-            trainer.extend(extensions.PrintReport(printed), trigger=is_due)
-            trainer.extend(extensions.ProgressBar())
-        else:
-            report = extensions.PrintReport(printed, out=_WithoutCursorCodes())
-            trainer.extend(report, trigger=is_due)
+        _print_progress(trainer, config.unit, is_due)
     return trainer
+
+
+def _print_progress(trainer: Trainer, unit: str, is_due: Callable[[Trainer], bool]) -> None:
+    """Prints the log as it grows, and on a terminal a progress bar."""
+    on_terminal = sys.stdout.isatty()
+    out = sys.stdout if on_terminal else _WithoutCursorCodes()
+    trainer.extend(extensions.PrintReport([unit, *PRINTED], out=out), trigger=is_due)
+    if on_terminal:
+        trainer.extend(extensions.ProgressBar())
 
 
 class _WithoutCursorCodes:

@@ -28,7 +28,7 @@ from mnist_bn.accelerate.arrays import (
     nhwc,
     pointer,
 )
-from mnist_bn.accelerate.graph import variable
+from mnist_bn.accelerate.graph import gradients_with_graph, variable
 
 # As in the kernels: what comes after the convolution, and where normalization's statistics are from
 _RELU_POOL, _NORM_RELU_POOL, _RELU_NORM_POOL = range(3)
@@ -211,11 +211,8 @@ class _Block(function_node.FunctionNode):
     def backward(self, indexes, grad_outputs):
         inputs = self.get_retained_inputs()
         if chainer.config.enable_backprop:  # the gradient is to have a gradient
-            wanted = [inputs[i] for i in indexes]
-            return chainer.grad(
-                [self._plain(inputs)], wanted, list(grad_outputs), enable_double_backprop=True
-            )
-        x, w, b, gamma, beta = self._named([variable.array for variable in inputs])
+            return gradients_with_graph(self._plain(inputs), inputs, indexes, grad_outputs)
+        x, w, b, gamma, beta = self._named([v.array for v in inputs])
         y, extreme, index, saved = self._kept
         images, gout = nhwc(x), as_float32_nhwc(grad_outputs[0].array)
         gx = np.empty(images.shape, np.float32) if 0 in indexes else None

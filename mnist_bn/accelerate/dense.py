@@ -16,7 +16,8 @@ from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.noise.dropout import Dropout, DropoutGrad
 
-from mnist_bn.accelerate.graph import variable
+from mnist_bn.accelerate.graph import gradients_with_graph, variable
+from mnist_bn.accelerate.layers import linear_gradients
 
 _is_on = False
 
@@ -80,22 +81,17 @@ class _LinearReLUDropout(function_node.FunctionNode):
     def backward(self, indexes, grad_outputs):
         inputs = self.get_retained_inputs()
         if chainer.config.enable_backprop:  # the gradient is to have a gradient
-            wanted = [inputs[i] for i in indexes]
-            return chainer.grad(
-                [self._plain(inputs)], wanted, list(grad_outputs), enable_double_backprop=True
-            )
+            return gradients_with_graph(self._plain(inputs), inputs, indexes, grad_outputs)
         x, w, _ = (v.array for v in inputs)
         g = grad_outputs[0].array
         if self._mask is not None:
             (g,) = DropoutGrad(self._mask).forward((g,))
         # Dropout leaves zero or what is above it.
         (g,) = ReLUGrad2(self.get_retained_outputs()[0].array).forward_cpu((g,))
-        gradients = (
-            lambda: g.dot(w).reshape(x.shape),
-            lambda: g.T.dot(self._rows),
-            lambda: g.sum(axis=0),
-        )
-        return tuple([variable(gradients[i]()) for i in indexes])
+        gradients = linear_gradients(indexes, self._rows, w, g)
+        if indexes[0] == 0:
+            gradients[0] = gradients[0].reshape(x.shape)
+        return tuple([variable(gradient) for gradient in gradients])
 
     def _plain(self, inputs) -> chainer.Variable:
         """Returns the output by Chainer's functions, with the same mask."""

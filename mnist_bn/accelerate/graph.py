@@ -115,6 +115,17 @@ def variable(array: np.ndarray, requires_grad: bool = False) -> Variable:
     return Variable._init_unchecked(array, requires_grad=requires_grad, is_chainerx_array=False)
 
 
+def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tuple[Variable, ...]:
+    """Returns what `backward` must where the gradients are to have gradients themselves.
+
+    Args:
+        output: the node's output, from `inputs` by Chainer's own functions.
+        inputs, indexes, grad_outputs: as `backward` has them.
+    """
+    wanted = [inputs[i] for i in indexes]
+    return chainer.grad([output], wanted, list(grad_outputs), enable_double_backprop=True)
+
+
 def _connect(node: FunctionNode, inputs, results, outputs) -> None:
     """Sets the edges from the outputs to the node and from the node to the inputs."""
     variables = [x if isinstance(x, Variable) else variable(x) for x in inputs]

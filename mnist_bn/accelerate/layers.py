@@ -256,10 +256,21 @@ def _linear_backward(original):
         x, w, gy = [v.array for v in (*self.get_retained_inputs(), *grad_outputs)]
         if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):
             return original(self, indexes, grad_outputs)
-        gradients = (lambda: gy.dot(w), lambda: gy.T.dot(x), lambda: gy.sum(axis=0))
-        return tuple([variable(gradients[i]()) for i in indexes])
+        return tuple([variable(gradient) for gradient in linear_gradients(indexes, x, w, gy)])
 
     return backward
+
+
+def linear_gradients(
+    indexes: tuple[int, ...], x: np.ndarray, w: np.ndarray, gy: np.ndarray
+) -> list[np.ndarray]:
+    """Returns those of a linear layer's gradients that `indexes` asks for: of x, W, b.
+
+    Args:
+        x, w, gy: `(N, in_size)`, `(out_size, in_size)`, `(N, out_size)`.
+    """
+    gradients = (lambda: gy.dot(w), lambda: gy.T.dot(x), lambda: gy.sum(axis=0))
+    return [gradients[i]() for i in indexes]
 
 
 # --- ReLU ---
