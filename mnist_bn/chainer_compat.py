@@ -352,6 +352,25 @@ def _debug_print_device(module):
     module.Variable.debug_print = debug_print_of_today
 
 
+# --- Chainer's own -----------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _deconvolution_cover_all(module):
+    """The gradient of a deconvolution's W alone, which gives arrays where shapes are wanted.
+
+    A convolution's input gradient is a deconvolution: so fail its second-order gradients.
+    """
+    yield
+    deconvolution = module.Deconvolution2DFunction
+    original = deconvolution._set_cover_all
+
+    def _set_cover_all(self, x, w):
+        original(self, getattr(x, "shape", x), getattr(w, "shape", w))
+
+    deconvolution._set_cover_all = _set_cover_all
+
+
 # --- CuPy and ChainerMN ------------------------------------------------------------------------
 
 
@@ -507,6 +526,7 @@ PATCHES = {
     "chainer.distributions.categorical": _meshgrid_list,
     "chainer.functions.array.as_strided": _numpy_sctypes,
     "chainer.functions.array.resize_images": _numpy_float,
+    "chainer.functions.connection.deconvolution_2d": _deconvolution_cover_all,
     "chainer.functions.noise.dropout": _dropout_without_cudnn,
     "chainer.testing.doctest_helper": _pkg_resources,
     "chainer.testing.helper": _pkg_resources,

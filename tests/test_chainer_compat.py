@@ -98,6 +98,25 @@ def test_debug_print_says_cpu_as_chainer_says_it():
     assert "- device: CPU\n- backend: <class 'numpy.ndarray'>\n- shape: (3,)" in text
 
 
+def test_second_order_gradient_through_the_input_of_a_convolution():
+    """With y = conv(x, W) and gx its gradient by x for gy = 1: d(sum gx^2)/dW, by differences."""
+    rng = np.random.default_rng(0)
+    x = chainer.Variable(rng.standard_normal((2, 3, 6, 5)))
+    w = chainer.Variable(rng.standard_normal((4, 3, 3, 3)))
+
+    def squared_input_gradient(w):
+        y = F.convolution_2d(x, w, stride=2, pad=1)
+        (gx,) = chainer.grad([F.sum(y)], [x], enable_double_backprop=True)
+        return F.sum(gx * gx)
+
+    squared_input_gradient(w).backward()
+    direction = rng.standard_normal(w.shape)
+    step = 1e-4 * direction
+    ahead, behind = (squared_input_gradient(chainer.Variable(w.array + s)) for s in (step, -step))
+    expected = (ahead.item() - behind.item()) / 2e-4
+    np.testing.assert_allclose((w.grad * direction).sum(), expected, rtol=1e-6)
+
+
 # --- CuPy 14 and ChainerMN, with stand-ins for what is not installed -----------------------------
 
 
