@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import functools
+import itertools
 import pstats
 import sys
 import tempfile
@@ -21,9 +22,24 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import environment
-from benchmarks.arguments import MODELS, available_variants, make_parser, parse, run, write_json
+from benchmarks.arguments import (
+    MODELS,
+    available_variants,
+    make_parser,
+    parse,
+    refuse,
+    run,
+    write_json,
+)
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+# What each measurement of another kind leaves aside.
+WITHOUT_EFFECT = {
+    "kernels": ("model", "what", "block"),
+    "profile": ("what", "clock", "json"),
+    "epoch": ("batch", "what", "repeats", "block", "clock"),
+    "sweep": ("batch", "what", "repeats", "block", "clock"),
+}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -37,12 +53,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--isa", choices=("avx2",), help="keep every variant to these instructions")
     parser.add_argument("--cpu", type=int, metavar="N", help="run on this CPU only")
-    instead = parser.add_argument_group("instead of training steps and evaluation")
+    group = parser.add_argument_group("instead of training steps and evaluation")
+    instead = group.add_mutually_exclusive_group()
     instead.add_argument("--kernels", action="store_true", help="time of each function")
     instead.add_argument("--profile", action="store_true", help="Python's profile of the steps")
     instead.add_argument("--epoch", action="store_true", help="an epoch of train_mnist.py")
     instead.add_argument("--sweep", action="store_true", help="runs an hour of a sweep")
-    return parse(parser, argv)
+    arguments = parse(parser, argv)
+    for measurement, without_effect in WITHOUT_EFFECT.items():
+        if getattr(arguments, measurement):
+            refuse(parser, argv, without_effect, f"--{measurement}")
+    return arguments
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -77,7 +98,9 @@ def _measure(arguments: argparse.Namespace) -> list[dict]:
     if not chainer_variants:
         raise UsageError("--profile, --epoch and --sweep: expected stock or accelerated to measure")
     if arguments.profile:
-        profile(arguments, chainer_variants[-1])
+        for model, batchsize in itertools.product(arguments.model, arguments.batch):
+            steps = arguments.repeats * arguments.block
+            profile(model, batchsize, steps, chainer_variants[-1])
         return []
     return measure_whole_runs(arguments, chainer_variants)
 
@@ -133,23 +156,22 @@ def measure_whole_runs(arguments: argparse.Namespace, variants: list[str]) -> li
     return results
 
 
-def profile(arguments: argparse.Namespace, variant: str) -> None:
-    """Prints where Python spends the training steps of `variant`, the 30 largest first."""
+def profile(model: str, batchsize: int, steps: int, variant: str) -> None:
+    """Prints where Python spends training steps of `variant`, the 30 largest first."""
     from chainer.training import get_trigger
 
     from benchmarks import chainer_runs
     from mnist_bn.config import RunConfig
 
-    batchsize = arguments.batch[0]
     dataset = chainer_runs.load_dataset(batchsize)
     with tempfile.TemporaryDirectory() as out:
-        config = RunConfig(model=arguments.model[0], batchsize=batchsize, dataset="mnist", out=out)
+        config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", out=out)
         trainer = chainer_runs.build_trainer(config, dataset)
-        trainer.stop_trigger = get_trigger((arguments.repeats * arguments.block, "iteration"))
+        trainer.stop_trigger = get_trigger((steps, "iteration"))
         chainer_runs.switch(variant == "accelerated")
         profiler = cProfile.Profile()
         profiler.runcall(trainer.run)
-    print(f"{arguments.model[0]}, {variant}, {trainer.updater.iteration} steps")
+    print(f"{model}, batch {batchsize}, {variant}, {trainer.updater.iteration} steps")
     pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
 
 

@@ -60,7 +60,7 @@ def test_profile_prints_where_the_time_goes():
     small = ["--model", "MnistCNN", "--batch", 2, "--repeats", 1, "--block", 3]
     process = run(*small, "--variants", "stock", "--profile")
     assert process.returncode == 0, process.stderr
-    assert "MnistCNN, stock, 3 steps" in process.stdout
+    assert "MnistCNN, batch 2, stock, 3 steps" in process.stdout
     assert "tottime" in process.stdout
 
 
@@ -71,6 +71,11 @@ def test_profile_prints_where_the_time_goes():
         (["--variants", "torch", "--profile"], "available|stock or accelerated"),
         (["--batch", "0"], "1 or more"),
         (["--json", "no/such/folder/file.json"], "no folder"),
+        (["--epoch", "--batch", "32"], "--batch: does nothing beside --epoch"),
+        (["--sweep", "--clock", "cpu"], "--clock: does nothing beside --sweep"),
+        (["--kernels", "--model", "MnistCNN"], "--model: does nothing beside --kernels"),
+        (["--profile", "--json", "profile.json"], "--json: does nothing beside --profile"),
+        (["--epoch", "--kernels"], "not allowed with"),
     ],
 )
 def test_a_wrong_argument_is_refused(arguments, expected, capsys):
