@@ -1,4 +1,4 @@
-"""Trains the networks of `models/` on MNIST and writes a result folder for each run.
+"""Trains the networks of `models/` on MNIST or CIFAR-10 and writes a result folder for each run.
 
 python train_mnist.py --model MnistCNN_BN_before --optimizer SGD
 python train_mnist.py --model MnistCNN MnistCNN_BN_before --optimizer SGD Adam --jobs 2
@@ -35,6 +35,7 @@ try:
     from mnist_bn.command_line import Parser
     from mnist_bn.config import (
         ACCELERATE,
+        AUGMENT,
         DATASETS,
         ON_DIVERGENCE,
         SAMPLING,
@@ -43,7 +44,7 @@ try:
         grid,
     )
     from mnist_bn.errors import UsageError, UserError
-    from mnist_bn.extensions import observers
+    from mnist_bn.extensions import learning_rate_drop, observers
 except ImportError as unsupported:
     sys.exit(f"train_mnist.py: {unsupported}")
 except KeyboardInterrupt:
@@ -60,6 +61,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     _add_what(parser)
     _add_how(parser)
+    _add_images(parser)
     _add_where(parser)
     return parser.parse_args(argv)
 
@@ -115,6 +117,14 @@ def _add_how(parser: Parser) -> None:
     how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
     how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
     how.add_argument(
+        "--lr-drop",
+        metavar="N,N",
+        help="divide the learning rate by 10 after these epochs (steps with --iteration)",
+    )
+    how.add_argument(
+        "--weight-decay", type=float, metavar="X", help="rate of weight decay (default: none)"
+    )
+    how.add_argument(
         "--init",
         metavar="FILE",
         help="parameters to begin with, such as the model.npz of a result folder",
@@ -131,11 +141,40 @@ def _add_how(parser: Parser) -> None:
         help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
         "BN eps 1e-5 (2016)",
     )
-    how.add_argument(
+
+
+def _add_images(parser: Parser) -> None:
+    images = parser.add_argument_group("the images")
+    images.add_argument(
         "--dataset", choices=DATASETS, help="auto (default): mnist, or digits where there is none"
     )
-    how.add_argument(
-        "--data-dir", metavar="DIR", help="folder of MNIST's IDX files (or set MNIST_BN_DATA)"
+    images.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder of MNIST's IDX files, or of cifar-10-binary.tar.gz (or set MNIST_BN_DATA)",
+    )
+    images.add_argument(
+        "--unverified-data",
+        action="store_true",
+        help="also take CIFAR-10's files that no checksum is known of; results are labelled so",
+    )
+    images.add_argument(
+        "--train-images", type=int, metavar="N", help="only the first N training images"
+    )
+    images.add_argument(
+        "--test-images", type=int, metavar="N", help="only the first N images to evaluate on"
+    )
+    images.add_argument(
+        "--holdout",
+        type=int,
+        metavar="N",
+        help="hold the last N training images out, and evaluate on them, not on the test images",
+    )
+    images.add_argument(
+        "--augment",
+        choices=AUGMENT,
+        help="none (default), or crop-flip: training images padded by 4, cropped and flipped at "
+        "random",
     )
 
 
@@ -205,11 +244,15 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     else:
         configs = grid(given)
     if given.get("dataset") == "digits" and "data_dir" in given:
-        raise UsageError("--data-dir is for MNIST's files: leave it out for --dataset digits")
+        raise UsageError(
+            "--data-dir is for MNIST's or CIFAR-10's files: leave it out for --dataset digits"
+        )
     for model in {config.model for config in configs}:
         user_models.create(model)
     for config in configs:
-        optimizers.create(config.optimizer, config.lr, config.momentum)
+        optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
+        if config.lr_drop is not None:
+            learning_rate_drop.create(config, optimizer)
     observers.check(configs[0].observed)
     devices.resolve(configs[0].device)
     if arguments.jobs < 1:
@@ -258,7 +301,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name:28}{(network.__doc__ or '').partition(chr(10))[0]}")
         return 0
     configs = make_configs(arguments)
-    print(describe(training.load_dataset(configs[0])))
+    dataset = training.load_dataset(configs[0])
+    print(describe(dataset))
+    for model in dict.fromkeys(config.model for config in configs):
+        user_models.check(model, dataset, devices.resolve(configs[0].device))
     print(describe_kernels(configs[0]))
     configs = [training.resolve(config) for config in configs]
     check_folders(configs)

@@ -40,7 +40,7 @@ def load_dataset(test_size: int) -> Dataset:
 
 def _random_split(n: int) -> Split:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, 28, 28), np.uint8)
+    images = rng.integers(0, 256, (n, 784), np.uint8)
     return Split.from_bytes(images, rng.integers(0, 10, n, np.uint8))
 
 

@@ -13,10 +13,12 @@ from mnist_bn import files
 from mnist_bn.errors import UsageError
 
 SEMANTICS = ("today", "2016")
-DATASETS = ("auto", "mnist", "digits")
+DATASETS = ("auto", "mnist", "digits", "cifar10")
+CIFAR10 = ("cifar10", "cifar10-unverified")
 ACCELERATE = ("auto", "on", "off")
 ON_DIVERGENCE = ("stop", "continue", "fail")
 SAMPLING = ("shuffle", "replacement")
+AUGMENT = ("none", "crop-flip")
 
 # The settings that take several values on the command line: every combination is a run.
 AXES = ("model", "optimizer", "seed")
@@ -35,17 +37,29 @@ IDENTITY = (
     "iteration",
     "evaluate_every",
     "sampling",
+    "augment",
+    "weight_decay",
+    "lr_drop",
+    "train_images",
+    "test_images",
+    "holdout",
 )
 
 # What stands before a setting that differs from the default, in the name of a run's folder.
 _PREFIXES = {
     "lr": "lr",
-    "m": "momentum",
-    "b": "batchsize",
-    "e": "epoch",
-    "i": "iteration",
-    "every": "evaluate_every",
-    "": "sampling",
+    "momentum": "m",
+    "batchsize": "b",
+    "epoch": "e",
+    "iteration": "i",
+    "evaluate_every": "every",
+    "sampling": "",
+    "augment": "",
+    "weight_decay": "wd",
+    "lr_drop": "drop",
+    "train_images": "train",
+    "test_images": "test",
+    "holdout": "holdout",
 }
 
 # What a run's numbers depend on by a checksum, which says nothing to a reader.
@@ -67,8 +81,9 @@ class RunConfig:
         lr: learning rate; None is the optimizer's default.
         momentum: momentum; None is the optimizer's default.
         seed: seed of every random number of the run.
-        dataset: "mnist" or "digits"; "auto" until the data are found.
-        data_dir: folder of the IDX files, or None.
+        dataset: "mnist", "digits" or "cifar10"; until the data are found it may be "auto", and then
+            "cifar10-unverified".
+        data_dir: folder of the dataset's files, or None.
         batchsize: images a step, in training and in evaluation.
         epoch: passes over the training images.
         iteration: steps to train, in place of `epoch`; None counts epochs.
@@ -76,6 +91,17 @@ class RunConfig:
             epoch.
         sampling: "shuffle" (each image once an epoch) or "replacement" (every image of every batch
             drawn from all).
+        unverified_data: take files of CIFAR-10 that no checksum is known of.
+        train_images: the first so many training images are trained on; None is all.
+        test_images: the first so many test images are evaluated on; None is all.
+        holdout: the last so many training images are held out of training and evaluated on, in
+            place of the test images; None is none.
+        augment: "none", or "crop-flip": training images padded by 4, cropped to their size and
+            flipped, at random.
+        weight_decay: rate of Chainer's WeightDecay, which adds so much of each parameter to its
+            gradient; None is none.
+        lr_drop: the epochs (where `iteration` is set: the steps) after which the learning rate is
+            divided by 10, ascending, with commas between; None is none.
         observe: names of what is measured besides, with commas between; None is nothing.
         frequency: epochs between two snapshots; -1 takes one at the end.
         device: Chainer's device specifier, such as "@numpy" or "@cupy:0".
@@ -113,6 +139,13 @@ class RunConfig:
     evaluate_every: int | None = None
     sampling: str = "shuffle"
     observe: str | None = None
+    unverified_data: bool = False
+    train_images: int | None = None
+    test_images: int | None = None
+    holdout: int | None = None
+    augment: str = "none"
+    weight_decay: float | None = None
+    lr_drop: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.batchsize >= 1, "--batchsize", self.batchsize, "1 or more")
@@ -135,13 +168,29 @@ class RunConfig:
             self.on_divergence,
             " or ".join(ON_DIVERGENCE),
         )
-        for flag, steps in (
+        for flag, count in (
             ("--iteration", self.iteration),
             ("--evaluate-every", self.evaluate_every),
+            ("--train-images", self.train_images),
+            ("--test-images", self.test_images),
+            ("--holdout", self.holdout),
         ):
-            _check(steps is None or steps >= 1, flag, steps, "1 or more")
+            _check(count is None or count >= 1, flag, count, "1 or more")
         _check(self.sampling in SAMPLING, "--sampling", self.sampling, " or ".join(SAMPLING))
-        _check(self.dataset in DATASETS, "--dataset", self.dataset, " or ".join(DATASETS))
+        _check(self.augment in AUGMENT, "--augment", self.augment, " or ".join(AUGMENT))
+        if self.weight_decay is not None:
+            holds = math.isfinite(self.weight_decay) and self.weight_decay > 0
+            _check(holds, "--weight-decay", self.weight_decay, "a number above 0")
+        _check(
+            self.lr_drop is None or _is_ascending(self.lr_drop),
+            "--lr-drop",
+            self.lr_drop,
+            "ascending numbers above 0 with commas between, as in 82,123",
+        )
+        datasets = {*DATASETS, *CIFAR10}
+        _check(self.dataset in datasets, "--dataset", self.dataset, " or ".join(DATASETS))
+        if self.unverified_data and self.dataset not in CIFAR10:
+            raise UsageError("--unverified-data goes with --dataset cifar10")
 
     @property
     def model_label(self) -> str:
@@ -160,6 +209,11 @@ class RunConfig:
         return self.observe.split(",") if self.observe else []
 
     @property
+    def lr_drops(self) -> list[int]:
+        """The numbers in `lr_drop`."""
+        return [int(number) for number in self.lr_drop.split(",")] if self.lr_drop else []
+
+    @property
     def name(self) -> str:
         """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`."""
         default = RunConfig(dataset="mnist")
@@ -168,7 +222,7 @@ class RunConfig:
             parts.append(self.dataset)
         if self.semantics != default.semantics:
             parts.append(self.semantics)
-        for prefix, field in _PREFIXES.items():
+        for field, prefix in _PREFIXES.items():
             value = getattr(self, field)
             if value != getattr(default, field):
                 parts.append(f"{prefix}{value}")
@@ -219,6 +273,8 @@ def difference(before: dict, now: dict) -> str | None:
     Args:
         before, now: of both runs what their numbers depend on (`training.identity`).
     """
+    # A run of before there was a setting had its default.
+    before = {**RunConfig().to_args(), **before}
     for setting, value in now.items():
         if before.get(setting) == value:
             continue
@@ -228,6 +284,13 @@ def difference(before: dict, now: dict) -> str | None:
         was, wanted = ("the default" if value is None else value for value in values)
         return f"{setting} {was}, not {wanted}"
     return None
+
+
+def _is_ascending(text: str) -> bool:
+    if not re.fullmatch(r"[1-9][0-9]{0,17}(,[1-9][0-9]{0,17})*", text):
+        return False
+    numbers = [int(number) for number in text.split(",")]
+    return all(a < b for a, b in itertools.pairwise(numbers))
 
 
 def _check(holds: bool, flag: str, value: object, expected: str) -> None:

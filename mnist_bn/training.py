@@ -13,6 +13,7 @@ from pathlib import Path
 import chainer
 import chainer.links as L
 import numpy as np
+from chainer.optimizer_hooks import WeightDecay
 from chainer.training import Trainer, extensions
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
@@ -32,8 +33,9 @@ from mnist_bn import (
     user_models,
 )
 from mnist_bn.config import RunConfig
+from mnist_bn.data import augmentation, subsets
 from mnist_bn.errors import UsageError, UserError
-from mnist_bn.extensions import observers
+from mnist_bn.extensions import learning_rate_drop, observers
 from mnist_bn.extensions.checkpoint import Checkpoint
 from mnist_bn.extensions.divergence import Divergence, IntervalOrDivergence
 from mnist_bn.extensions.dump_graph import DumpGraph
@@ -137,10 +139,10 @@ def _finish(trainer: Trainer, config: RunConfig) -> dict:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Returns `config` with the dataset "auto" replaced by the one that can be had.
+    """Returns `config` with the name of the dataset that was found, in place of "auto", say.
 
     Raises:
-        UsageError: a batch is larger than the training set.
+        UsageError: a batch is larger than the training set, or the images cannot be augmented.
     """
     dataset = load_dataset(config)
     images = len(dataset.train.labels)
@@ -149,21 +151,42 @@ def resolve(config: RunConfig) -> RunConfig:
             f"--batchsize {config.batchsize}: expected at most {images}, the training images of "
             f"{dataset.name}"
         )
-    return dataclasses.replace(config, dataset=dataset.name)
+    if config.augment != "none" and dataset.train.images.ndim != 4:
+        raise UsageError(
+            f"--augment {config.augment}: expected images with rows and columns, as of --dataset "
+            f"cifar10; those of {dataset.name} come as rows of {dataset.train.images.shape[1]}"
+        )
+    # The flag changes nothing where the files are the official ones.
+    unverified = _is_unverified(dataset)
+    return dataclasses.replace(config, dataset=dataset.name, unverified_data=unverified)
+
+
+def _is_unverified(dataset: data.Dataset) -> bool:
+    return dataset.name == "cifar10-unverified"
 
 
 def load_dataset(config: RunConfig) -> data.Dataset:
-    """Returns the run's dataset, read once a process."""
-    key = (config.dataset, config.data_dir)
+    """Returns the images of the run, read once a process.
+
+    Raises:
+        UsageError: there are fewer than the config asks for.
+    """
+    key = (config.dataset, config.data_dir, config.unverified_data)
     if key not in _loaded:
         dataset = data.load(*key)
         _loaded.clear()
-        # Under its own name too: "auto" is resolved to it.
-        _loaded.update({key: dataset, (dataset.name, config.data_dir): dataset})
-    return _loaded[key]
+        # Under its own name too: `resolve` puts that in place of the one asked for.
+        its_own = (dataset.name, config.data_dir, _is_unverified(dataset))
+        _loaded.update({key: dataset, its_own: dataset})
+    return subsets.choose(
+        _loaded[key],
+        train_images=config.train_images,
+        test_images=config.test_images,
+        holdout=config.holdout,
+    )
 
 
-_loaded: dict[tuple[str, str | None], data.Dataset] = {}
+_loaded: dict[tuple[str, str | None, bool], data.Dataset] = {}
 
 
 def build_trainer(
@@ -184,13 +207,18 @@ def build_trainer(
     accelerate.install(config.accelerate if device.xp is np else "off")
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
-    classifier = L.Classifier(user_models.create(config.model))
+    network = user_models.create(config.model)
+    if hasattr(network, "fit_input"):
+        network.fit_input(dataset.train.images)
+    classifier = L.Classifier(network)
     semantics.prepare(classifier, config.semantics)
     if config.init is not None:
-        parameters.load(Path(config.init), classifier.predictor)
+        parameters.load(Path(config.init), network)
     device.use()
     classifier.to_device(device)
     optimizer.setup(classifier)
+    if config.weight_decay is not None:
+        optimizer.add_hook(WeightDecay(config.weight_decay))
 
     def is_due(trainer):
         return schedule.is_evaluation_due(trainer, config)
@@ -199,7 +227,8 @@ def build_trainer(
     train_iter = make_iterator(dataset.train, config.batchsize, device, order_sampler=order_sampler)
     options = {"repeat": False, "shuffle": False}
     test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
-    updater = StandardUpdater(train_iter, optimizer, converter=send_batch, device=device)
+    converter = augmentation.CONVERTERS[config.augment]
+    updater = StandardUpdater(train_iter, optimizer, converter=converter, device=device)
     divergence = Divergence(ends_training=config.on_divergence != "continue")
     until = IntervalOrDivergence(*schedule.length(config), divergence)
     trainer = Trainer(updater, until, out=str(config.folder))
@@ -208,6 +237,8 @@ def build_trainer(
         test_iter, classifier, converter=send_batch, device=device
     )
     trainer.extend(evaluator, trigger=is_due)
+    if config.lr_drop is not None:
+        trainer.extend(learning_rate_drop.create(config, optimizer))
     trainer.extend(DumpGraph("main/loss"))
     checkpoint = Checkpoint(
         snapshots.Run(identity(config, dataset), circumstances(config)),

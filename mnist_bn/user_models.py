@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 
 import chainer
+import chainer.links as L
 
 import models
+from mnist_bn.data import Dataset
 from mnist_bn.errors import UsageError
 
 
@@ -35,6 +37,33 @@ def create(spec: str) -> chainer.Chain:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(f"{spec}: {_what_failed(error, path)}") from error
+
+
+def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
+    """Checks that the network `spec` names can be evaluated on images of the dataset.
+
+    Tries two, with a network made for that alone: whatever random numbers it draws, a run seeds its
+    own.
+
+    Raises:
+        UsageError: it cannot; the line says what failed.
+    """
+    network = create(spec)
+    images, labels = (part[:2] for part in dataset.train)
+    device.use()
+    try:
+        if hasattr(network, "fit_input"):
+            network.fit_input(images)
+        network.to_device(device)
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            L.Classifier(network)(*device.send((images, labels)))
+    except (Exception, SystemExit) as error:
+        path, _, _ = _split(spec)
+        shape = ", ".join(["N", *map(str, images.shape[1:])])
+        raise UsageError(
+            f"{spec}: not a network for {dataset.name}, whose images are {images.dtype} ({shape}), "
+            f"and whose labels 10 classes: {_what_failed(error, path)}"
+        ) from error
 
 
 def source_sha256(spec: str) -> str | None:
@@ -115,5 +144,6 @@ def _what_failed(error: BaseException, path: Path | None) -> str:
         if path is not None and Path(frame.filename).resolve() == path.resolve()
     ]
     where = f"line {lines[-1]}: " if lines else ""
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{where}{type(error).__name__}: {first_line}"
+    # Chainer's messages have several lines, the first of them empty.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{where}{type(error).__name__}: {'; '.join(lines[:3])}"

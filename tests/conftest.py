@@ -100,7 +100,7 @@ def tiny_data(monkeypatch):
         return data.Split(images, labels)
 
     dataset = data.Dataset("mnist", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
-    monkeypatch.setattr(data, "load", lambda name, data_dir: dataset)
+    monkeypatch.setattr(data, "load", lambda *_: dataset)
     from mnist_bn import training
 
     training._loaded.clear()

@@ -36,7 +36,7 @@ def test_name_of_a_users_network_is_its_class():
         ("iteration", 0, "--iteration 0: expected 1 or more"),
         ("evaluate_every", 0, "--evaluate-every 0: expected 1 or more"),
         ("sampling", "none", "--sampling none: expected shuffle or replacement"),
-        ("dataset", "svhn", "--dataset svhn: expected auto or mnist or digits"),
+        ("dataset", "svhn", "--dataset svhn: expected auto or mnist or digits or cifar10"),
     ],
 )
 def test_values_out_of_range(field, value, message):

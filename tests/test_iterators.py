@@ -29,7 +29,7 @@ steps = st.integers(0, 12)
 
 
 def make_arrays(n):
-    images = np.random.RandomState(n).randint(0, 256, (n, 28, 28), np.uint8)
+    images = np.random.RandomState(n).randint(0, 256, (n, 784), np.uint8)
     return Split.from_bytes(images, np.arange(n))
 
 

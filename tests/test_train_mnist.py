@@ -90,7 +90,10 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("--observe dead", "--observe dead: choose from activation-percentiles, dead-units, "),
         ("-m ReluMLP(slope)", "--model ReluMLP(slope): expected numbers by their names"),
         ("--preset full", "--preset full goes with --study"),
-        ("--dataset digits --data-dir x", "--data-dir is for MNIST's files: leave it out"),
+        (
+            "--dataset digits --data-dir x",
+            "--data-dir is for MNIST's or CIFAR-10's files: leave it out",
+        ),
         ("-g first", "argument -g/--gpu: invalid int value: 'first' (see --help)"),
         ("--jobs 0", "--jobs 0: expected 1 or more"),
         ("--resume none.npz", "--resume none.npz: there is no such file"),
@@ -144,7 +147,9 @@ def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_pl
         "import chainer\n"
         "class Broken(chainer.Chain):\n"
         "    def forward(self, x):\n"
-        "        raise RuntimeError('broken')\n"
+        "        if chainer.config.train:\n"
+        "            raise RuntimeError('broken')\n"
+        "        return x[:, :10]\n"
     )
     line = f"--model MnistCNN {net}:Broken --dataset mnist -e 1 -b 20 -o {tmp_path / 'result'}"
     assert train_mnist.main(line.split()) == 1
@@ -171,7 +176,12 @@ def test_a_batch_larger_than_the_data(tmp_path):
 
 def test_two_networks_of_one_name_are_not_mixed(tmp_path):
     for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text("import chainer\nclass Net(chainer.Chain):\n    pass\n")
+        (tmp_path / name).write_text(
+            "import chainer\n"
+            "class Net(chainer.Chain):\n"
+            "    def forward(self, x):\n"
+            "        return x[:, :10]\n"
+        )
     specs = [f"{tmp_path}/a.py:Net", f"{tmp_path}/b.py:Net"]
     status, line = refused("--dataset", "digits", "--model", *specs, "-o", str(tmp_path))
     assert status == 2

@@ -1,4 +1,4 @@
-"""What every dataset is: 28x28 grey images of digits, their labels, and where they came from."""
+"""What every dataset is: images, their labels, and where they came from."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ SCALE = np.float32(1.0 / 255.0)
 
 
 class Split(NamedTuple):
-    """Images, float32 (N, 784) in [0, 1], and labels, int32 (N,) from 0 to 9."""
+    """Images, float32 in [0, 1], and labels, int32 (N,) from 0 to 9.
+
+    Grey images of 28x28 are (N, 784), colour images (N, 3, height, width).
+    """
 
     images: np.ndarray
     labels: np.ndarray
 
     @classmethod
     def from_bytes(cls, images: np.ndarray, labels: np.ndarray) -> Split:
-        """Scales images, uint8 (N, 28, 28), and labels, uint8 (N,), as Chainer's get_mnist does."""
-        scaled = images.reshape(-1, 784).astype(np.float32)
+        """Scales images, uint8 (N, ...), and takes labels, uint8 (N,), as Chainer's datasets do."""
+        scaled = images.astype(np.float32)
         scaled *= SCALE
         return cls(scaled, labels.astype(np.int32))
 
     def to_bytes(self) -> np.ndarray | None:
-        """Returns the bytes, uint8 (N, 784), that `from_bytes` made the images of.
+        """Returns the bytes, uint8 (N, ...), that `from_bytes` made the images of.
 
         None where scaled bytes are not what they are, bit for bit.
         """
@@ -44,12 +47,13 @@ class Dataset:
     """A dataset in memory.
 
     Attributes:
-        name: "mnist" or "digits": what was really loaded.
+        name: "mnist", "digits", "cifar10" or "cifar10-unverified": what was really loaded.
         train: the images that networks learn from.
         test: the images that networks are measured on.
-        sha256: file name -> SHA-256 of the IDX file, uncompressed, with these images or labels.
+        sha256: file name -> SHA-256 of the file, an IDX file or an extracted one of CIFAR-10
+            uncompressed, that these images or labels are of.
         origin: where they came from, in plain words.
-        note: where digits stand in for MNIST: why, in one line; otherwise "".
+        note: what else must be said of it, in one line, such as why digits stand in for MNIST.
     """
 
     name: str

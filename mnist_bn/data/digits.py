@@ -37,8 +37,8 @@ def load() -> Dataset:
     }
     return Dataset(
         "digits",
-        Split.from_bytes(images[train], labels[train]),
-        Split.from_bytes(images[test], labels[test]),
+        Split.from_bytes(images[train].reshape(-1, 784), labels[train]),
+        Split.from_bytes(images[test].reshape(-1, 784), labels[test]),
         {name: idx.sha256(array) for name, array in arrays.items()},
         "scikit-learn",
     )

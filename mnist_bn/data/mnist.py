@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
-import pooch
 
-from mnist_bn import files
-from mnist_bn.data import download, idx
+from mnist_bn.data import cache, idx
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UserError
 
@@ -76,11 +73,14 @@ def load(data_dir: Path | None = None) -> Dataset:
 
 def cache_folder() -> Path:
     """Returns the folder that downloaded files are kept in."""
-    return Path(os.environ.get("MNIST_BN_CACHE") or pooch.os_cache("mnist-bn")) / "mnist"
+    return cache.folder("mnist")
 
 
 def _dataset(arrays: Arrays, origin: str) -> Dataset:
-    train, test = (Split.from_bytes(arrays[images], arrays[labels]) for images, labels in PAIRS)
+    train, test = (
+        Split.from_bytes(arrays[images].reshape(-1, 784), arrays[labels])
+        for images, labels in PAIRS
+    )
     return Dataset("mnist", train, test, dict(SHA256), origin)
 
 
@@ -175,39 +175,7 @@ def _from_cache_or_mirrors() -> tuple[Arrays, str]:
 
 
 def _download(name: str, path: Path) -> tuple[np.ndarray, str]:
-    """Downloads one file to `path` from the first mirror that has the published bytes."""
-    _make_writable(path.parent)
-    failures = []
-    for mirror in MIRRORS:
-        url = f"{mirror}{name}.gz"
-        try:
-            content = download.get(url)
-            array = _checked(name, idx.decode(io.BytesIO(content), url, _kind(name)), url)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        try:
-            # Checked first and then put in place whole: another run may be reading or writing it.
-            with files.replacing(path) as file:
-                file.write(content)
-        except files.CannotWriteError as error:
-            raise _not_writable(path.parent, error.__cause__) from error
-        return array, mirror
-    raise UserError("; ".join(failures))
+    def read(content: bytes, url: str) -> np.ndarray:
+        return _checked(name, idx.decode(io.BytesIO(content), url, _kind(name)), url)
 
-
-def _make_writable(folder: Path) -> None:
-    # Before the download: whoever cannot keep the files should not wait for them.
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _not_writable(folder, error) from error
-
-
-def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{folder}: cannot keep files there: {error.strerror}; name another cache folder with"
-        " MNIST_BN_CACHE"
-    )
+    return cache.fetch(path, MIRRORS, read)

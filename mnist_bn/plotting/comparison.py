@@ -32,6 +32,8 @@ MAX_LABEL = 48  # characters
 _DATASETS = {
     "mnist": "MNIST",
     "digits": "scikit-learn digits, 1,797 images, resized to 28×28",  # noqa: RUF001
+    "cifar10": "CIFAR-10",
+    "cifar10-unverified": "CIFAR-10 images that are not the official bytes (unverified)",
 }
 _SEMANTICS = {
     "today": "evaluated in test mode",

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_bn.config import RunConfig
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
 from mnist_bn.plotting.results import Run, printable
 
@@ -19,8 +20,21 @@ _NEUTRAL = frozenset(
     {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
     | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
     | {"acceleration", "device_name", "machine", "on_divergence", "init"}
-    | {"iteration", "evaluate_every", "observe"}
+    | {"iteration", "evaluate_every", "observe", "unverified_data"}
 )
+# What a run had before there was the setting.
+_BEFORE = {"augment": RunConfig.augment}
+
+# How settings are called in a figure.
+_WORDS = {
+    "batchsize": "batch",
+    "weight_decay": "weight decay",
+    "lr_drop": "lr / 10 after",
+    "train_images": "training images",
+    "test_images": "test images",
+    _SOURCE: "source",
+    "init_sha256": "init",
+}
 
 
 class Band(NamedTuple):
@@ -155,7 +169,7 @@ def _settings(run: Run) -> dict[str, str]:
     """The settings that make a run another curve, as text; null, the default, is left out."""
     return {
         key: _text(value)
-        for key, value in run.args.items()
+        for key, value in {**_BEFORE, **run.args}.items()
         if key not in _NEUTRAL and isinstance(value, str | int | float)
     }
 
@@ -178,11 +192,10 @@ def _varying(runs: Sequence[Run]) -> set[str]:
 
 
 def _variant(run: Run, varying: set[str]) -> str:
-    words = {"batchsize": "batch", _SOURCE: "source", "init_sha256": "init"}
     settings = _settings(run)
     for name in settings:
         if name.endswith("_sha256"):
             settings[name] = settings[name][:8]
     return ", ".join(
-        f"{words.get(name, name)} {settings[name]}" for name in sorted(varying & set(settings))
+        f"{_WORDS.get(name, name)} {settings[name]}" for name in sorted(varying & set(settings))
     )

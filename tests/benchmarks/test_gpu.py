@@ -27,7 +27,7 @@ def dataset():
     rng = np.random.default_rng(0)
 
     def split(n):
-        images = rng.integers(0, 256, (n, 28, 28), np.uint8)
+        images = rng.integers(0, 256, (n, 784), np.uint8)
         return Split.from_bytes(images, rng.integers(0, 10, n))
 
     return Dataset("mnist", split(12), split(8), {}, "a test")

@@ -549,7 +549,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dataset = small_digits()
-    data.load = lambda name, data_dir: dataset
+    data.load = lambda *_: dataset
     PlotReport.draw = lambda self, trainer: None
     with tempfile.TemporaryDirectory() as out:
         campaign = Campaign(Path(out), random.Random(options.seed))

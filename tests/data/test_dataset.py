@@ -6,11 +6,14 @@ import pytest
 from mnist_bn.data import Split
 
 
-def test_bytes_come_back_as_they_were():
-    images = np.resize(np.arange(256, dtype=np.uint8), (2, 28, 28))
-    as_bytes = Split.from_bytes(images, np.zeros(2)).to_bytes()
+@pytest.mark.parametrize("shape", [(784,), (3, 32, 32)])
+def test_bytes_come_back_as_they_were(shape):
+    images = np.resize(np.arange(256, dtype=np.uint8), (2, *shape))
+    split = Split.from_bytes(images, np.zeros(2))
+    assert split.images.shape == (2, *shape)
+    as_bytes = split.to_bytes()
     assert as_bytes.dtype == np.uint8
-    assert np.array_equal(as_bytes, images.reshape(2, 784))
+    assert np.array_equal(as_bytes, images)
 
 
 @pytest.mark.parametrize(

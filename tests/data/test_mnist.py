@@ -180,7 +180,7 @@ def test_a_folder_without_any_of_the_files_is_passed_over(tmp_path):
 def test_an_unknown_name():
     with pytest.raises(UsageError) as caught:
         data.load("minst")
-    assert str(caught.value) == "--dataset minst: expected auto, mnist or digits"
+    assert str(caught.value) == "--dataset minst: expected auto, mnist, digits or cifar10"
 
 
 # --- Chainer's cache --------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
         ("lr", (None, 0.1), ["", "lr 0.1"]),
         ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
         ("batchsize", (64, 128), ["batch 128", "batch 64"]),
-        ("weight_decay", (1e-4, 1.0), ["weight_decay 0.0001", "weight_decay 1"]),
+        ("weight_decay", (1e-4, 1.0), ["weight decay 0.0001", "weight decay 1"]),
     ],
 )
 def test_a_setting_that_differs_is_another_curve_and_named(

@@ -1,0 +1,64 @@
+"""The learning rate divided by 10 after given epochs or steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import chainer
+import numpy as np
+from chainer.training import Trainer, extension
+
+from mnist_bn import schedule
+from mnist_bn.config import RunConfig
+from mnist_bn.errors import UsageError
+from mnist_bn.optimizers import LEARNING_RATE
+
+
+class LearningRateDrop(extension.Extension):
+    """Divides the learning rate by 10 after each of some epochs or iterations.
+
+    The rate follows from where training is alone: a resumed run needs no state for it.
+
+    Args:
+        optimizer: its learning rate is that before the first drop.
+        drops: numbers of the epochs or iterations, ascending.
+        unit: "epoch" or "iteration".
+
+    Raises:
+        UsageError: the optimizer has no learning rate.
+    """
+
+    name = "LearningRateDrop"
+    # Before what looks at the trainer, and after the update: it is for the next one.
+    priority = extension.PRIORITY_WRITER
+    trigger = (1, "iteration")
+
+    def __init__(self, optimizer: chainer.GradientMethod, drops: Sequence[int], unit: str) -> None:
+        name = type(optimizer).__name__
+        self._hyperparameter = LEARNING_RATE[name]
+        if self._hyperparameter is None:
+            raise UsageError(f"--lr-drop: {name} has no learning rate; leave --lr-drop out for it")
+        self._optimizer, self._drops, self._unit = optimizer, drops, unit
+        self._rate = getattr(optimizer, self._hyperparameter)
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Sets the rate of the first step, which of a resumed run may be a lower one."""
+        self(trainer)
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Sets the rate of the next step."""
+        now = getattr(trainer.updater, self._unit)
+        passed = sum(drop <= now for drop in self._drops)
+        # NumPy's power knows no overflow; a float of Python keeps float32 arrays what they are.
+        rate = float(self._rate / np.float64(10) ** passed)
+        setattr(self._optimizer, self._hyperparameter, rate)
+
+
+def create(config: RunConfig, optimizer: chainer.GradientMethod) -> LearningRateDrop:
+    """Makes the extension that `config.lr_drop` asks for.
+
+    Raises:
+        UsageError: the optimizer has no learning rate.
+    """
+    _, unit = schedule.length(config)
+    return LearningRateDrop(optimizer, config.lr_drops, unit)
