@@ -109,7 +109,7 @@ class DeviceIterator(ArrayIterator):
         super().__init__(device.send((images, split.labels)), batch_size, **options)
 
     def __next__(self) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
-        """Returns the next batch, on the device: images, float32 (N, 784), and labels, (N,)."""
+        """Returns the next batch, on the device: images, float32 (N, ...), and labels, (N,)."""
         images, labels = super().__next__()
         if self._are_bytes:
             images = self._device.xp.multiply(images, SCALE, dtype=np.float32)

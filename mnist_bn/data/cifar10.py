@@ -4,8 +4,8 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Each 
 10,000 records: a label byte, then the red, green and blue plane of 32x32 bytes, row by row
 (https://www.cs.toronto.edu/~kriz/cifar.html). The Python version is pickled, and never opened.
 
-The checksum is of the archive as it is published. Of the files in it none is, so that extracted
-ones are read only where the user says so, under another name.
+The checksum is that of the archive as it is published. None is known of the files in it, so that
+extracted ones are read only where the user says so, under another name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ _PYTHON_VERSION = ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_
 Records = dict[str, np.ndarray]
 
 
-def load(data_dir: Path | None = None, *, is_asked: bool = True, unverified: bool = False):
+def load(
+    data_dir: Path | None = None, *, is_asked: bool = True, unverified: bool = False
+) -> Dataset:
     """Loads CIFAR-10 from `data_dir`, our cache or the network: the first that has it.
 
     Args:
@@ -56,9 +58,10 @@ def load(data_dir: Path | None = None, *, is_asked: bool = True, unverified: boo
             is then called "cifar10-unverified".
 
     Returns:
-        Dataset, its images float32 (N, 3, 32, 32) in [0, 1].
+        Its images are float32 (N, 3, 32, 32) in [0, 1].
 
     Raises:
+        UsageError: `data_dir` has nothing of it.
         UserError: no source has it, or what `data_dir` has of it is bad, or not verified.
     """
     tried = []
@@ -109,16 +112,14 @@ def _from_folder(folder: Path, unverified: bool) -> Dataset | None:
         path = folder / ARCHIVE
         return _official(_read_archive(files.read_bytes(path, MAX_BYTES), str(path)), str(folder))
     paths = _extracted(folder, names)
-    if not paths and FOLDER in names and (folder / FOLDER).is_dir():
-        folder = folder / FOLDER
-        paths = _extracted(folder, _names(folder))
+    if not paths and (folder / FOLDER).is_dir():
+        paths = _extracted(folder / FOLDER, _names(folder / FOLDER))
     if not paths:
         return None
     if not unverified:
         raise UserError(
-            f"{folder}: extracted files, which have no published checksum: put {_expected()} "
-            "there, or take them as they are with --unverified-data, and every result is labelled "
-            "so"
+            f"{folder}: extracted files, which no checksum is known of: put {_expected()} there, "
+            "or take them as they are with --unverified-data, and every result is labelled so"
         )
     return _unverified(folder, paths)
 

@@ -25,20 +25,22 @@ def choose(
     Raises:
         UsageError: there are fewer.
     """
-    train, test, notes = dataset.train, dataset.test, [dataset.note]
+    train, test, note = dataset.train, dataset.test, dataset.note
+    training, tested = (f"{kind} images of {dataset.name}" for kind in ("training", "test"))
     if holdout is not None:
-        count = len(train.labels)
-        if holdout >= count:
+        left = len(train.labels) - holdout
+        if left < 1:
+            there = len(train.labels)
             raise UsageError(
-                f"--holdout {holdout}: expected at most {count - 1:,}, of the {count:,} training "
-                f"images of {dataset.name}"
+                f"--holdout {holdout}: expected at most {there - 1:,}, of the {there:,} {training}"
             )
-        train, test = _part(train, 0, count - holdout), _part(train, count - holdout, count)
-        notes.append("in place of the test images, the last training images, held out")
-    train = _first(train, train_images, "--train-images", f"training images of {dataset.name}")
-    kind = "images held out" if holdout is not None else f"test images of {dataset.name}"
-    test = _first(test, test_images, "--test-images", kind)
-    return dataclasses.replace(dataset, train=train, test=test, note="; ".join(filter(None, notes)))
+        train, test = _part(train, 0, left), _part(train, left, None)
+        evaluated = "evaluated on training images held out, not on the test images"
+        note = f"{note}; {evaluated}" if note else evaluated
+        training, tested = f"{training} that are not held out", "images held out"
+    train = _first(train, train_images, "--train-images", training)
+    test = _first(test, test_images, "--test-images", tested)
+    return dataclasses.replace(dataset, train=train, test=test, note=note)
 
 
 def _first(split: Split, count: int | None, flag: str, what: str) -> Split:
@@ -50,5 +52,5 @@ def _first(split: Split, count: int | None, flag: str, what: str) -> Split:
     return _part(split, 0, count)
 
 
-def _part(split: Split, start: int, stop: int) -> Split:
+def _part(split: Split, start: int, stop: int | None) -> Split:
     return Split(split.images[start:stop], split.labels[start:stop])

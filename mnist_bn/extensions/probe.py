@@ -15,7 +15,7 @@ def nonlinearity_inputs(
     """Returns the input of each nonlinearity for `images`, in test mode.
 
     Args:
-        images: float32 `(N, 784)`.
+        images: float32 `(N, ...)`, as the dataset has them.
         device: where the network is.
 
     Returns:

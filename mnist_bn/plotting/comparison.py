@@ -22,7 +22,7 @@ from mnist_bn.plotting.appearance import (
 )
 from mnist_bn.plotting.curves import Line
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
-from mnist_bn.plotting.results import Run
+from mnist_bn.plotting.results import Run, printable
 
 MAX_LINES = 18  # in one figure; more are continued in the next
 MAX_PANELS = 16
@@ -38,6 +38,12 @@ _DATASETS = {
 _SEMANTICS = {
     "today": "evaluated in test mode",
     "2016": "evaluated in train mode, as Chainer 1.12 did",
+}
+# Of settings that all the runs share, and that the reader must know.
+_PARTS = {
+    "train_images": "first {} training images",
+    "holdout": "evaluated on {} training images held out",
+    "test_images": "evaluated on the first {} images",
 }
 # What a file keeps of its making would make two equal figures differ.
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -170,7 +176,11 @@ def _lines(
 def conditions(group: Sequence[Curve]) -> str:
     """The data of these curves and how they were evaluated, in words."""
     runs = [run for curve in group for run in curve.runs]
-    parts = (_known(runs, "dataset", _DATASETS), _known(runs, "semantics", _SEMANTICS))
+    parts = [_known(runs, "dataset", _DATASETS), _known(runs, "semantics", _SEMANTICS)]
+    for setting, words in _PARTS.items():
+        counts = {str(run.args.get(setting)) for run in runs}
+        if counts != {"None"} and len(counts) == 1:  # others are in the curves' names
+            parts.append(words.format(_short(printable(counts.pop()))))
     return "  ·  ".join(parts)
 
 
