@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 
 import chainer
-import chainer.links as L
 
 import models
 from mnist_bn.data import Dataset
 from mnist_bn.errors import UsageError
+
+CLASSES = 10  # of every dataset
 
 
 def create(spec: str) -> chainer.Chain:
@@ -40,7 +41,7 @@ def create(spec: str) -> chainer.Chain:
 
 
 def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
-    """Checks that the network `spec` names can be evaluated on images of the dataset.
+    """Checks that the network `spec` names maps images of the dataset to logits, in test mode.
 
     Tries two, with a network made for that alone: whatever random numbers it draws, a run seeds its
     own.
@@ -49,20 +50,24 @@ def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
         UsageError: it cannot; the line says what failed.
     """
     network = create(spec)
-    images, labels = (part[:2] for part in dataset.train)
+    images = dataset.train.images[:2]
     device.use()
     try:
         if hasattr(network, "fit_input"):
             network.fit_input(images)
         network.to_device(device)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
-            L.Classifier(network)(*device.send((images, labels)))
+            logits = network(device.send(images))
+        shape = getattr(logits, "shape", ())
+        if len(shape) != 2 or shape[0] != len(images) or shape[1] < CLASSES:
+            found = f"shape {shape}" if shape else type(logits).__name__
+            raise ValueError(f"expected logits ({len(images)}, {CLASSES}), found {found}")
     except (Exception, SystemExit) as error:
         path, _, _ = _split(spec)
         shape = ", ".join(["N", *map(str, images.shape[1:])])
         raise UsageError(
-            f"{spec}: not a network for {dataset.name}, whose images are {images.dtype} ({shape}), "
-            f"and whose labels 10 classes: {_what_failed(error, path)}"
+            f"{spec}: not a network for {dataset.name}, which maps images, {images.dtype} "
+            f"({shape}), to logits (N, {CLASSES}): {_what_failed(error, path)}"
         ) from error
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.config import RunConfig, grid
+from mnist_bn.config import RunConfig, difference, grid
 from mnist_bn.errors import UsageError
 
 
@@ -36,6 +36,22 @@ def test_name_of_a_users_network_is_its_class():
         ("iteration", 0, "--iteration 0: expected 1 or more"),
         ("evaluate_every", 0, "--evaluate-every 0: expected 1 or more"),
         ("sampling", "none", "--sampling none: expected shuffle or replacement"),
+        ("train_images", 0, "--train-images 0: expected 1 or more"),
+        ("test_images", -1, "--test-images -1: expected 1 or more"),
+        ("holdout", 0, "--holdout 0: expected 1 or more"),
+        ("augment", "flip", "--augment flip: expected none or crop-flip"),
+        ("weight_decay", 0.0, "--weight-decay 0.0: expected a number above 0"),
+        ("weight_decay", float("inf"), "--weight-decay inf: expected a number above 0"),
+        ("unverified_data", True, "--unverified-data goes with --dataset cifar10"),
+        *(
+            (
+                "lr_drop",
+                drops,
+                f"--lr-drop {drops}: expected ascending numbers above 0 with commas between, as in "
+                "82,123",
+            )
+            for drops in ("", "0", "5,5", "9,8", "1,", "1.5", "-1", "1, 2", "many", "\u0661")
+        ),
         ("dataset", "svhn", "--dataset svhn: expected auto or mnist or digits or cifar10"),
     ],
 )
@@ -48,6 +64,26 @@ def test_values_out_of_range(field, value, message):
 def test_name_of_a_network_with_arguments():
     config = RunConfig("SigmoidMLP(std=0.1, threshold=0.5)", "SGD", dataset="mnist")
     assert config.name == "SigmoidMLP-std0.1-threshold0.5-SGD-s0"
+
+
+def test_name_of_a_run_on_a_part_of_cifar10():
+    config = RunConfig(
+        "MyNet",
+        dataset="cifar10-unverified",
+        unverified_data=True,
+        augment="crop-flip",
+        weight_decay=5e-4,
+        lr_drop="82,123",
+        train_images=1000,
+        test_images=500,
+        holdout=2000,
+    )
+    assert config.name == (
+        "MyNet-Adam-cifar10-unverified-crop-flip-wd0.0005-drop82,123-train1000-test500-holdout2000-"
+        "s0"
+    )
+    assert config.lr_drops == [82, 123]
+    assert RunConfig().lr_drops == []
 
 
 def test_name_of_a_run_counted_in_iterations():
@@ -63,7 +99,13 @@ configs = st.builds(
     lr=st.none() | st.floats(1e-10, 100),
     momentum=st.none() | st.floats(0, 0.99),
     seed=st.integers(0, 2**32 - 1),
-    dataset=st.sampled_from(["mnist", "digits"]),
+    dataset=st.sampled_from(["mnist", "digits", "cifar10", "cifar10-unverified"]),
+    augment=st.sampled_from(["none", "crop-flip"]),
+    weight_decay=st.none() | st.floats(1e-10, 1),
+    lr_drop=st.none() | st.sampled_from(["1", "82", "82,123"]),
+    train_images=st.none() | st.integers(1, 3),
+    test_images=st.none() | st.integers(1, 3),
+    holdout=st.none() | st.integers(1, 3),
     batchsize=st.integers(1, 10**6),
     semantics=st.sampled_from(["today", "2016"]),
     iteration=st.none() | st.integers(1, 10**6),
@@ -87,6 +129,31 @@ def test_args_of_a_wrong_type():
 def test_runs_that_differ_in_their_numbers_have_folders_of_their_own(a, b):
     a, b = (dataclasses.replace(config, model="MnistCNN") for config in (a, b))
     assert (a.name == b.name) == (a.identity() == b.identity())
+
+
+NEW_SETTINGS = ("augment", "weight_decay", "lr_drop", "train_images", "test_images", "holdout")
+
+
+def test_a_run_of_before_there_was_a_setting_had_its_default():
+    now = RunConfig().identity()
+    before = {key: value for key, value in now.items() if key not in NEW_SETTINGS}
+    assert len(before) == len(now) - len(NEW_SETTINGS)
+    assert difference(before, now) is None
+    assert difference(now, now) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("augment", "crop-flip", "augment none, not crop-flip"),
+        ("weight_decay", 0.1, "weight_decay the default, not 0.1"),
+        ("lr_drop", "3", "lr_drop the default, not 3"),
+        ("train_images", 5, "train_images the default, not 5"),
+    ],
+)
+def test_a_run_of_before_there_was_a_setting_is_not_one_with_it(setting, value, words):
+    before = {k: v for k, v in RunConfig().identity().items() if k not in NEW_SETTINGS}
+    assert difference(before, RunConfig(**{setting: value}).identity()) == words
 
 
 def test_grid_is_every_combination_once():

@@ -18,7 +18,9 @@ import pytest
 import models
 from mnist_bn import accelerate, devices, optimizers, snapshots, training
 from mnist_bn.config import RunConfig
-from mnist_bn.iterators import ArrayIterator, DeviceIterator
+from mnist_bn.data import Split
+from mnist_bn.data.augmentation import send_crop_flipped
+from mnist_bn.iterators import ArrayIterator, DeviceIterator, make_iterator
 
 pytestmark = pytest.mark.gpu
 
@@ -280,6 +282,19 @@ def test_batches_are_gathered_on_the_gpu_bit_for_bit(gpu):
         seen.append([[to_cpu(array).tobytes() for array in batch] for batch in batches])
     assert all(gpu.is_array_supported(array) for batch in batches for array in batch)
     assert iterator._arrays[0].dtype == np.uint8
+    assert seen[0] == seen[1]
+
+
+def test_images_are_augmented_on_the_gpu_bit_for_bit(gpu):
+    rng = np.random.RandomState(0)
+    split = Split.from_bytes(rng.randint(0, 256, (50, 3, 32, 32), np.uint8), rng.randint(0, 10, 50))
+    seen = []
+    for device in (chainer.get_device(CPU), gpu):
+        np.random.seed(0)
+        iterator = make_iterator(split, 16, device)
+        batches = [send_crop_flipped(iterator.next(), device) for _ in range(10)]  # 3.2 epochs
+        assert all(device.is_array_supported(array) for batch in batches for array in batch)
+        seen.append([[to_cpu(array).tobytes() for array in batch] for batch in batches])
     assert seen[0] == seen[1]
 
 

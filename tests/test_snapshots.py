@@ -228,7 +228,7 @@ def test_without_the_identity_another_runs_snapshot_is_taken(two_snapshots, monk
 
 OTHER_SETTINGS = {
     "model": "MnistCNN", "optimizer": "SGD", "lr": 0.5, "seed": 7, "batchsize": 10,
-    "semantics": "2016",
+    "semantics": "2016", "weight_decay": 0.1, "lr_drop": "1", "train_images": 30, "holdout": 4,
 }  # fmt: skip
 
 
@@ -239,6 +239,23 @@ def test_other_settings_are_refused_by_name(config, monkeypatch):
         with pytest.raises(UsageError, match=f"{snapshot} was taken with {name} .*, not {value}:"):
             training.train(other, resume=snapshot)
         assert not (other.folder / "args").exists()
+
+
+def test_a_snapshot_of_before_there_was_a_setting_is_gone_on_with(config, monkeypatch):
+    training.train(config)
+    expected = ending(config)
+    (config.folder / "model.npz").unlink()
+    newest = stopped(config, monkeypatch, 7)
+    arrays = archives.read(newest)
+    header = json.loads(arrays["mnist_bn/header"].tobytes())
+    for setting in ("augment", "weight_decay", "lr_drop", "train_images", "test_images", "holdout"):
+        del header["identity"][setting]
+    arrays["mnist_bn/header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    archives.write(newest, arrays)
+    training.train(config, autoload=True)
+    assert ending(config) == expected
+    with pytest.raises(UsageError, match="was taken with weight_decay the default, not"):
+        training.train(dataclasses.replace(config, weight_decay=0.1), resume=newest)
 
 
 def test_another_dataset_is_refused_by_name(config, monkeypatch, tiny_data):

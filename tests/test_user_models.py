@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from mnist_bn import user_models
+
+# isort: split
+import chainer
+
 from mnist_bn.errors import UsageError
 
 GOOD = """
@@ -123,3 +127,40 @@ def test_an_argument_that_the_class_does_not_take():
         "ReluMLP(slop=0.1): TypeError: ReluMLP.__init__()"
     )
     assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu': choose one of")
+
+
+def test_a_network_that_takes_the_images(net, tiny_data):
+    for spec in ("MnistCNN", "ReluMLP_BN", f"{net}:MyNet"):
+        user_models.check(spec, tiny_data, chainer.get_device("@numpy"))
+
+
+@pytest.mark.parametrize(
+    ("forward", "failed"),
+    [
+        ("raise RuntimeError('no\\nway')", "line 6: RuntimeError: no; way"),
+        ("return x.reshape(3, 5)", "line 6: ValueError: cannot reshape array"),
+        ("return x[:, :4]", "ValueError: expected logits (2, 10), found shape (2, 4)"),
+        ("return x[:, :10, None]", "ValueError: expected logits (2, 10), found shape (2, 10, 1)"),
+        ("return x[:, :10].sum(0)", "ValueError: expected logits (2, 10), found shape (10,)"),
+        ("return x, x", "ValueError: expected logits (2, 10), found tuple"),
+        ("raise SystemExit", "line 6: SystemExit: "),
+    ],
+)
+def test_a_network_that_does_not_take_the_images(tmp_path, tiny_data, forward, failed):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import chainer\n"
+        "class Net(chainer.Chain):\n"
+        "    def fit_input(self, images):\n"
+        "        assert images.shape == (2, 784)\n"
+        "    def forward(self, x):\n"
+        f"        {forward}\n"
+    )
+    with pytest.raises(UsageError) as error:
+        user_models.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
+    line = str(error.value)
+    assert line.startswith(
+        f"{path}:Net: not a network for mnist, which maps images, float32 (N, 784), to logits "
+        f"(N, 10): {failed}"
+    )
+    assert "\n" not in line

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import itertools
 import json
@@ -39,7 +40,7 @@ import train_mnist  # noqa: E402  the variables and the path must be set before
 import numpy as np  # noqa: E402
 
 from mnist_bn import accelerate, archives, data, files, snapshots, sweep, training  # noqa: E402
-from mnist_bn.data import digits, idx  # noqa: E402
+from mnist_bn.data import cifar10, digits, idx, reading  # noqa: E402
 from mnist_bn.errors import UserError  # noqa: E402
 from mnist_bn.extensions.plot_report import PlotReport  # noqa: E402
 from mnist_bn.plotting import results  # noqa: E402
@@ -437,6 +438,7 @@ class Campaign:
         shot = archives.encode({"mnist_bn/header": np.frombuffer(header.encode(), np.uint8)})
         images = bytes.fromhex("00000803 00000002 0000001c 0000001c") + bytes(2 * 784)
         labels = bytes.fromhex("00000801 00000003 050607")
+        records = 2 * (bytes([5]) + bytes(3072))
 
         def read_archive(content: bytes) -> None:
             path = folder / "snapshot_iter_1"
@@ -459,9 +461,13 @@ class Campaign:
         def read_idx(kind: idx.Kind, content: bytes) -> None:
             idx.decode(io.BytesIO(content), "file", kind)
 
+        def read_cifar10(content: bytes) -> None:
+            reading.decode(io.BytesIO(content), "file", cifar10._read_records)
+
         return [
             ("IDX images", [images], lambda content: read_idx(idx.IMAGES, content)),
             ("IDX labels", [labels], lambda content: read_idx(idx.LABELS, content)),
+            ("CIFAR-10", [records, gzip.compress(records)], read_cifar10),
             ("NPZ", [small, shot], read_archive),
             ("log", [log, log[:200]], lambda content: read_result("log", content)),
             ("args", [args, b'{"seed": 1, "model": "A"}'], read_args),

@@ -55,6 +55,9 @@ def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
         ("lr", (None, 0.1), ["", "lr 0.1"]),
         ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
         ("batchsize", (64, 128), ["batch 128", "batch 64"]),
+        ("lr_drop", (None, "82,123"), ["", "lr / 10 after 82,123"]),
+        ("augment", ("none", "crop-flip"), ["augment crop-flip", "augment none"]),
+        ("train_images", (None, 1000), ["", "training images 1000"]),
         ("weight_decay", (1e-4, 1.0), ["weight decay 0.0001", "weight decay 1"]),
     ],
 )
@@ -71,6 +74,14 @@ def test_settings_that_do_not_change_the_numbers_do_not_split(tmp_path, make_run
         read_run(make_run(tmp_path, seed=1, device="@cupy:0", epoch=5, data_dir="x")),
     ]
     assert len(group_runs(runs)) == 1
+
+
+def test_a_run_of_before_there_was_a_setting_had_its_default(tmp_path, make_run):
+    new = {"augment": "none", "weight_decay": None, "lr_drop": None, "unverified_data": False}
+    runs = [read_run(make_run(tmp_path, seed=0)), read_run(make_run(tmp_path, seed=1, **new))]
+    assert len(group_runs(runs)) == 1
+    other = read_run(make_run(tmp_path, **{**new, "augment": "crop-flip"}))
+    assert [c.variant for c in group_runs([*runs, other])] == ["augment crop-flip", "augment none"]
 
 
 def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
