@@ -34,10 +34,21 @@ class UpdateObserver(Observer):
         self._before: dict[str, np.ndarray] = {}
 
     def initialize(self, trainer: Trainer) -> None:
-        """Keeps the initial weights, if none came with a snapshot."""
+        """Keeps the initial weights, if none came with a snapshot.
+
+        Raises:
+            UserError: a layer has none yet.
+        """
         super().initialize(trainer)
+        network = trainer.updater.get_optimizer("main").target.predictor
+        for name, weights in layers(network).items():
+            if weights.array is None:
+                raise UserError(
+                    f"--observe {self.name}: expected layers of known input size, as L.Linear(784, "
+                    f"10); {name} of this network gets its own with the first batch"
+                )
         if not self._before:
-            self._keep(trainer.updater.get_optimizer("main").target.predictor)
+            self._keep(network)
 
     def updates(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         """Returns dW of each layer, `(units, ...)`, since this was last called."""

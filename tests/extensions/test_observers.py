@@ -131,6 +131,23 @@ def relu_net_with_two_dead_units(dataset):
     return network
 
 
+def test_a_layer_without_weights_as_yet_is_one_line(config, tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import chainer\n"
+        "import chainer.links as L\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        with self.init_scope():\n"
+        "            self.l = L.Linear(None, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.l(x)\n"
+    )
+    with pytest.raises(UserError, match="--observe dead-units: expected layers of known input"):
+        training.train(changed(config, model=f"{path}:Net", observe="dead-units"))
+
+
 def test_dead_units_by_each_sign(tiny_data):
     network = relu_net_with_two_dead_units(tiny_data)
     observer = DeadUnits(tiny_data, CPU)
