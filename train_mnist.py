@@ -301,10 +301,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name:28}{(network.__doc__ or '').partition(chr(10))[0]}")
         return 0
     configs = make_configs(arguments)
-    dataset = training.load_dataset(configs[0])
-    print(describe(dataset))
-    for model in dict.fromkeys(config.model for config in configs):
-        user_models.check(model, dataset, devices.resolve(configs[0].device))
+    for line in dict.fromkeys(describe(training.load_dataset(config)) for config in configs):
+        print(line)
+    for config in {(config.model, config.dataset): config for config in configs}.values():
+        dataset, device = training.load_dataset(config), devices.resolve(config.device)
+        user_models.check(config.model, dataset, device)
     print(describe_kernels(configs[0]))
     configs = [training.resolve(config) for config in configs]
     check_folders(configs)

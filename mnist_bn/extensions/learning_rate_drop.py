@@ -29,7 +29,7 @@ class LearningRateDrop(extension.Extension):
     """
 
     name = "LearningRateDrop"
-    # Before what looks at the trainer, and after the update: it is for the next one.
+    # Among the first after an update: the rate is for the next one.
     priority = extension.PRIORITY_WRITER
     trigger = (1, "iteration")
 
