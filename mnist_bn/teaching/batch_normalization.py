@@ -50,9 +50,7 @@ def batchnorm_forward(
     return gamma * x_hat + beta, (centred, std, x_hat, gamma)
 
 
-def batchnorm_backward(
-    dout: np.ndarray, cache: Cache
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batchnorm_backward(dout: np.ndarray, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns dx, `(N, D)`, dgamma and dbeta, `(D,)`, for dout, `(N, D)`: back through each step.
 
     Where a value went two ways in the forward pass, its gradients are added.
