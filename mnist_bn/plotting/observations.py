@@ -38,6 +38,7 @@ _LAYOUT = {
     "weight-updates": ("u", (None, None, None, None)),
     "activation-percentiles": ("f", (None, 3, None)),
     "gradient-norms": ("f", (None,)),
+    "training-accuracy": ("f", (None,)),
 }
 
 
@@ -203,6 +204,17 @@ def _gradient_norms(run: Run, series: Observed) -> Figure:
     return _figure(run, shown, "Gradients")
 
 
+def _training_accuracy(run: Run, series: Observed) -> Figure:
+    """Accuracy on training images in test mode, from 0 to 1."""
+    measured = measurements(series)
+    lines = [
+        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", colour)
+        for (key, values), colour in zip(measured.items(), _colours(list(measured)), strict=True)
+    ]
+    panel = panels.Panel("Training images, in test mode", lines, (0, 1))
+    return _figure(run, [panel], "Training accuracy")
+
+
 def _colours(keys: Sequence[str]) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(len(keys))]
 
@@ -216,4 +228,5 @@ _FIGURES: dict[str, Callable[[Run, Observed], Figure]] = {
     "dead-units": _dead_units,
     "activation-percentiles": _percentiles,
     "gradient-norms": _gradient_norms,
+    "training-accuracy": _training_accuracy,
 }

@@ -10,15 +10,16 @@ import models
 from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
-from mnist_bn.extensions import dead_units, observers, weight_updates
+from mnist_bn.extensions import dead_units, observers, training_accuracy, weight_updates
 from mnist_bn.extensions.activation_percentiles import ActivationPercentiles
 from mnist_bn.extensions.dead_units import DeadUnits
 from mnist_bn.extensions.gradient_norms import GradientNorms
 from mnist_bn.extensions.probe import nonlinearity_inputs
+from mnist_bn.extensions.training_accuracy import TrainingAccuracy
 from mnist_bn.extensions.weight_updates import WeightUpdates
 
 CPU = chainer.get_device("@numpy")
-EVERY = "dead-units,weight-updates,activation-percentiles,gradient-norms"
+EVERY = "dead-units,weight-updates,activation-percentiles,gradient-norms,training-accuracy"
 
 
 @pytest.fixture
@@ -219,6 +220,26 @@ def test_gradient_norms(tiny_data):
     assert sorted(norms) == ["l1/W", "l1/b", "l2/W", "l2/b"]
     assert norms["l1/W"] == pytest.approx(1e30 * (784 * 256) ** 0.5)
     assert np.isnan(norms["l2/b"])
+
+
+def test_training_accuracy_is_of_the_first_training_images_in_test_mode(tiny_data, monkeypatch):
+    class Net(chainer.Chain):
+        """Right in test mode alone, and there for all but the first three images."""
+
+        def forward(self, x):
+            labels = tiny_data.train.labels[self.seen : self.seen + len(x)].copy()
+            labels[: max(0, 3 - self.seen)] += 1
+            self.seen += len(x)
+            scores = np.eye(11, dtype=np.float32)[labels]
+            return chainer.Variable(np.zeros_like(scores) if chainer.config.train else scores)
+
+    network = Net()
+    observer = TrainingAccuracy(tiny_data, CPU)
+    for images, batch, expected in ((1000, 500, 37 / 40), (10, 4, 7 / 10)):
+        monkeypatch.setattr(training_accuracy, "IMAGES", images)
+        monkeypatch.setattr(training_accuracy, "BATCH", batch)
+        network.seen = 0
+        assert observer.measure(network) == {"accuracy": expected}
 
 
 def test_nothing_measured_writes_nothing(tiny_data, tmp_path):

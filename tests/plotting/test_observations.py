@@ -26,6 +26,7 @@ def run(tmp_path, make_run):
         "weight-updates": {"l1": rng.randint(256, size=(3, 10, 28, 28)).astype(np.uint8)},
         "activation-percentiles": {"sigmoid1": np.sort(rng.randn(3, 3, 5), axis=1)},
         "gradient-norms": {"l1/W": rng.rand(3), "l1/b": np.full(3, np.nan)},
+        "training-accuracy": {"accuracy": rng.rand(3)},
     }
     for name, arrays in series.items():
         np.savez(folder / f"{name}.npz", **times, **arrays)
@@ -39,13 +40,14 @@ def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
         f"{run.name}-{name}"
         for name in (
             *("dead-units.png", "activation-percentiles.png", "gradient-norms.png"),
-            "weight-updates.gif",
+            *("weight-updates.gif", "training-accuracy.png"),
         )
     }
 
 
 def test_what_a_study_shows_itself_is_left_out(run, tmp_path):
     shown = ("dead-units", "weight-updates", "activation-percentiles", "gradient-norms")
+    shown += ("training-accuracy",)
     assert observations.draw([run], tmp_path / "figures", leave_out=shown) == []
 
 
@@ -101,7 +103,7 @@ def test_a_file_with_a_wrong_byte_is_one_line(run, tmp_path, place):
 
 def test_folders_of_one_name_have_figures_of_their_own(run, tmp_path):
     paths = observations.draw([run, run], tmp_path / "figures", leave_out=("weight-updates",))
-    assert len({path.name for path in paths}) == len(paths) == 6
+    assert len({path.name for path in paths}) == len(paths) == 8
 
 
 def test_what_is_counted_in_iterations_says_so(run):

@@ -1,0 +1,266 @@
+"""CS231n's assignment 2, BatchNormalization: BN in deep ReLU networks on 1000 CIFAR-10 images.
+
+Two experiments of its notebook. The depth run: five hidden layers of 100 units, without BN and with
+it. The weight-scale sweep: seven hidden layers of 50, over twenty standard deviations of the
+initial weights. Both for 10 epochs of Adam, batches of 50 drawn with replacement (as the
+assignment's Solver does), validated on the last 1000 training images. The assignment takes the mean
+image of 49,000 images; here it is of the 1000.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_bn import studies
+from mnist_bn.config import RunConfig
+from mnist_bn.extensions.divergence import LIMIT
+from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.plotting.appearance import BLACK, BLUE, VERMILLION, style
+from mnist_bn.plotting.curves import fate
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
+
+# As the assignment's logspace(-4, 0, 20), to four digits.
+SCALES = tuple(float(f"{scale:.4g}") for scale in np.logspace(-4, 0, 20))
+LAST = 100  # iterations of which the final loss is the mean
+# Training and validation accuracy that the assignment's notebook printed after the last epoch.
+PUBLISHED = {"CS231nMLP": (0.391, 0.248), "CS231nMLP_BN": (0.687, 0.327)}
+
+OBSERVED = ("training-accuracy",)
+
+_SCALE = r"\bweight_scale=([\d.e+-]+)"  # in the name of a network
+
+_SETTINGS = {
+    "optimizer": ["Adam"],
+    "dataset": "cifar10",
+    "holdout": 1000,
+    "train_images": 1000,
+    "batchsize": 50,
+    "sampling": "replacement",
+    "epoch": 10,
+    "observe": "training-accuracy",
+    # A loss beyond 1000 is where the largest scales begin: the assignment trains on, too.
+    "on_divergence": "continue",
+}
+# Seeds of the depth run, and scales of the sweep, which is of the first seed.
+PRESETS = {
+    "quick": {"seed": [0], "weight_scale": SCALES[::3]},
+    "full": {"seed": [0, 1, 2], "weight_scale": SCALES},
+}
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the depth run and the sweep; networks that are given are trained as the depth run."""
+    networks, seeds = list(PUBLISHED), PRESETS[preset]["seed"]
+    depth = {**_SETTINGS, "model": networks, "seed": seeds, "evaluate_every": 1}
+    runs = studies.runs(depth, given)
+    if "model" in given:
+        return runs
+    swept = [
+        f"{network}(hidden=50, layers=8, weight_scale={scale:g})"
+        for scale in PRESETS[preset]["weight_scale"]
+        for network in networks
+    ]
+    sweep = {**_SETTINGS, "model": swept, "seed": seeds[:1], "evaluate_every": 20}
+    return [*runs, *studies.runs(sweep, given)]
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws the notebook's plots of both experiments, of what was run, and tables their numbers.
+
+    A run whose network names a `weight_scale` is of the sweep, any other of the depth run.
+    """
+    depth = group_runs([run for run in runs if weight_scale(run) is None])
+    sweep = [run for run in runs if weight_scale(run) is not None]
+    paths, texts = [], []
+    with style():
+        if depth:
+            paths += comparison.save(_depth_figure(depth), out, "cs231n-depth", formats)
+            texts.append(_depth_table(depth))
+        if sweep:
+            paths += comparison.save(_sweep_figure(sweep), out, "cs231n-weight-scale", formats)
+            texts.append(_sweep_table(sweep))
+    return [*paths, tables.write("\n".join(texts), out / "cs231n.md")]
+
+
+def weight_scale(run: Run) -> float | None:
+    """Returns the initial weights' standard deviation that the network's name says, if any."""
+    found = re.search(_SCALE, run.model or "")
+    try:
+        return float(found.group(1)) if found else None
+    except ValueError:
+        return None
+
+
+def training_accuracy(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns times, `(T,)`, and accuracy on the training images in test mode; None: not there."""
+    series = observations.read(run, OBSERVED[0])
+    if series is None or "accuracy" not in series:
+        return None
+    return observations.times(run, series), series["accuracy"]
+
+
+def best_validation(run: Run) -> float:
+    """Returns the highest validation accuracy of all evaluations, NaN where there is none."""
+    return _highest(run.values(VALIDATION_ACCURACY))
+
+
+def best_training(run: Run) -> float:
+    """Returns the highest training accuracy of all evaluations, NaN where there is none."""
+    measured = training_accuracy(run)
+    return np.nan if measured is None else _highest(measured[1])
+
+
+def final_loss(run: Run) -> float:
+    """Returns the mean training loss of the last LAST iterations, NaN where it is lost.
+
+    Lost is a loss that is not finite, and a mean beyond the LIMIT of divergence. An entry of the
+    log counts if all of its iterations are among the last LAST; NaN where there is no such entry.
+    """
+    ends = np.array([entry["iteration"] for entry in run.log])
+    lengths = np.diff(ends, prepend=0)
+    counted = ends - lengths >= ends[-1] - LAST
+    if not counted.any():
+        return np.nan
+    loss = np.average(run.values(TRAIN_LOSS)[counted], weights=lengths[counted])
+    return loss if abs(loss) <= LIMIT else np.nan
+
+
+def _highest(values: np.ndarray) -> float:
+    return np.nan if np.isnan(values).all() else float(np.nanmax(values))
+
+
+def _depth_figure(curves: Sequence[Curve]) -> Figure:
+    """Training loss of each step, and accuracy on the training and the validation images."""
+    losses = [panels.of_curve(curve, TRAIN_LOSS, *_look(curve)) for curve in curves]
+    training = [series for curve in curves if (series := _training_series(curve)) is not None]
+    validation = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
+    shown = [
+        panels.Panel("Training loss", losses),
+        panels.Panel("Accuracy on the training images, in test mode", training, (0, 1)),
+        panels.Panel("Accuracy on the validation images", validation, (0, 1)),
+    ]
+    title = "CS231n: a deep network on few images"
+    return panels.stacked(shown, title, comparison.subtitle(curves), curves[0].unit.capitalize())
+
+
+def _training_series(curve: Curve) -> panels.Series | None:
+    """The mean and range of `training_accuracy` over the seeds that went as far as any."""
+    measured = [training_accuracy(run) for run in curve.finished or curve.runs]
+    measured = [one for one in measured if one is not None]
+    measured = [one for one in measured if np.array_equal(one[0], measured[0][0])]
+    if not measured:
+        return None
+    values = np.stack([accuracy for _, accuracy in measured])
+    label, colour = _look(curve)
+    label += fate(curve)
+    low, high = values.min(axis=0), values.max(axis=0)
+    return panels.Series(measured[0][0], values.mean(axis=0), label, colour, low=low, high=high)
+
+
+def _sweep_figure(runs: Sequence[Run]) -> Figure:
+    """The best accuracies and the final loss against the initial weights' standard deviation."""
+    limits = (0, 1)
+    shown = [
+        panels.Panel(title, _sweep_lines(runs, measure), limits, log_y=limits is None)
+        for title, measure, limits in (
+            ("Best validation accuracy", best_validation, limits),
+            ("Best training accuracy, in test mode", best_training, limits),
+            (f"Training loss, mean of the last {LAST} iterations (✕ lost)", final_loss, None),
+        )
+    ]
+    seeds = len({run.seed for run in runs})
+    subtitle = f"{comparison.conditions(group_runs(runs))}  ·  {seeds} seed{'s' * (seeds > 1)}"
+    title, x_label = "CS231n: the scale of the initial weights", "Standard deviation of the weights"
+    return panels.stacked(shown, title, subtitle, x_label, log_x=True)
+
+
+def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[panels.Series]:
+    """A line for each network, the mean over seeds; a cross and a gap where a seed has no value."""
+    lines = []
+    for network, scales in _by_scale(runs).items():
+        x = np.array(list(scales))
+        y = np.array([np.mean([measure(run) for run in seeds]) for seeds in scales.values()])
+        name, colour, marker = _looks(network)
+        lines.append(
+            panels.Series(x, y, name, colour, marker=marker, crosses=x[np.isnan(y)].tolist())
+        )
+    return lines
+
+
+def _by_scale(runs: Sequence[Run]) -> dict[str, dict[float, list[Run]]]:
+    """Runs by the network without its weight scale, and by that scale, ascending."""
+    groups: dict[str, dict[float, list[Run]]] = {}
+    for run in sorted(runs, key=weight_scale):
+        network = re.sub(_SCALE, "", run.model)
+        groups.setdefault(network, {}).setdefault(weight_scale(run), []).append(run)
+    return dict(sorted(groups.items()))
+
+
+def _depth_table(curves: Sequence[Curve]) -> str:
+    """Markdown: a row a network; its last accuracies, and those that the notebook printed."""
+    rows = [
+        ["network", "seeds", "training accuracy", "validation accuracy", "the notebook's, 1 seed"]
+    ]
+    for curve in curves:
+        published = PUBLISHED.get(curve.model)
+        finished = curve.finished or curve.runs
+        training = [one[1][-1] for run in finished if (one := training_accuracy(run)) is not None]
+        rows.append(
+            [
+                ", ".join(filter(None, (curve.model, curve.variant))),
+                str(len(finished)),
+                _mean_and_range(training),
+                _mean_and_range([run.values(VALIDATION_ACCURACY)[-1] for run in finished]),
+                ""
+                if published is None
+                else "training {:.3f}, validation {:.3f}".format(*published),
+            ]
+        )
+    return f"Accuracy after the last step; mean (least to greatest).\n\n{tables.markdown(rows)}\n"
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    if len(values) == 0 or not np.isfinite(values).all():
+        return ""
+    text = f"{np.mean(values):.3f}"
+    return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"
+
+
+def _sweep_table(runs: Sequence[Run]) -> str:
+    """Markdown: a row a weight scale; best accuracies and final loss of each network."""
+    groups = _by_scale(runs)
+    measures = {
+        "best validation": best_validation,
+        "best training": best_training,
+        "final loss": final_loss,
+    }
+    names = [_looks(network)[0] for network in groups]
+    rows = [["weight scale", *(f"{measure}, {name}" for name in names for measure in measures)]]
+    for scale in sorted({scale for scales in groups.values() for scale in scales}):
+        cells = [
+            np.mean([measure(run) for run in scales[scale]]) if scale in scales else np.nan
+            for scales in groups.values()
+            for measure in measures.values()
+        ]
+        rows.append([f"{scale:g}", *("" if np.isnan(cell) else f"{cell:.3f}" for cell in cells)])
+    return tables.markdown(rows) + "\n"
+
+
+def _look(curve: Curve) -> tuple[str, str]:
+    name, colour, _ = _looks(curve.model or curve.name)
+    return ", ".join(filter(None, (name, curve.variant))), colour
+
+
+def _looks(network: str) -> tuple[str, str, str]:
+    """Returns what a figure calls the network, its colour and its marker."""
+    if network.rpartition(":")[2].startswith("CS231nMLP_BN"):
+        return "with BN", BLUE, "s"
+    if network.rpartition(":")[2].startswith("CS231nMLP"):
+        return "without BN", BLACK, "o"
+    return network, VERMILLION, "^"
