@@ -16,6 +16,7 @@ from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, in_order, rank
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 
 NOT_RECORDED = "network not recorded"
+MAX_NETWORKS = 10  # as columns
 _COLUMNS = ("folder", "model", "optimizer", "lr", "momentum", "batchsize", "seed", "dataset")
 _COLUMNS += ("semantics", "epochs", *CURVE_KEYS, "elapsed_time", "diverged_at")
 
@@ -23,6 +24,7 @@ _COLUMNS += ("semantics", "epochs", *CURVE_KEYS, "elapsed_time", "diverged_at")
 def table(curves: Sequence[Curve]) -> str:
     """Markdown: a row an optimizer (and its settings), a column a network, the accuracy at the end.
 
+    Rows and columns change places where there are more than MAX_NETWORKS networks.
     A cell says its seeds and epochs where they are not the table's usual ones.
     """
     columns = in_order((curve.model or NOT_RECORDED for curve in curves), NETWORKS)
@@ -36,10 +38,13 @@ def table(curves: Sequence[Curve]) -> str:
         cells.setdefault(row, {})[column] = curve
     sizes = [_size(curve) for curve in curves if curve.survivors and _is_recorded(curve)]
     usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
-    lines = [["Optimizer", *columns]] + [
+    corner = "Optimizer" if len(columns) <= MAX_NETWORKS else "Network"
+    lines = [[corner, *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()
     ]
+    if len(columns) > MAX_NETWORKS:
+        lines = [list(line) for line in zip(*lines, strict=True)]
     return f"{_caption(usual, curves[0].unit)}\n{conditions(curves)}.\n\n{markdown(lines)}\n"
 
 

@@ -28,6 +28,7 @@ from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
 # As the assignment's logspace(-4, 0, 20), to four digits.
 SCALES = tuple(float(f"{scale:.4g}") for scale in np.logspace(-4, 0, 20))
 LAST = 100  # iterations of which the final loss is the mean
+LOSS_SHOWN = 3.5  # where the notebook's axis of it ends, too
 # Training and validation accuracy that the assignment's notebook printed after the last epoch.
 PUBLISHED = {"CS231nMLP": (0.391, 0.248), "CS231nMLP_BN": (0.687, 0.327)}
 
@@ -122,10 +123,9 @@ def final_loss(run: Run) -> float:
     Lost is a loss that is not finite, and a mean beyond the LIMIT of divergence. An entry of the
     log counts if all of its iterations are among the last LAST; NaN where there is no such entry.
     """
-    ends = np.array([entry["iteration"] for entry in run.log])
-    lengths = np.diff(ends, prepend=0)
-    counted = ends - lengths >= ends[-1] - LAST
-    if not counted.any():
+    lengths = np.diff(run.epochs, prepend=0)
+    counted = run.epochs - lengths >= run.epochs[-1] - LAST
+    if run.unit != "iteration" or not counted.any():
         return np.nan
     loss = np.average(run.values(TRAIN_LOSS)[counted], weights=lengths[counted])
     return loss if abs(loss) <= LIMIT else np.nan
@@ -142,11 +142,25 @@ def _depth_figure(curves: Sequence[Curve]) -> Figure:
     validation = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     shown = [
         panels.Panel("Training loss", losses),
-        panels.Panel("Accuracy on the training images, in test mode", training, (0, 1)),
-        panels.Panel("Accuracy on the validation images", validation, (0, 1)),
+        panels.Panel("Accuracy on the training images, in test mode", training, _from_0(training)),
+        panels.Panel("Accuracy on the validation images", validation, _from_0(validation)),
     ]
     title = "CS231n: a deep network on few images"
-    return panels.stacked(shown, title, comparison.subtitle(curves), curves[0].unit.capitalize())
+    return panels.stacked(shown, title, comparison.subtitle(curves), _x_label(curves[0].runs[0]))
+
+
+def _from_0(lines: Sequence[panels.Series]) -> tuple[float, float]:
+    """Limits of an axis from 0 to a little above the highest of the lines and their bands."""
+    tops = [part for line in lines for part in (line.y, line.high) if part is not None]
+    top = _highest(np.concatenate([*tops, np.zeros(1)]))
+    return 0, 1.1 * top or 1
+
+
+def _x_label(run: Run) -> str:
+    iteration, epoch = (run.log[-1].get(unit) for unit in ("iteration", "epoch"))
+    if run.unit == "iteration" and isinstance(epoch, int) and epoch > 0:
+        return f"Iteration ({iteration / epoch:g} an epoch)"
+    return run.unit.capitalize()
 
 
 def _training_series(curve: Curve) -> panels.Series | None:
@@ -165,19 +179,21 @@ def _training_series(curve: Curve) -> panels.Series | None:
 
 def _sweep_figure(runs: Sequence[Run]) -> Figure:
     """The best accuracies and the final loss against the initial weights' standard deviation."""
-    limits = (0, 1)
+    validation, training, loss = (
+        _sweep_lines(runs, measure) for measure in (best_validation, best_training, final_loss)
+    )
+    end = f"Training loss, mean of the last {LAST} iterations (✕ above {LIMIT:g})"
     shown = [
-        panels.Panel(title, _sweep_lines(runs, measure), limits, log_y=limits is None)
-        for title, measure, limits in (
-            ("Best validation accuracy", best_validation, limits),
-            ("Best training accuracy, in test mode", best_training, limits),
-            (f"Training loss, mean of the last {LAST} iterations (✕ lost)", final_loss, None),
-        )
+        panels.Panel("Best validation accuracy", validation, _from_0(validation)),
+        panels.Panel("Best training accuracy, in test mode", training, _from_0(training)),
+        panels.Panel(end, loss, (0, LOSS_SHOWN)),
     ]
     seeds = len({run.seed for run in runs})
     subtitle = f"{comparison.conditions(group_runs(runs))}  ·  {seeds} seed{'s' * (seeds > 1)}"
-    title, x_label = "CS231n: the scale of the initial weights", "Standard deviation of the weights"
-    return panels.stacked(shown, title, subtitle, x_label, log_x=True)
+    title = "CS231n: the scale of the initial weights"
+    return panels.stacked(
+        shown, title, subtitle, "Standard deviation of the initial weights", log_x=True
+    )
 
 
 def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[panels.Series]:

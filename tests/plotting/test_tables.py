@@ -76,3 +76,17 @@ def test_a_log_that_has_only_its_start(tmp_path, make_run):
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert rows(text)[1] == ["SGD", "0.1000"]
     assert "of 1 seed after 0 epochs" in text
+
+
+def test_many_networks_are_rows(tmp_path, make_run):
+    names = [f"Net{i:02}" for i in range(tables.MAX_NETWORKS + 1)]
+    for i, name in enumerate(names):
+        make_run(tmp_path, name, "SGD", log=log(0.5, i / 100))
+    make_run(tmp_path, names[0], "Adam", log=log(0.5, 0.6))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[:3] == [
+        ["Network", "SGD", "Adam"],
+        ["Net00", "0.0000", "0.6000"],
+        ["Net01", "0.0100", ""],
+    ]
+    assert len(rows(text)) == 1 + len(names)

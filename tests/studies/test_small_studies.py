@@ -48,7 +48,9 @@ def test_names_have_hyphens():
     assert studies.get("dying-relu") is dying_relu
 
 
-@pytest.mark.parametrize("name", ["exercise", "dying-relu", "learning-rate", "original-paper"])
+@pytest.mark.parametrize(
+    "name", ["exercise", "dying-relu", "learning-rate", "original-paper", "cs231n"]
+)
 @pytest.mark.parametrize("preset", ["quick", "full"])
 def test_presets_are_runs_that_the_command_line_takes(name, preset):
     line = ["--study", name, "--preset", preset]
