@@ -54,6 +54,13 @@ class _FullyConnectedNet(chainer.Chain):
         return self[f"l{self.hidden_layers + 1}"](h)
 
 
+def _sizes(hidden, layers):
+    """Units of a network's input, of its hidden layers, which are alike, and of its output."""
+    if layers < 1:
+        raise ValueError(f"layers {layers}: expected 1 or more")
+    return [3072, *[hidden] * (layers - 1), 10]
+
+
 class CS231nMLP(_FullyConnectedNet):
     """3072-100-100-100-100-100-10, ReLU, CIFAR-10: CS231n's assignment 2, without BN.
 
@@ -64,7 +71,7 @@ class CS231nMLP(_FullyConnectedNet):
     """
 
     def __init__(self, hidden=100, layers=6, weight_scale=2e-2):
-        super().__init__([3072, *[hidden] * (layers - 1), 10], weight_scale)
+        super().__init__(_sizes(hidden, layers), weight_scale)
 
 
 class CS231nMLP_BN(_FullyConnectedNet):
@@ -75,4 +82,4 @@ class CS231nMLP_BN(_FullyConnectedNet):
     """
 
     def __init__(self, hidden=100, layers=6, weight_scale=2e-2):
-        super().__init__([3072, *[hidden] * (layers - 1), 10], weight_scale, bn=True)
+        super().__init__(_sizes(hidden, layers), weight_scale, bn=True)

@@ -42,6 +42,11 @@ def test_initial_weights_are_gaussian_of_the_scale_asked_for(name):
         assert not network[f"l{i}"].b.array.any()
 
 
+def test_a_network_has_a_layer():
+    with pytest.raises(ValueError, match="layers 0: expected 1 or more"):
+        models.create("CS231nMLP_BN", layers=0)
+
+
 def test_forward_pass_written_out():
     network = models.create("CS231nMLP", layers=3)
     network.fit_input(IMAGES)
