@@ -26,6 +26,7 @@ from mnist_bn.plotting.results import (
 )
 
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
+SUBTITLE_LINE = 0.18  # from one line of a subtitle to the next
 LEGEND_HEIGHT = 0.22
 REACH = 4  # how far an axis reaches, in distances of the median first epoch from the best value
 NOTE_HEIGHT = 0.16
@@ -350,9 +351,9 @@ def _look(line: Line) -> dict:
 def write_head(figure: Figure, title: str, subtitle: str) -> None:
     width, height = figure.get_size_inches()
     figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=15, weight="bold")
-    figure.text(
-        LEFT / width, 1 - 0.67 / height, subtitle, fontsize=labels.FONT_SIZE, color="#5a5a5a"
-    )
+    for i, line in enumerate(subtitle.split("\n")):
+        y = 1 - (0.67 + SUBTITLE_LINE * i) / height
+        figure.text(LEFT / width, y, line, fontsize=labels.FONT_SIZE, color="#5a5a5a")
 
 
 def text_width(text: str) -> float:

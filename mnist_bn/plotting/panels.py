@@ -17,6 +17,7 @@ from mnist_bn.plotting.curves import (
     BOTTOM,
     LEFT,
     RIGHT,
+    SUBTITLE_LINE,
     TOP,
     add_axes,
     fate,
@@ -27,6 +28,7 @@ from mnist_bn.plotting.curves import (
 from mnist_bn.plotting.groups import Curve
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
+SUBTITLE_WIDTH = 8.5  # inches; a wider one has several lines
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def stacked(
     """Draws the panels, the first on top."""
     names = [series.label for panel in panels for series in panel.series]
     column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
-    width = max(LEFT + WIDTH + column, LEFT + text_width(subtitle)) + RIGHT
-    figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + TOP)
+    lines = _broken(subtitle)
+    width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
+    top = TOP + (len(lines) - 1) * SUBTITLE_LINE
+    figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + top)
     last = max((x for panel in panels for series in panel.series for x in series.x), default=1)
     for i, panel in enumerate(panels):
         bottom = BOTTOM + (len(panels) - 1 - i) * (HEIGHT + GAP)
@@ -89,8 +93,21 @@ def stacked(
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(x_label if lowest else "")
         labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
-    write_head(figure, title, subtitle)
+    write_head(figure, title, "\n".join(lines))
     return figure
+
+
+def _broken(subtitle: str) -> list[str]:
+    """Returns the subtitle in lines of SUBTITLE_WIDTH at most, broken between its parts."""
+    first, *parts = subtitle.split("  ·  ")
+    lines = [first]
+    for part in parts:
+        longer = f"{lines[-1]}  ·  {part}"
+        if text_width(longer) <= SUBTITLE_WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
 
 
 def _draw(axes: Axes, panel: Panel) -> None:

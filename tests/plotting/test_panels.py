@@ -48,3 +48,17 @@ def test_epochs_and_iterations_share_no_figure(tmp_path, make_run, entries):
     make_run(tmp_path, seed=1)
     with pytest.raises(UsageError, match="some are evaluated once an epoch, others every few"):
         comparison.select_runs(read_runs([tmp_path], pytest.fail))
+
+
+def test_a_wide_subtitle_is_broken_between_its_parts():
+    parts = ["evaluated in test mode", "first 1000 training images", "mean and range of 3 seeds"]
+    assert panels._broken("  ·  ".join(parts)) == ["  ·  ".join(parts)]
+    lines = panels._broken("  ·  ".join(2 * parts))
+    assert len(lines) == 2
+    assert "  ·  ".join(lines) == "  ·  ".join(2 * parts)
+    line = [panels.Series(np.arange(3), np.arange(3), "a", "#000000")]
+    figures = [
+        panels.stacked([panels.Panel("t", line)], "T", "  ·  ".join(n * parts), "x") for n in (1, 2)
+    ]
+    assert figures[1].get_figheight() == pytest.approx(figures[0].get_figheight() + 0.18)
+    assert figures[1].get_figwidth() < 10
