@@ -87,9 +87,15 @@ def test_any_shape(library, data):
     k = data.draw(st.sampled_from([1, 2, 3, 5]))
     # Batch statistics of few numbers are ill-conditioned: at least eight.
     shape = draw(2, 5), draw(1, 40), draw(k + 1, 30), draw(k + 1, 20), draw(1, 70)
-    given_ = block(*shape, k, bias=data.draw(st.booleans()), seed=draw(0, 99))
+    x, gy, conv, bnorm = block(*shape, k, bias=data.draw(st.booleans()), seed=draw(0, 99))
+    # Whole numbers, whose convolution float32 has exactly: rounding would turn a maximum or a sign
+    # that is all but a tie, of which there are some in so many shapes, and so the gradient.
+    x = np.rint(3 * x)
+    for parameter in conv.params():
+        parameter.array = np.rint(3 * parameter.array)
     with chainer.using_config("train", data.draw(st.booleans())):
-        assert_as_float64(library, data.draw(st.sampled_from(sorted(BLOCKS))), *given_)
+        name = data.draw(st.sampled_from(sorted(BLOCKS)))
+        assert_as_float64(library, name, x, gy, conv, bnorm)
 
 
 @pytest.mark.parametrize("train", [True, False])
