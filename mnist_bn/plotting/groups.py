@@ -1,5 +1,7 @@
 """Which runs are one curve: those that differ only in their seed."""
 
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from mnist_bn.plotting.results import Run, printable
 NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
 _SOURCE = "model_sha256"  # of a user's own network: edited, it is another network
+_IMAGES = "images_sha256"  # of images that are not verified: others are another dataset
 
 # Settings that name a run or say where and how long it ran: they do not make it another curve.
 _NEUTRAL = frozenset(
@@ -33,6 +36,7 @@ _WORDS = {
     "train_images": "training images",
     "test_images": "test images",
     _SOURCE: "source",
+    _IMAGES: "images",
     "init_sha256": "init",
 }
 
@@ -167,11 +171,19 @@ def _short_names(models: Iterable[str]) -> dict[str, str]:
 
 def _settings(run: Run) -> dict[str, str]:
     """The settings that make a run another curve, as text; null, the default, is left out."""
-    return {
+    settings = {
         key: _text(value)
         for key, value in {**_BEFORE, **run.args}.items()
         if key not in _NEUTRAL and isinstance(value, str | int | float)
     }
+    if "lr_drop" in settings:
+        unit = "iteration" if run.args.get("iteration") else "epoch"
+        settings["lr_drop"] = f"{unit} {settings['lr_drop']}"
+    if run.args.get("unverified_data"):
+        # One name of a dataset, and whatever images there were.
+        sums = json.dumps(run.args.get("dataset_sha256"), sort_keys=True)
+        settings[_IMAGES] = hashlib.sha256(sums.encode()).hexdigest()
+    return settings
 
 
 def _text(value: Any) -> str:

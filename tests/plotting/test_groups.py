@@ -1,6 +1,7 @@
 """Runs that differ only in their seed are one curve; nothing else is averaged."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
         ("lr", (None, 0.1), ["", "lr 0.1"]),
         ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
         ("batchsize", (64, 128), ["batch 128", "batch 64"]),
-        ("lr_drop", (None, "82,123"), ["", "lr / 10 after 82,123"]),
+        ("lr_drop", (None, "82,123"), ["", "lr / 10 after epoch 82,123"]),
         ("augment", ("none", "crop-flip"), ["augment crop-flip", "augment none"]),
         ("train_images", (None, 1000), ["", "training images 1000"]),
         ("weight_decay", (1e-4, 1.0), ["weight decay 0.0001", "weight decay 1"]),
@@ -66,6 +67,33 @@ def test_a_setting_that_differs_is_another_curve_and_named(
 ):
     runs = [read_run(make_run(tmp_path, **{setting: value})) for value in values]
     assert sorted(curve.variant for curve in group_runs(runs)) == variants
+
+
+def test_drops_of_the_learning_rate_after_epochs_are_not_those_after_iterations(tmp_path, make_run):
+    log = [{"epoch": 1, "iteration": 10, VALIDATION_ACCURACY: 0.5}]
+    settings = {"lr_drop": "2,3", "evaluate_every": 10, "log": log}
+    runs = [
+        read_run(make_run(tmp_path, seed=0, iteration=None, **settings)),
+        read_run(make_run(tmp_path, seed=1, iteration=50, **settings)),
+    ]
+    assert [curve.variant for curve in group_runs(runs)] == [
+        "lr / 10 after epoch 2,3",
+        "lr / 10 after iteration 2,3",
+    ]
+
+
+def test_other_unverified_images_are_another_curve(tmp_path, make_run):
+    def run(seed, sha256):
+        unverified = {"dataset": "cifar10-unverified", "unverified_data": True}
+        sums = {"data_batch_1.bin": sha256, "test_batch.bin": "0" * 64}
+        return read_run(make_run(tmp_path, seed=seed, dataset_sha256=sums, **unverified))
+
+    (same,) = group_runs([run(0, "1" * 64), run(1, "1" * 64)])
+    assert (len(same.runs), same.variant) == (2, "")
+    curves = group_runs([run(0, "1" * 64), run(1, "2" * 64)])
+    variants = [curve.variant for curve in curves]
+    assert len(set(variants)) == 2
+    assert all(re.fullmatch(r"images [0-9a-f]{8}", variant) for variant in variants)
 
 
 def test_settings_that_do_not_change_the_numbers_do_not_split(tmp_path, make_run):
