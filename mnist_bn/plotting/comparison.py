@@ -164,12 +164,18 @@ def _lines(
     for curve in group:
         fields = [getattr(curve, field) for field in named_by]
         names.append(curve.name if None in fields else _joined(*fields, curve.variant))
-    repeated, used, lines = Counter(names), Counter(), []
-    for curve, name in zip(group, names, strict=True):
-        label = name if repeated[name] == 1 else _joined(name, curve.name)
+    repeated = Counter(names)
+    labels = [
+        name if repeated[name] == 1 else _joined(name, curve.name)
+        for curve, name in zip(group, names, strict=True)
+    ]
+    shortened, used, lines = Counter(map(_short, labels)), Counter(), []
+    for curve, label in zip(group, labels, strict=True):
         dashes = DASHES[used[look(curve)] % len(DASHES)]
         used[look(curve)] += 1
-        lines.append(Line(curve, _short(label), *look(curve), dashes))
+        # Where their ends alone are the same, the names are given whole.
+        shown = _short(label) if shortened[_short(label)] == 1 else label
+        lines.append(Line(curve, shown, *look(curve), dashes))
     return lines
 
 

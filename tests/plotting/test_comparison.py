@@ -32,6 +32,20 @@ def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
     assert ">MnistCNN</text>" in svg  # text stays text
 
 
+def test_long_names_of_curves_stay_apart(tmp_path, make_run):
+    """Cut to their ends, those of two networks trained with the same settings are one."""
+    settings = {"augment": "crop-flip", "lr_drop": "82,123", "weight_decay": 0.0001}
+    networks = ("MnistCNN", "MnistCNN_BN_after")
+    for network in networks:
+        make_run(tmp_path / "runs", network)
+        make_run(tmp_path / "runs", network, **settings)
+    comparison.draw(read(tmp_path / "runs"), tmp_path, ["svg"])
+    drawn = (tmp_path / "optimizer-SGD.svg").read_text()
+    variant = "augment crop-flip, lr / 10 after epoch 82,123, weight decay 0.0001"
+    for network in networks:
+        assert f">{network}, {variant}</text>" in drawn
+
+
 def test_the_same_runs_give_the_same_bytes(result, tmp_path):
     runs = read(result)[:1]
     for name in "ab":
