@@ -143,15 +143,17 @@ def check_same_run(snapshot: Snapshot, run: Run) -> None:
         OtherRunError: one differs; the line names it.
     """
     before = snapshot.header["identity"]
-    # The numbers of --lr-drop count what the run's length does.
-    counts_the_same = (before.get("iteration") is None) == (run.identity.get("iteration") is None)
-    lengths = {}
-    if run.identity.get("lr_drop") is None or counts_the_same:
-        lengths = {setting: run.identity.get(setting) for setting in ("epoch", "iteration")}
+    lengths = {setting: run.identity.get(setting) for setting in ("epoch", "iteration")}
     if other := difference({**before, **lengths}, run.identity):
         raise OtherRunError(
             f"{snapshot.path} was taken with {other}: resume with the same settings (only --epoch "
             "or --iteration may differ)"
+        )
+    # The numbers of --lr-drop count what the run's length does.
+    was, now = ("iteration" if one.get("iteration") else "epoch" for one in (before, run.identity))
+    if run.identity.get("lr_drop") is not None and was != now:
+        raise OtherRunError(
+            f"{snapshot.path} was taken with --lr-drop in {was}s, not {now}s: resume with --{was}"
         )
 
 
