@@ -208,8 +208,7 @@ def build_trainer(
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
     network = user_models.create(config.model)
-    if hasattr(network, "fit_input"):
-        network.fit_input(dataset.train.images)
+    user_models.fit_input(network, dataset.train.images)
     classifier = L.Classifier(network)
     semantics.prepare(classifier, config.semantics)
     if config.init is not None:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import chainer
+import numpy as np
 
 import models
 from mnist_bn.data import Dataset
@@ -40,21 +41,32 @@ def create(spec: str) -> chainer.Chain:
         raise UsageError(f"{spec}: {_what_failed(error, path)}") from error
 
 
+def fit_input(network: chainer.Chain, images: np.ndarray) -> None:
+    """Calls the network's method `fit_input(images)`, if it has one.
+
+    Args:
+        images: float32 `(N, ...)`; the method gets them read-only, as every run shares them.
+    """
+    if hasattr(network, "fit_input"):
+        shared = images.view()
+        shared.flags.writeable = False
+        network.fit_input(shared)
+
+
 def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
     """Checks that the network `spec` names maps images of the dataset to logits, in test mode.
 
-    Tries two, with a network made for that alone: whatever random numbers it draws, a run seeds its
-    own.
+    Tries two, with a network made for that alone, whose `fit_input` sees all, as in a run. Whatever
+    random numbers it draws, a run seeds its own.
 
     Raises:
         UsageError: it cannot; the line says what failed.
     """
     network = create(spec)
-    images = dataset.train.images[:2]
+    images = dataset.train.images[:2].copy()  # whatever the network does to them
     device.use()
     try:
-        if hasattr(network, "fit_input"):
-            network.fit_input(images)
+        fit_input(network, dataset.train.images)
         network.to_device(device)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             logits = network(device.send(images))

@@ -152,7 +152,7 @@ def test_a_network_that_does_not_take_the_images(tmp_path, tiny_data, forward, f
         "import chainer\n"
         "class Net(chainer.Chain):\n"
         "    def fit_input(self, images):\n"
-        "        assert images.shape == (2, 784)\n"
+        "        assert len(images) > 2 and images.shape[1:] == (784,)\n"
         "    def forward(self, x):\n"
         f"        {forward}\n"
     )
@@ -164,3 +164,25 @@ def test_a_network_that_does_not_take_the_images(tmp_path, tiny_data, forward, f
         f"(N, 10): {failed}"
     )
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("method", "failed"),
+    [
+        ("fit_input(self, images): images -= images.mean()", "ValueError: output array is read-on"),
+        ("forward(self, x): x *= 0; return x", None),
+    ],
+)
+def test_a_network_that_writes_to_its_images_does_not_change_the_datasets(
+    tmp_path, tiny_data, method, failed
+):
+    path = tmp_path / "net.py"
+    path.write_text(f"import chainer\nclass Net(chainer.Chain):\n    def {method}\n")
+    before = tiny_data.train.images.copy()
+    try:
+        user_models.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
+    except UsageError as error:
+        assert failed is not None and failed in str(error)
+    else:
+        assert failed is None
+    assert np.array_equal(tiny_data.train.images, before)
