@@ -99,7 +99,9 @@ def _parser() -> Parser:
         help="of the figures; several are possible (default: png)",
     )
     parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")
-    parser.add_argument("--dataset", help="only runs on this dataset: mnist or digits")
+    parser.add_argument(
+        "--dataset", help="only runs on this dataset, such as mnist or cifar10-unverified"
+    )
     return parser
 
 

@@ -17,8 +17,10 @@ from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 
 NOT_RECORDED = "network not recorded"
 MAX_NETWORKS = 10  # as columns
-_COLUMNS = ("folder", "model", "optimizer", "lr", "momentum", "batchsize", "seed", "dataset")
-_COLUMNS += ("semantics", "epochs", *CURVE_KEYS, "elapsed_time", "diverged_at")
+_SETTINGS = ("lr", "momentum", "batchsize", "augment", "weight_decay", "lr_drop")
+_SETTINGS += ("train_images", "test_images", "holdout")
+_COLUMNS = ("folder", "model", "optimizer", *_SETTINGS, "seed", "dataset", "semantics", "epochs")
+_COLUMNS += (*CURVE_KEYS, "elapsed_time", "diverged_at")
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -54,7 +56,7 @@ def summary(runs: Sequence[Run]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for run in runs:
-        settings = [_scalar(run.args.get(name)) for name in ("lr", "momentum", "batchsize")]
+        settings = [_scalar(run.args.get(name)) for name in _SETTINGS]
         last = (run.values(key)[-1] for key in (*CURVE_KEYS, "elapsed_time"))
         last = ("" if math.isnan(value) else value for value in last)
         writer.writerow(

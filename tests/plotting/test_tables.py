@@ -71,6 +71,14 @@ def test_the_summary_has_a_row_a_run(result):
         assert (row["epochs"], row["diverged_at"], row["lr"]) == ("3", "", "")
 
 
+def test_the_summary_says_what_a_run_was_trained_and_measured_on(tmp_path, make_run):
+    settings = {"augment": "crop-flip", "weight_decay": 0.0001, "lr_drop": "82,123"}
+    settings |= {"train_images": 500, "test_images": 200, "holdout": 1000}
+    make_run(tmp_path, "MnistCNN", "SGD", **settings)
+    (row,) = csv.DictReader(io.StringIO(tables.summary(read_runs([tmp_path], print))))
+    assert {name: row[name] for name in settings} == {k: str(v) for k, v in settings.items()}
+
+
 def test_a_log_that_has_only_its_start(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "SGD", log=[{"epoch": 0, VALIDATION_ACCURACY: 0.1}])
     text = tables.table(group_runs(read_runs([tmp_path], print)))
