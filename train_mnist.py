@@ -307,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset, device = training.load_dataset(config), devices.resolve(config.device)
         user_models.check(config.model, dataset, device)
     print(describe_kernels(configs[0]))
+    for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
+        print(f"note: {line}", file=sys.stderr)
     configs = [training.resolve(config) for config in configs]
     check_folders(configs)
     waiting = [config for config in configs if not sweep.is_finished(config)]

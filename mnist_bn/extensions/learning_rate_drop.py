@@ -62,3 +62,12 @@ def create(config: RunConfig, optimizer: chainer.GradientMethod) -> LearningRate
     """
     _, unit = schedule.length(config)
     return LearningRateDrop(optimizer, config.lr_drops, unit)
+
+
+def too_late(config: RunConfig) -> str | None:
+    """Returns in one line which drops come when the run has ended, None for none."""
+    length, unit = schedule.length(config)
+    late = [str(drop) for drop in config.lr_drops if drop >= length]
+    if not late:
+        return None
+    return f"--lr-drop {','.join(late)}: no effect, as the run ends after {unit} {length}"

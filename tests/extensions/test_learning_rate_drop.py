@@ -99,6 +99,25 @@ def test_every_optimizer_with_a_learning_rate(name):
         assert getattr(optimizer, optimizers.LEARNING_RATE[name]) == pytest.approx(rate, rel=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"epoch": 164, "lr_drop": "82,123"}, None),
+        ({"epoch": 164}, None),
+        (
+            {"epoch": 164, "lr_drop": "32000,48000"},
+            "--lr-drop 32000,48000: no effect, as the run ends after epoch 164",
+        ),
+        (
+            {"iteration": 50, "lr_drop": "40,50"},
+            "--lr-drop 50: no effect, as the run ends after iteration 50",
+        ),
+    ],
+)
+def test_drops_that_come_too_late_are_said(settings, line):
+    assert learning_rate_drop.too_late(RunConfig(**settings)) == line
+
+
 def test_more_drops_than_a_float_has_room_for():
     optimizer = optimizers.create("SGD")
     drop = learning_rate_drop.LearningRateDrop(optimizer, range(1, 400), "iteration")
