@@ -55,8 +55,11 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     column = labels.COLUMN_GAP + max(
         (text_width(end.text) for row in ends for end in row), default=0
     )
-    width = LEFT + max(sum(widths) + gap_x + column, text_width(subtitle)) + RIGHT
-    figure = new_figure(width, BOTTOM + sum(heights) + gap_y + TOP)
+    content = sum(widths) + gap_x + column
+    said = broken(subtitle, content)
+    width = LEFT + max(content, *map(text_width, said)) + RIGHT
+    top = TOP + (len(said) - 1) * SUBTITLE_LINE
+    figure = new_figure(width, BOTTOM + sum(heights) + gap_y + top)
     for row, keys in enumerate(rows):
         bottom = BOTTOM if row else BOTTOM + heights[1] + gap_y
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
@@ -68,7 +71,7 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
             axes.tick_params(labelbottom=row == 1)
             axes.set_xlabel(_x_label(lines) if row else "")
         labels.label_ends(axes, ends[row])
-    write_head(figure, title, subtitle)
+    write_head(figure, title, "\n".join(said))
     return figure
 
 
@@ -83,10 +86,13 @@ def small_multiples(
     notes = [_unseen(lines, limits) for _, lines in panels]
     room = NOTE_HEIGHT * max(map(len, notes))
     gap_x, gap_y, height = 0.25, 0.5 + room, 2.0 if columns > 2 else 2.8
-    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT, LEFT + text_width(subtitle) + RIGHT)
+    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT)
+    said = broken(subtitle, full_width - LEFT - RIGHT)
+    full_width = max(full_width, *(LEFT + text_width(line) + RIGHT for line in said))
     width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
     legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
-    top = TOP + 0.2 + LEGEND_HEIGHT * len(legend) + room
+    head = TOP + (len(said) - 1) * SUBTITLE_LINE
+    top = head + 0.2 + LEGEND_HEIGHT * len(legend) + room
     figure = new_figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
     for i, (name, lines) in enumerate(panels):
         row, column = divmod(i, columns)
@@ -99,8 +105,8 @@ def small_multiples(
         lowest = i + columns >= len(panels)
         axes.tick_params(labelleft=column == 0, labelbottom=lowest)
         axes.set_xlabel(_x_label(every) if lowest else "")
-    _draw_legend(figure, legend)
-    write_head(figure, title, subtitle)
+    _draw_legend(figure, legend, head)
+    write_head(figure, title, "\n".join(said))
     return figure
 
 
@@ -315,11 +321,11 @@ def _legend_rows(lines: dict[str, Line], width: float) -> list[list[tuple[float,
     return rows
 
 
-def _draw_legend(figure: Figure, rows: list[list[tuple[float, Line]]]) -> None:
-    """Short lines and names under the subtitle."""
+def _draw_legend(figure: Figure, rows: list[list[tuple[float, Line]]], top: float) -> None:
+    """Short lines and names under the subtitle, `top` inches below the figure's edge."""
     width, height = figure.get_size_inches()
     for row, entries in enumerate(rows):
-        y = (height - TOP + 0.1 - LEGEND_HEIGHT * row) / height
+        y = (height - top + 0.1 - LEGEND_HEIGHT * row) / height
         for x, line in entries:
             figure.add_artist(
                 Line2D(
@@ -354,6 +360,19 @@ def write_head(figure: Figure, title: str, subtitle: str) -> None:
     for i, line in enumerate(subtitle.split("\n")):
         y = 1 - (0.67 + SUBTITLE_LINE * i) / height
         figure.text(LEFT / width, y, line, fontsize=labels.FONT_SIZE, color="#5a5a5a")
+
+
+def broken(subtitle: str, width: float) -> list[str]:
+    """Returns the subtitle in lines of `width` inches at most, broken between its parts."""
+    first, *parts = subtitle.split("  ·  ")
+    lines = [first]
+    for part in parts:
+        longer = f"{lines[-1]}  ·  {part}"
+        if text_width(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
 
 
 def text_width(text: str) -> float:

@@ -20,6 +20,7 @@ from mnist_bn.plotting.curves import (
     SUBTITLE_LINE,
     TOP,
     add_axes,
+    broken,
     fate,
     new_figure,
     text_width,
@@ -74,7 +75,7 @@ def stacked(
     """Draws the panels, the first on top."""
     names = [series.label for panel in panels for series in panel.series]
     column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
-    lines = _broken(subtitle)
+    lines = broken(subtitle, SUBTITLE_WIDTH)
     width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
     top = TOP + (len(lines) - 1) * SUBTITLE_LINE
     figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + top)
@@ -95,19 +96,6 @@ def stacked(
         labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
     write_head(figure, title, "\n".join(lines))
     return figure
-
-
-def _broken(subtitle: str) -> list[str]:
-    """Returns the subtitle in lines of SUBTITLE_WIDTH at most, broken between its parts."""
-    first, *parts = subtitle.split("  ·  ")
-    lines = [first]
-    for part in parts:
-        longer = f"{lines[-1]}  ·  {part}"
-        if text_width(longer) <= SUBTITLE_WIDTH:
-            lines[-1] = longer
-        else:
-            lines.append(part)
-    return lines
 
 
 def _draw(axes: Axes, panel: Panel) -> None:

@@ -46,6 +46,22 @@ def test_long_names_of_curves_stay_apart(tmp_path, make_run):
         assert f">{network}, {variant}</text>" in drawn
 
 
+def test_a_wide_subtitle_does_not_widen_a_figure(tmp_path, make_run):
+    settings = {"dataset": "cifar10-unverified", "train_images": 40000, "holdout": 5000}
+    settings["test_images"] = 1000
+    for kind, parts in (("whole", {"dataset": "cifar10"}), ("parts", settings)):
+        for network in ("MnistCNN", "MnistCNN_BN_before"):
+            for optimizer in ("SGD", "Adam"):
+                make_run(tmp_path / kind, network, optimizer, **parts)
+    sizes = {}
+    for kind in ("whole", "parts"):
+        figures = comparison.figures(group_runs(read(tmp_path / kind)))
+        sizes[kind] = {name: figure.get_size_inches() for name, figure in figures}
+    assert {"network-MnistCNN", "optimizer-SGD", "overview"} <= sizes["parts"].keys()
+    for name, (width, height) in sizes["parts"].items():
+        assert (width, height) == pytest.approx(sizes["whole"][name] + [0, 0.18])
+
+
 def test_the_same_runs_give_the_same_bytes(result, tmp_path):
     runs = read(result)[:1]
     for name in "ab":

@@ -5,6 +5,7 @@ import pytest
 
 from mnist_bn.errors import UsageError
 from mnist_bn.plotting import comparison, panels
+from mnist_bn.plotting.curves import broken
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_runs
 
@@ -52,8 +53,8 @@ def test_epochs_and_iterations_share_no_figure(tmp_path, make_run, entries):
 
 def test_a_wide_subtitle_is_broken_between_its_parts():
     parts = ["evaluated in test mode", "first 1000 training images", "mean and range of 3 seeds"]
-    assert panels._broken("  ·  ".join(parts)) == ["  ·  ".join(parts)]
-    lines = panels._broken("  ·  ".join(2 * parts))
+    assert broken("  ·  ".join(parts), 8.5) == ["  ·  ".join(parts)]
+    lines = broken("  ·  ".join(2 * parts), 8.5)
     assert len(lines) == 2
     assert "  ·  ".join(lines) == "  ·  ".join(2 * parts)
     line = [panels.Series(np.arange(3), np.arange(3), "a", "#000000")]
