@@ -54,8 +54,8 @@ def load(
     Args:
         data_dir: a folder with the official archive, or with extracted files.
         is_asked: False passes over a `data_dir` that has nothing of CIFAR-10.
-        unverified: take extracted files, as many as there are, in place of the archive. The dataset
-            is then called "cifar10-unverified".
+        unverified: where `data_dir` has no archive, take extracted files, as many as there are. The
+            dataset is then called "cifar10-unverified".
 
     Returns:
         Its images are float32 (N, 3, 32, 32) in [0, 1].

@@ -23,6 +23,8 @@ class DeadUnits(UpdateObserver):
     - "flat_gradient/l1": the same of the gradient in the last minibatch alone;
     - "never_positive/relu1": the input of the nonlinearity is above 0 for no training image (and
       at no position), in test mode.
+
+    Weight decay adds a share of each weight to its gradient: with it only the last finds any.
     """
 
     name = "dead-units"
