@@ -252,7 +252,7 @@ def build_trainer(
         )
     )
     for observer in observers.create(config.observed, dataset, device):
-        trainer.extend(observer, trigger=is_due)
+        trainer.extend(observer, trigger=is_due if observer.at is None else observer.is_due)
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)

@@ -15,7 +15,7 @@ from mnist_bn.errors import UserError
 
 
 class Observer(extension.Extension):
-    """An extension that measures arrays at every evaluation and writes `<name>.npz` at the end.
+    """An extension that measures arrays while training and writes `<name>.npz` at the end.
 
     The file holds each measured array with a leading axis of time, float or integer
     `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
@@ -25,7 +25,13 @@ class Observer(extension.Extension):
     Args:
         dataset: the run's images.
         device: where the network is.
+
+    Attributes:
+        at: the numbers of updates after which it measures, 0 being the network as initialised; None
+            measures at every evaluation.
     """
+
+    at: tuple[int, ...] | None = None
 
     # After the update, before a snapshot is taken.
     priority = extension.PRIORITY_WRITER
@@ -41,8 +47,15 @@ class Observer(extension.Extension):
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
 
     def initialize(self, trainer: Trainer) -> None:
-        """Learns where the file goes."""
+        """Learns where the file goes, and measures the network as initialised if it is due."""
         self._path = Path(trainer.out) / f"{self.name}.npz"
+        is_new = trainer.updater.iteration == 0  # a resumed run has measured it before
+        if is_new and self.at is not None and self.is_due(trainer):
+            self(trainer)
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Tells whether an observer with `at` measures after this update."""
+        return trainer.updater.iteration in self.at
 
     def __call__(self, trainer: Trainer) -> None:
         """Measures."""

@@ -93,6 +93,23 @@ def test_they_measure_when_the_run_is_evaluated(config):
     assert measured(config, "gradient-norms")["iteration"].tolist() == [2, 4, 5]
 
 
+def test_one_that_names_its_updates_measures_after_them(config, monkeypatch):
+    """0 is the network as initialised, which a resumed run does not measure again."""
+    monkeypatch.setattr(GradientNorms, "at", (0, 1, 3))
+    config = changed(config, observe="gradient-norms", evaluate_every=4, frequency=1)
+    training.train(config)
+    series = measured(config, "gradient-norms")
+    assert series["iteration"].tolist() == [0, 1, 3]
+    assert series["epoch"].tolist() == [0, 0, 1]
+    assert np.isnan(series["l1/W"][0])  # there has been no minibatch
+    assert not np.isnan(series["l1/W"][1:]).any()
+    folder = training.resolve(config).folder
+    training.train(changed(config, epoch=3), resume=folder / "snapshot_iter_2")
+    (longer,) = folder.parent.glob("*e3*/gradient-norms.npz")
+    with np.load(longer) as again:
+        assert again["iteration"].tolist() == [0, 1, 3]
+
+
 def test_the_study_scaling():
     update = np.array([[[0.0, 1.0], [2.0, 4.0]], [[3.0, 3.0], [3.0, 3.0]]])
     scaled = weight_updates._scaled(update)
