@@ -196,7 +196,7 @@ class RunConfig:
     def model_label(self) -> str:
         """The network's class name and arguments, without the path of a user's own file."""
         class_name, _, arguments = self.model.rpartition(":")[2].partition("(")
-        return "-".join([class_name, *re.findall(r"[^\s,()]+", arguments.replace("=", ""))])
+        return "-".join([class_name, *re.findall(r"[^\s,()]+", re.sub("[='\"]", "", arguments))])
 
     @property
     def unit(self) -> str:

@@ -89,7 +89,7 @@ def source_sha256(spec: str) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
-def _split(spec: str) -> tuple[Path | None, str, dict[str, float]]:
+def _split(spec: str) -> tuple[Path | None, str, dict[str, float | str]]:
     """Returns the file, None for one of `models`, the class name and its arguments."""
     if spec.endswith(".py"):
         raise UsageError(f"--model {spec}: say which class of it, as {spec}:ClassName")
@@ -99,24 +99,26 @@ def _split(spec: str) -> tuple[Path | None, str, dict[str, float]]:
     return (Path(path) if path else None), class_name, arguments
 
 
-def _arguments(spec: str, class_name: str, call: str) -> dict[str, float]:
-    """Returns the numbers in a call such as `ReluMLP(slope=0.1)`."""
+def _arguments(spec: str, class_name: str, call: str) -> dict[str, float | str]:
+    """Returns the numbers and words in a call such as `ReluMLP(slope=0.1)`."""
     try:
         node = ast.parse(call, mode="eval").body
         values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
         is_call = isinstance(node.func, ast.Name) and node.func.id == class_name and not node.args
-        if not is_call or None in values or not all(map(_is_number, values.values())):
+        if not is_call or None in values or not all(map(_is_plain, values.values())):
             raise ValueError
     # The last two: what is nested too deep for Python's parser.
     except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
         raise UsageError(
-            f"--model {spec}: expected numbers by their names in the brackets, as in "
-            "ReluMLP(slope=0.1)"
+            f"--model {spec}: expected numbers, or words in quotes, by their names in the "
+            "brackets, as in ReluMLP(slope=0.1)"
         ) from None
     return values
 
 
-def _is_number(value: object) -> bool:
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and value.isidentifier()
     return type(value) in (bool, int, float) and math.isfinite(value)
 
 

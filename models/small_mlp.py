@@ -82,7 +82,7 @@ class ReluMLP(chainer.Chain):
 
     def __init__(self, slope=0.0):
         super().__init__()
-        self.slope = slope
+        self.slope = float(slope)
         with self.init_scope():
             self.l1 = L.Linear(784, 256)
             self.l2 = L.Linear(256, 10)
@@ -119,7 +119,7 @@ class SigmoidMLP(chainer.Chain):
 
     def __init__(self, std=0.1, threshold=0.5):
         super().__init__()
-        self.threshold = threshold
+        self.threshold = float(threshold)
         small = chainer.initializers.Normal(std)
         with self.init_scope():
             self.l1 = L.Linear(784, 100, initialW=small)

@@ -20,6 +20,8 @@ def test_name_says_only_what_differs():
 
 def test_name_of_a_users_network_is_its_class():
     assert RunConfig("some/where.py:MyNet", dataset="mnist").name == "MyNet-Adam-s0"
+    resnet = RunConfig('ResNetCIFAR(depth=20, bn="end")', dataset="mnist")
+    assert resnet.name == "ResNetCIFAR-depth20-bnend-Adam-s0"
 
 
 @pytest.mark.parametrize(

@@ -111,15 +111,22 @@ def test_arguments_in_brackets_reach_the_class(net):
 @pytest.mark.parametrize(
     "spec",
     [
-        *("ReluMLP(0.1)", "ReluMLP(slope='a')", "ReluMLP(slope=", "ReluMLP()x"),
+        *("ReluMLP(0.1)", "ReluMLP(slope='a b')", "ReluMLP(slope=", "ReluMLP()x"),
+        *("ReluMLP(slope='../a')", "ReluMLP(slope='é')", "ReluMLP(slope='')"),
         *("ReluMLP(slope=0.5)(slope=0.1)", "ReluMLP(**1)", "ReluMLP(slope=1e999)"),
         *("ReluMLP(slope=exit(3))", f"ReluMLP(slope={'-' * 6000}1)"),
     ],
 )
-def test_arguments_that_are_not_numbers_by_name(spec):
+def test_arguments_that_are_neither_numbers_nor_words_by_name(spec):
     assert refusal(spec) == (
-        f"--model {spec}: expected numbers by their names in the brackets, as in ReluMLP(slope=0.1)"
+        f"--model {spec}: expected numbers, or words in quotes, by their names in the brackets, "
+        "as in ReluMLP(slope=0.1)"
     )
+
+
+def test_a_word_reaches_the_class_which_may_refuse_it():
+    assert user_models.create('ResNetCIFAR(depth=8, bn="end")').bn == "end"
+    assert refusal("ReluMLP(slope='a')").startswith("ReluMLP(slope='a'): ValueError: could not")
 
 
 def test_an_argument_that_the_class_does_not_take():
