@@ -1,8 +1,12 @@
-"""What arrives at a network's nonlinearities, without changing anything in it."""
+"""What arrives at a network's nonlinearities and layers, without changing anything in it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import chainer
+import chainer.links as L
 import numpy as np
 
 # Chainer's labels of the functions whose inputs are looked at.
@@ -48,3 +52,24 @@ class _NoFusedBlocks(chainer.LinkHook):
     """Under any link hook the fused blocks of mnist_bn.accelerate compute function by function."""
 
     name = "no fused blocks"
+
+
+class Layers(chainer.LinkHook):
+    """Looks at every convolution and linear layer that the network computes inside `with`.
+
+    Args:
+        look: called with the layer, what it received and what it returned.
+
+    Attributes:
+        seen: what `look` returned of each layer, in the order of the forward pass.
+    """
+
+    name = "layers"
+
+    def __init__(self, look: Callable[[chainer.Link, chainer.Variable, chainer.Variable], Any]):
+        self._look = look
+        self.seen: list[Any] = []
+
+    def forward_postprocess(self, args) -> None:
+        if isinstance(args.link, (L.Convolution2D, L.Linear)):
+            self.seen.append(self._look(args.link, chainer.as_variable(args.args[0]), args.out))

@@ -1,0 +1,80 @@
+"""Observers that try things on one minibatch, with a copy of the network."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import chainer
+import chainer.functions as F
+import numpy as np
+
+from mnist_bn.extensions.observer import Observer
+
+IMAGES = 128
+DEPTH = 110  # layers of the network of "Understanding Batch Normalization"
+
+
+class MinibatchObserver(Observer):
+    """An observer of the network as initialised, on the same IMAGES training images in every run.
+
+    It may do with its copy of the network what it likes. Train mode: BN takes the minibatch's own
+    statistics. What is random in the network, such as dropout, is the same at every measurement.
+    """
+
+    at = (0,)
+
+    @abstractmethod
+    def observe(
+        self, network: chainer.Chain, x: chainer.types.NdArray, t: chainer.types.NdArray
+    ) -> dict[str, np.ndarray]:
+        """Returns the arrays of now; see `measure`.
+
+        Args:
+            network: a copy.
+            x, t: the minibatch, images and labels, on the device.
+        """
+
+    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        train = self.dataset.train
+        chosen = np.random.RandomState(0).permutation(len(train.labels))[:IMAGES]
+        x, t = (self.device.send(array[chosen]) for array in (train.images, train.labels))
+        with fixed_random_state(self.device), chainer.using_config("train", True):
+            return self.observe(network.copy(mode="copy"), x, t)
+
+
+@contextmanager
+def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
+    """Seeds NumPy's, or on a GPU CuPy's, random numbers; afterwards they go on as if never used."""
+    random = device.xp.random
+    if device.xp is np:
+        before = random.get_state()
+        random.seed(0)
+        restore = random.set_state
+    else:
+        before = random.get_random_state()
+        random.set_random_state(random.RandomState(0))
+        restore = random.set_random_state
+    try:
+        yield
+    finally:
+        restore(before)
+
+
+def loss(network: chainer.Chain, x, t) -> chainer.Variable:
+    """Returns the cross-entropy of the minibatch, as training has it."""
+    return F.softmax_cross_entropy(network(x), t)
+
+
+def backpropagate(network: chainer.Chain, x, t) -> float:
+    """Sets the parameters' gradients to those of the minibatch's loss, which it returns."""
+    network.cleargrads()
+    value = loss(network, x, t)
+    value.backward()
+    return float(value.array)
+
+
+def layer_at(layer: int, layers: int) -> int:
+    """Returns which of so many layers is as deep as the paper's `layer` of 110; the first is 1."""
+    return max(1, round(layer * layers / DEPTH))
