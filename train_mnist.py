@@ -93,7 +93,10 @@ def _add_what(parser: Parser) -> None:
         help=f"a study's runs: {', '.join(studies.names())}",
     )
     what.add_argument(
-        "--preset", metavar="NAME", default=None, help="of the study: quick (default) or full"
+        "--preset",
+        metavar="NAME",
+        default=None,
+        help="of the study: quick (default), full, or another that it has",
     )
     what.add_argument(
         "--list-models", action="store_true", default=False, help="print the networks' names"
@@ -311,6 +314,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: {line}", file=sys.stderr)
     configs = [training.resolve(config) for config in configs]
     check_folders(configs)
+    if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
+        study.measure(Path(configs[0].out))
     waiting = [config for config in configs if not sweep.is_finished(config)]
     if len(waiting) < len(configs):
         if arguments.resume is not None:

@@ -17,6 +17,9 @@ ITERATIONS_BETWEEN = 100  # two looks at a loss that is on a GPU
 class Divergence(extension.Extension):
     """Records the first iteration whose loss is not finite or beyond ±LIMIT.
 
+    The first iteration's loss is that of the network as initialised, which may be large without
+    any step having diverged: it counts only if it is not finite.
+
     On a CPU every iteration is looked at, which costs nothing. Reading a number from a GPU would
     stop the queue of kernels each time, so there it is every ITERATIONS_BETWEEN-th iteration and
     the last of an epoch: the iteration recorded is the first that was looked at.
@@ -47,9 +50,9 @@ class Divergence(extension.Extension):
     def __call__(self, trainer: Trainer) -> None:
         loss = trainer.observation[LOSS]
         value = float(getattr(loss, "array", loss))
-        if math.isfinite(value) and abs(value) <= LIMIT:
-            return
         updater = trainer.updater
+        if math.isfinite(value) and (abs(value) <= LIMIT or updater.iteration == 1):
+            return
         self.diverged_at = {"iteration": updater.iteration, "value": value}
         self._epoch = updater.epoch + (not updater.is_new_epoch)
 

@@ -12,8 +12,8 @@ from mnist_bn.extensions.probe import Layers
 from mnist_bn.extensions.relative_loss import Step
 
 LAYERS = (8, 44, 80)  # of 110: Bjorck et al. 2018, figure 3
-LEARNING_RATES = np.geomspace(1e-5, 0.1, 17)
-FRACTIONS = np.linspace(0, 1, 21)
+LEARNING_RATES = np.geomspace(1e-5, 0.1, 9)
+FRACTIONS = np.linspace(0, 1, 17)
 
 
 class DivergingStep(MinibatchObserver):

@@ -7,7 +7,7 @@ import numpy as np
 
 from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, loss
 
-STEP_SIZES = np.geomspace(1e-5, 0.2, 31)
+STEP_SIZES = np.geomspace(1e-5, 0.2, 25)
 
 
 class RelativeLoss(MinibatchObserver):

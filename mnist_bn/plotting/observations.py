@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mnist_bn import archives
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, film, panels
+from mnist_bn.plotting import comparison, film, minibatch, panels
 from mnist_bn.plotting.appearance import (
     BLACK,
     BLUE,
@@ -32,13 +33,45 @@ MAX_LINES = 14
 
 Observed = dict[str, np.ndarray]
 
-# Of each observer's arrays: the kind of number (dtype.kind), and the shape, None for any length.
+# Of each observer's arrays, by name (* is any): the kind of number (dtype.kind), and the shape
+# after the axis of time: None is any length, a word one that is the same all over the file.
 _LAYOUT = {
-    "dead-units": ("b", (None, None)),
-    "weight-updates": ("u", (None, None, None, None)),
-    "activation-percentiles": ("f", (None, 3, None)),
-    "gradient-norms": ("f", (None,)),
-    "training-accuracy": ("f", (None,)),
+    "dead-units": {"*": ("b", (None,))},
+    "weight-updates": {"*": ("u", (None, None, None))},
+    "activation-percentiles": {"*": ("f", (3, None))},
+    "gradient-norms": {"*": ("f", ())},
+    "training-accuracy": {"*": ("f", ())},
+    "activation-moments": {key: ("f", ("layers",)) for key in ("mean", "std", "variance")},
+    "channel-gradients": {"gradient": ("f", (None, None)), "layer": ("i", ())},
+    "diverging-step": {
+        "lr": ("f", ()),
+        "fraction": ("f", ("fractions",)),
+        "loss": ("f", ("fractions",)),
+        "mean/*": ("f", ("fractions", None)),
+        "variance/*": ("f", ("fractions", None)),
+    },
+    "gradient-histogram": {
+        **{key: ("f", ("layers",)) for key in ("std", "kurtosis", "minimum", "maximum")},
+        "layer": ("i", ()),
+        "counts": ("i", (None,)),
+        "limit": ("f", ()),
+    },
+    "gradient-noise": {
+        "batch_size": ("i", ("sizes",)),
+        "noise": ("f", ("sizes",)),
+        "constant": ("f", ()),
+    },
+    "kernel-gradients": {
+        "layer": ("i", ("chosen",)),
+        "sum_of_absolute": ("f", ("chosen",)),
+        "absolute_of_sum": ("f", ("chosen",)),
+    },
+    "output-gradients": {"gradient": ("f", ("images", None)), "label": ("i", ("images",))},
+    "relative-loss": {
+        "step_size": ("f", ("steps",)),
+        "relative_loss": ("f", ("steps",)),
+        "loss": ("f", ()),
+    },
 }
 
 
@@ -71,15 +104,48 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
         return "no times in it"
     if any(array.shape[:1] != clock[0].shape for array in series.values()):
         return "its arrays differ in length"
-    kind, shape = _LAYOUT[name]
     measured = measurements(series)
+    lengths: dict[str, int] = {}
+    found = set()
     for key, array in measured.items():
-        fits = len(array.shape) == len(shape) and all(
-            n and n == (wanted or n) for n, wanted in zip(array.shape, shape, strict=True)
-        )
-        if array.dtype.kind != kind or not fits:
+        pattern = next((name for name in _LAYOUT[name] if fnmatchcase(key, name)), None)
+        if pattern is None or not _fits(array, *_LAYOUT[name][pattern], lengths):
             return f"{key} is {array.dtype}, of shape {array.shape}"
-    return None if measured else "nothing measured in it"
+        found.add(pattern)
+    if missing := _LAYOUT[name].keys() - found:
+        return f"no array {min(missing)} in it"
+    numbers = measured.get("layer", np.ones(1, np.int64))
+    if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
+        return "layer is no layer"
+    return None
+
+
+def _fits(array: np.ndarray, kind: str, shape: Sequence, lengths: dict[str, int]) -> bool:
+    """Tells whether a series has the layout; `lengths` are those that words have so far."""
+    if array.dtype.kind != kind or array.ndim != len(shape) + 1:
+        return False
+    for n, wanted in zip(array.shape[1:], shape, strict=True):
+        expected = lengths.setdefault(wanted, n) if isinstance(wanted, str) else wanted or n
+        if not n or n != expected:
+            return False
+    return True
+
+
+def read_all(runs: Sequence[Run], name: str) -> list[Observed]:
+    """Returns what the observer `name` measured in each of these runs that has it.
+
+    Raises:
+        UserError: a file is no such time series, or of another shape than the first.
+    """
+    found = [(run, series) for run in runs if (series := read(run, name)) is not None]
+    shapes = [{key: array.shape for key, array in series.items()} for _, series in found]
+    for (run, _), shape in zip(found, shapes, strict=True):
+        if shape != shapes[0]:
+            raise UserError(
+                f"{printable(run.folder / name)}.npz: expected arrays of the same shapes as in "
+                f"{printable(found[0][0].folder)}; draw these runs apart"
+            )
+    return [series for _, series in found]
 
 
 def times(run: Run, series: Observed) -> np.ndarray:
@@ -128,6 +194,11 @@ def draw(
             for name, figure_of in _FIGURES.items():
                 if name not in leave_out and (series := read(run, name)) is not None:
                     figure = figure_of(run, series)
+                    paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
+            for name, (observer, title, figure_of) in minibatch.FIGURES.items():
+                if observer not in leave_out and (series := read(run, observer)) is not None:
+                    group = minibatch.Group(run.model or run.name, BLUE, [series])
+                    figure = figure_of([group], title, _subtitle(run))
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
             if film.NAME not in leave_out and (series := read(run, film.NAME)) is not None:
                 paths += film.save({run.name: series}, out, f"{prefix}-{film.NAME}", run.unit)
@@ -220,8 +291,11 @@ def _colours(keys: Sequence[str]) -> list[str]:
 
 
 def _figure(run: Run, shown: Sequence[panels.Panel], title: str) -> Figure:
-    subtitle = "  ·  ".join((run.name, comparison.conditions(group_runs([run]))))
-    return panels.stacked(shown, title, subtitle, run.unit.capitalize())
+    return panels.stacked(shown, title, _subtitle(run), run.unit.capitalize())
+
+
+def _subtitle(run: Run) -> str:
+    return "  ·  ".join((run.name, comparison.conditions(group_runs([run]))))
 
 
 _FIGURES: dict[str, Callable[[Run, Observed], Figure]] = {

@@ -2,7 +2,8 @@
 
 A study's module has `PRESETS` (the names that `--preset` takes), `configs(preset, given)` (its
 runs; `given` are the settings from the command line, which go before the preset's) and
-`draw(runs, out, formats)` (its figures). It may name in `OBSERVED` the observers that these show.
+`draw(runs, out, formats)` (its figures). It may name in `OBSERVED` the observers that these show,
+and have `measure(out)`, which measures what needs no run and writes it to the folder `out`.
 """
 
 from __future__ import annotations

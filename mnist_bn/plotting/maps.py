@@ -1,0 +1,105 @@
+"""Figures of several axes beside and below each other, each with scales of its own; heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnist_bn.plotting.curves import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    add_axes,
+    new_figure,
+    text_width,
+    write_head,
+)
+
+WIDTH, HEIGHT = 3.3, 2.8  # of axes, inches
+GAP_X, GAP_Y = 0.8, 0.85
+BAR_GAP, BAR_WIDTH, BAR_NUMBERS = 0.08, 0.1, 0.55  # of a colour bar
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Values `(H, W)`, drawn from below upwards, with a colour bar.
+
+    `extent` is the x of the left and right edge and the y of the lower and upper one; None counts
+    from 1. Where `is_signed`, white is 0.
+    """
+
+    title: str
+    values: np.ndarray
+    x_label: str
+    y_label: str
+    extent: tuple[float, float, float, float] | None = None
+    is_signed: bool = False
+
+
+def grid(
+    rows: int, columns: int, title: str, subtitle: str, gap_x: float = GAP_X
+) -> tuple[Figure, list[list[Axes]]]:
+    """Returns a figure with its head, and its axes, row by row from above."""
+    width = LEFT + columns * (WIDTH + gap_x) - min(gap_x, GAP_X) + RIGHT
+    width = max(width, LEFT + text_width(subtitle) + RIGHT)
+    figure = new_figure(width, BOTTOM + rows * (HEIGHT + GAP_Y) - GAP_Y + TOP)
+    write_head(figure, title, subtitle)
+    every = [
+        [
+            add_axes(
+                figure,
+                LEFT + column * (WIDTH + gap_x),
+                BOTTOM + (rows - 1 - row) * (HEIGHT + GAP_Y),
+                WIDTH,
+                HEIGHT,
+            )
+            for column in range(columns)
+        ]
+        for row in range(rows)
+    ]
+    return figure, every
+
+
+def heat_maps(rows: Sequence[Sequence[HeatMap]], title: str, subtitle: str) -> Figure:
+    """Draws rows of as many heat maps each."""
+    room = GAP_X + BAR_GAP + BAR_WIDTH + BAR_NUMBERS
+    figure, every = grid(len(rows), len(rows[0]), title, subtitle, room)
+    for maps, row in zip(rows, every, strict=True):
+        for heat_map, axes in zip(maps, row, strict=True):
+            _draw(figure, axes, heat_map)
+    return figure
+
+
+def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
+    values = np.ma.masked_invalid(heat_map.values)
+    height, width = values.shape
+    limit = float(abs(values).max()) if values.count() else 1.0
+    limits = {"vmin": -(limit or 1), "vmax": limit or 1} if heat_map.is_signed else {}
+    image = axes.imshow(
+        values,
+        cmap="RdBu_r" if heat_map.is_signed else "viridis",
+        aspect="auto",
+        interpolation="nearest",
+        origin="lower",
+        extent=heat_map.extent or (0.5, width + 0.5, 0.5, height + 0.5),
+        **limits,
+    )
+    axes.set_title(heat_map.title)
+    axes.set_xlabel(heat_map.x_label)
+    axes.set_ylabel(heat_map.y_label)
+    axes.grid(False)
+    if heat_map.extent is None:
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    place = axes.get_position()
+    inch = 1 / figure.get_size_inches()[0]
+    bar = figure.add_axes((place.x1 + BAR_GAP * inch, place.y0, BAR_WIDTH * inch, place.height))
+    figure.colorbar(image, cax=bar)
+    bar.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    bar.grid(False)

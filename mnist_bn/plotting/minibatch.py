@@ -1,0 +1,302 @@
+"""Figures of what observers measure on one minibatch, of one network or of several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from mnist_bn.plotting import maps, panels
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, VERMILLION
+from mnist_bn.plotting.maps import HeatMap
+
+Observed = dict[str, np.ndarray]
+
+LOSS_LIMITS = (0.03, 1e4)  # of the relative loss that is drawn
+
+
+@dataclass(frozen=True)
+class Group:
+    """What was measured of one network, a time series for each seed."""
+
+    label: str
+    colour: str
+    seeds: Sequence[Observed]
+
+    def first(self, key: str) -> np.ndarray:
+        """Returns the first measurement of each seed, `(seeds, ...)`."""
+        return np.array([series[key][0] for series in self.seeds])
+
+
+def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """The weight gradients of the middle layer, each network on its own scale."""
+    figure, (row,) = maps.grid(1, len(groups), title, subtitle)
+    for group, axes in zip(groups, row, strict=True):
+        for counts, limit in zip(group.first("counts"), group.first("limit"), strict=True):
+            if not 0 < limit < np.inf:
+                continue
+            share = counts / max(1, counts.sum())
+            axes.stairs(share, np.linspace(-limit, limit, len(counts) + 1), color=group.colour)
+        axes.set_yscale("log")
+        _label_logarithmic(axes)
+        layer = int(group.first("layer")[0])
+        kurtosis = group.first("kurtosis")[:, layer - 1]
+        axes.set_title(f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}")
+        axes.set_xlabel("Gradient of a weight")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    row[0].set_ylabel("Share of the weights")
+    return figure
+
+
+def gradient_scale(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """Standard deviation and kurtosis of every layer's weight gradients."""
+    shown = [
+        panels.Panel("Standard deviation of a layer's weight gradients", [], log_y=True),
+        panels.Panel("Kurtosis (3: normal distribution)", [], log_y=True),
+    ]
+    for panel, key in zip(shown, ("std", "kurtosis"), strict=True):
+        panel.series.extend(_by_layer(group, group.first(key), group.label) for group in groups)
+    return panels.stacked(shown, title, subtitle, "Layer")
+
+
+def relative_loss(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """L(w - a g) / L(w) against a, a panel for each network, every seed a line."""
+    low, high = LOSS_LIMITS
+    shown = []
+    for group in groups:
+        lines = []
+        for seed, series in enumerate(group.seeds):
+            for i, (iteration, colour) in enumerate(
+                zip(series["iteration"], (BLACK, BLUE, VERMILLION) * 2, strict=False)
+            ):
+                # What overflowed is above the axis.
+                y = np.nan_to_num(series["relative_loss"][i], nan=np.inf)
+                label = "" if seed else f"minibatch {iteration + 1}"
+                y = np.clip(y, low / 10, high * 10)
+                lines.append(panels.Series(series["step_size"][i], y, label, colour))
+        heading = f"{group.label}: loss after the step, over loss before"
+        shown.append(panels.Panel(heading, lines, LOSS_LIMITS, log_y=True))
+    return panels.stacked(shown, title, subtitle, "Step size", log_x=True)
+
+
+def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """Size and spread of the channel means, and the channel variance, of every layer's output."""
+    titles = {
+        "mean": "Channel means: their mean absolute value",
+        "std": "Channel means: their standard deviation",
+        "variance": "Channel variance",
+    }
+    shown = []
+    for key, heading in titles.items():
+        lines = []
+        for group in groups:
+            values = group.first(key)
+            label = f"{group.label}: ×{10 ** slopes(values).mean():.3f} a layer"  # noqa: RUF001
+            lines.append(_by_layer(group, values, label))
+        shown.append(panels.Panel(heading, lines, log_y=True))
+    return panels.stacked(shown, title, subtitle, "Layer")
+
+
+def slopes(values: np.ndarray) -> np.ndarray:
+    """Returns the least-squares slope of log10 of each row against the layer, `(seeds,)`.
+
+    Args:
+        values: `(seeds, layers)`; what is not above 0 is left out.
+    """
+    layers = np.arange(1, values.shape[1] + 1)
+    return np.array([_slope(layers, row) for row in values])
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    """Returns the least-squares slope of log10 y against x, NaN from fewer than two points."""
+    there = np.isfinite(y) & (y > 0)
+    return np.polyfit(x[there], np.log10(y[there]), 1)[0] if there.sum() > 1 else np.nan
+
+
+def diverging_step(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """Mean and variance of channels against the fraction of a step; of each network's first seed.
+
+    A row of maps for each network and moment, a column for each layer.
+    """
+    rows = []
+    for group in groups:
+        series = group.seeds[0]
+        lr, last = series["lr"][0], series["loss"][0, -1]
+        for moment, shown in (("mean", "|mean|"), ("variance", "variance")):
+            row = []
+            for key in series:
+                kind, _, layer = key.partition("/")
+                if kind != moment:
+                    continue
+                with np.errstate(divide="ignore"):
+                    values = np.log10(np.abs(series[key][0]))
+                row.append(
+                    HeatMap(
+                        f"{group.label}, layer {layer}: log10 {shown}",
+                        values,
+                        "Channel",
+                        f"% of the step ({lr:.2g}; loss {series['loss'][0, 0]:.3g} → {last:.3g})"
+                        if not row
+                        else "",
+                        (0.5, values.shape[1] + 0.5, 0, 100),
+                    )
+                )
+            rows.append(row)
+    return maps.heat_maps(rows, title, subtitle)
+
+
+def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """The gradient of the loss by image and class; of each network's first seed."""
+    row = [
+        HeatMap(
+            f"{group.label}: {100 * same_class(group.first('gradient')).mean():.0f}% one class",
+            group.first("gradient")[0],
+            "Class",
+            "Image" if i == 0 else "",
+            (-0.5, group.first("gradient").shape[2] - 0.5, 0.5, group.first("gradient").shape[1]),
+            is_signed=True,
+        )
+        for i, group in enumerate(groups)
+    ]
+    return maps.heat_maps([row], title, subtitle)
+
+
+def same_class(gradients: np.ndarray) -> np.ndarray:
+    """Returns the largest fraction of images that push the same class down most, `(seeds,)`.
+
+    That class is the one that the network predicts, or the next where that is right.
+
+    Args:
+        gradients: of the output, `(seeds, N, classes)`.
+    """
+    pushed = gradients.argmax(axis=2)
+    classes = gradients.shape[2]
+    return np.array([np.bincount(row, minlength=classes).max() / len(row) for row in pushed])
+
+
+def same_sign(gradients: np.ndarray) -> np.ndarray:
+    """Returns the fraction of images of one sign in the column where it is largest, `(seeds,)`.
+
+    Args:
+        gradients: of the output, `(seeds, N, classes)`.
+    """
+    positive, negative = (gradients > 0).mean(axis=1), (gradients < 0).mean(axis=1)
+    return np.maximum(positive, negative).max(axis=1)
+
+
+def kernel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """Sum of absolute summands against absolute sum, and their ratio, against the layer."""
+    sums = panels.Panel("Sum of absolute values; absolute value of the sum, dashed", [], log_y=True)
+    ratios = panels.Panel("Their ratio", [], log_y=True)
+    for group in groups:
+        layers = group.first("layer")[0]
+        absolute, plain = group.first("sum_of_absolute"), group.first("absolute_of_sum")
+        for values, label, dashes in ((absolute, group.label, "-"), (plain, "", DASHES[1])):
+            sums.series.append(_band(layers, values, label, group.colour, dashes, "o"))
+        ratios.series.append(_band(layers, absolute / plain, group.label, group.colour, marker="o"))
+    return panels.stacked([sums, ratios], title, subtitle, "Layer")
+
+
+def channel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """Mean absolute gradient by input and output channel; of each network's first seed."""
+    row = [
+        HeatMap(
+            f"{group.label}, layer {group.first('layer')[0]}",
+            group.first("gradient")[0],
+            "Input channel",
+            "Output channel" if i == 0 else "",
+        )
+        for i, group in enumerate(groups)
+    ]
+    return maps.heat_maps([row], title, subtitle)
+
+
+def gradient_noise(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
+    """The noise of SGD's gradient against the batch size, in units of the bound's constant C."""
+    lines = []
+    for group in groups:
+        sizes = group.first("batch_size")[0]
+        noise = group.first("noise") / group.first("constant")[:, None]
+        label = f"{group.label}: slope {_range(noise_slopes(group))}"
+        lines.append(_band(sizes, noise, label, group.colour, marker="o"))
+    sizes = groups[0].first("batch_size")[0]
+    lines.append(panels.Series(sizes, 1 / sizes, "the bound, 1 / |B|", "#8A8A8A", DASHES[1]))
+    heading = "Squared distance to the gradient of all images, over C"
+    panel = panels.Panel(heading, lines, log_y=True)
+    return panels.stacked([panel], title, subtitle, "Batch size |B|", log_x=True)
+
+
+def noise_slopes(group: Group) -> np.ndarray:
+    """Returns the slope of log noise against log batch size, `(seeds,)`; -1 by the bound."""
+    sizes = np.log10(group.first("batch_size")[0])
+    return np.array([_slope(sizes, noise) for noise in group.first("noise")])
+
+
+def _by_layer(group: Group, values: np.ndarray, label: str) -> panels.Series:
+    return _band(np.arange(1, values.shape[1] + 1), values, label, group.colour)
+
+
+def _band(x, values, label, colour, dashes="-", marker="") -> panels.Series:
+    """The mean of `(seeds, n)` and its range, geometric as the axes are logarithmic."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = np.exp(np.log(values).mean(axis=0))
+    limits = values.min(axis=0), values.max(axis=0)
+    return panels.Series(x, mean, label, colour, dashes, *limits, marker=marker)
+
+
+def _range(values: np.ndarray) -> str:
+    low, high = (f"{value:.2g}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _label_logarithmic(axes: Axes) -> None:
+    axes.yaxis.set_major_locator(LogLocator(numticks=7))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+
+
+# File name -> observer, title, and what draws it.
+FIGURES: dict[str, tuple[str, str, Callable[[Sequence[Group], str, str], Figure]]] = {
+    "activation-moments": (
+        "activation-moments",
+        "Activations against depth, at initialisation",
+        activation_moments,
+    ),
+    "channel-gradients": (
+        "channel-gradients",
+        "Mean absolute gradient between channels, at initialisation",
+        channel_gradients,
+    ),
+    "diverging-step": (
+        "diverging-step",
+        "Channel moments in the course of one step",
+        diverging_step,
+    ),
+    "gradient-histogram": (
+        "gradient-histogram",
+        "Weight gradients at initialisation",
+        gradient_histogram,
+    ),
+    "gradient-scale": (
+        "gradient-histogram",
+        "Weight gradients of every layer, at initialisation",
+        gradient_scale,
+    ),
+    "gradient-noise": ("gradient-noise", "Noise of SGD's gradient", gradient_noise),
+    "kernel-gradients": (
+        "kernel-gradients",
+        "Summands of a kernel's gradient, at initialisation",
+        kernel_gradients,
+    ),
+    "output-gradients": (
+        "output-gradients",
+        "Gradient of the loss in the output, at initialisation",
+        output_gradients,
+    ),
+    "relative-loss": ("relative-loss", "Loss along the gradient", relative_loss),
+}

@@ -1,0 +1,466 @@
+"""Understanding Batch Normalization (Bjorck et al. 2018, arXiv 1806.02375): ResNet-110 on CIFAR-10.
+
+Why BN allows the learning rates that it allows: what gradients, activations and losses are like at
+initialisation and in the first steps, with BN and without. The preset `quick` measures that, on a
+CPU. `full` trains the paper's four settings, for a GPU; `cpu` trains ResNet-20 for a few epochs at
+the same four, on 10,000 images. Each preset has a folder of its own.
+
+Set-up: momentum .9, weight decay 5e-4, batches of 128, crops and flips, 165 epochs, and the
+learning rate divided by 10 at 50% and 75% of them, as He et al. 2016 have it. The paper trains
+longer at the lower learning rates; here all settings are equally long.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from mnist_bn import archives, random_matrices, studies
+from mnist_bn.config import RunConfig
+from mnist_bn.errors import UserError
+from mnist_bn.extensions.divergence import LIMIT
+from mnist_bn.plotting import comparison, maps, minibatch, observations, panels, tables
+from mnist_bn.plotting.appearance import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    VERMILLION,
+    style,
+)
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.minibatch import Group
+from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
+
+OBSERVED = (
+    "activation-moments",
+    "channel-gradients",
+    "diverging-step",
+    "gradient-histogram",
+    "gradient-noise",
+    "kernel-gradients",
+    "output-gradients",
+    "relative-loss",
+)
+
+# With BN or without, and the learning rate: bn-orig-lr, bn-med-lr, bn-small-lr and unnorm.
+SETTINGS = ((True, 0.1), (True, 0.003), (True, 0.0001), (False, 0.0001))
+HIGHER = (0.001, 0.003, 0.01, 0.1)  # learning rates without BN
+
+_COMMON = {
+    "dataset": "cifar10",
+    "optimizer": ["MomentumSGD"],
+    "seed": [0, 1, 2],
+    "batchsize": 128,
+    "weight_decay": 5e-4,
+    "augment": "crop-flip",
+}
+PRESETS = {
+    "quick": {**_COMMON, "iteration": 10, "evaluate_every": 1, "test_images": 128},
+    "full": {**_COMMON, "epoch": 165, "lr_drop": "82,123", "frequency": 5},
+    "cpu": {
+        **_COMMON,
+        "epoch": 16,
+        "lr_drop": "8,12",
+        "train_images": 10_000,
+        "test_images": 2_000,
+    },
+}
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the preset's runs; a network or learning rate that is given takes the place of each.
+
+    Their folders are in a folder of the preset's name: runs of a few steps and of many epochs do
+    not share a figure.
+    """
+    given = {**given, "out": str(Path(given.get("out", RunConfig.out)) / preset)}
+    every = [
+        config
+        for settings in _runs(preset)
+        for config in studies.runs({**PRESETS[preset], **settings}, given)
+    ]
+    return list(dict.fromkeys(every))
+
+
+def _runs(preset: str) -> list[dict]:
+    """Returns what differs from run to run."""
+    depth = 20 if preset == "cpu" else 110
+    normalized, plain = (f"ResNetCIFAR(depth={depth}, bn={bn})" for bn in (True, False))
+    settings = [{"model": [normalized if bn else plain], "lr": lr} for bn, lr in SETTINGS]
+    higher = [{"model": [plain], "lr": lr} for lr in HIGHER]
+    if preset == "quick":
+        # Each network at the learning rate that it trains with.
+        measured = [{**settings[i], "observe": ",".join(OBSERVED)} for i in (0, 3)]
+        return measured + higher
+    if preset == "full":
+        # What diverges does so in its first epoch.
+        return settings + [{**run, "epoch": 1, "lr_drop": None} for run in higher]
+    return settings
+
+
+MATRICES = (1, 3, 5)
+SIZE, DRAWS = 1000, 5
+_SINGULAR_VALUES = "singular-values.npz"
+
+
+def measure(out: Path) -> None:
+    """Measures the singular values of products of Gaussian matrices: `singular-values.npz`.
+
+    Of products of MATRICES matrices of SIZE x SIZE entries from N(0, 1 / SIZE), as a linear network
+    of so many layers multiplies them at initialisation (section 4). Arrays: "matrices", int64
+    `(3,)`, and "singular_value", float32 `(3, DRAWS, SIZE)`, descending. Nothing is done where the
+    file is.
+    """
+    if (out / _SINGULAR_VALUES).exists():
+        return
+    random = np.random.default_rng(0)
+    values = [
+        [random_matrices.singular_values(random, SIZE, matrices) for _ in range(DRAWS)]
+        for matrices in MATRICES
+    ]
+    archives.write(
+        out / _SINGULAR_VALUES,
+        {"matrices": np.array(MATRICES), "singular_value": np.array(values, np.float32)},
+    )
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws a figure for each measurement that there is, and tables what can be said in numbers."""
+    curves = group_runs(runs)
+    singular_values = _read_singular_values(runs)
+    paths = []
+    with style():
+        for name, (observer, title, figure_of) in minibatch.FIGURES.items():
+            if groups := _groups(curves, observer):
+                figure = figure_of(groups, title, _subtitle(curves, observer))
+                paths += comparison.save(figure, out, name, formats)
+        for name, figure in (
+            ("accuracy", _accuracy(curves)),
+            ("divergence", _divergence(curves)),
+            ("learning-rates", _learning_rates(curves)),
+            ("singular-values", _singular_values(singular_values)),
+        ):
+            if figure is not None:
+                paths += comparison.save(figure, out, name, formats)
+    return [*paths, tables.write(_table(curves, singular_values), out / "understanding-bn.md")]
+
+
+def diverged_at(run: Run) -> int | None:
+    """Returns the minibatch whose loss was lost or beyond LIMIT, None if there was none."""
+    for entry in run.log:
+        found = entry.get("diverged_at")
+        if isinstance(found, dict) and isinstance(found.get("iteration"), int):
+            return found["iteration"]
+    return None
+
+
+def _groups(curves: Sequence[Curve], observer: str) -> list[Group]:
+    """The networks that an observer has measured."""
+    found = [(curve, observations.read_all(curve.runs, observer)) for curve in curves]
+    found = [(curve, series) for curve, series in found if series]
+    names = [_name(curve) for curve, _ in found]
+    return [
+        Group(name if names.count(name) == 1 else _with_rate(curve), _colour(curve), series)
+        for name, (curve, series) in zip(names, found, strict=True)
+    ]
+
+
+def _subtitle(curves: Sequence[Curve], observer: str) -> str:
+    """What was measured: network, data, seeds."""
+    shown = [c for c in curves if any((r.folder / f"{observer}.npz").exists() for r in c.runs)]
+    seeds = max(len(curve.runs) for curve in shown)
+    parts = [_depth(shown), comparison.conditions(shown).partition("  ·  ")[0]]
+    parts += ["train mode, minibatch of 128", f"{seeds} seed{'s' * (seeds > 1)}"]
+    return "  ·  ".join(parts)
+
+
+def _depth(curves: Sequence[Curve]) -> str:
+    """The networks' depths, such as "ResNet-110"."""
+    depths = {re.search(r"depth=(\d+)", curve.model or "") for curve in curves}
+    numbers = {int(depth[1]) if depth else 110 for depth in depths}
+    return " and ".join(f"ResNet-{number}" for number in sorted(numbers))
+
+
+def _bn(curve: Curve) -> str:
+    """The network's `bn`, as it is written: "True", "False", or "end"."""
+    bn = re.search(r"bn=['\"]?(\w+)", curve.model or "")
+    return bn[1] if bn else "True"
+
+
+def _name(curve: Curve) -> str:
+    return {"False": "without BN", "end": "BN at the end"}.get(_bn(curve), "with BN")
+
+
+def _colour(curve: Curve) -> str:
+    return {"False": BLACK, "end": GREEN}.get(_bn(curve), BLUE)
+
+
+def _rate(curve: Curve) -> float:
+    lr = curve.runs[0].args.get("lr")
+    return lr if isinstance(lr, int | float) and lr > 0 else 0.01  # Chainer's
+
+
+def _with_rate(curve: Curve) -> str:
+    return f"{_name(curve)}, lr {_rate(curve):g}"
+
+
+def _accuracy(curves: Sequence[Curve]) -> Figure | None:
+    """Accuracy against % of training, training above and test below."""
+    shown = [curve for curve in curves if curve.unit == "epoch" and _last(curve) > 1]
+    shown.sort(key=lambda curve: (_bn(curve) == "False", -_rate(curve)))
+    if not shown:
+        return None
+    colours = (BLUE, SKY, GREEN, VERMILLION, ORANGE, BLACK, GREY)
+    titles = {TRAIN_ACCURACY: "Accuracy in training", VALIDATION_ACCURACY: "Test accuracy"}
+    figures = []
+    for key, title in titles.items():
+        lines = []
+        for curve, colour in zip(shown, colours * len(shown), strict=False):
+            series = panels.of_curve(curve, key, _with_rate(curve), colour)
+            percent = 100 * series.x / _last(curve)
+            lines.append(dataclasses.replace(series, x=percent))
+        figures.append(panels.Panel(title, lines))
+    subtitle = f"{_depth(shown)}  ·  {comparison.subtitle(shown)}"
+    return panels.stacked(figures, "Accuracy at four settings", subtitle, "% of training")
+
+
+def _last(curve: Curve) -> int:
+    return max(int(run.epochs[-1]) for run in curve.runs)
+
+
+def _divergence(curves: Sequence[Curve]) -> Figure | None:
+    """Loss against minibatches, a panel each with BN and without, a line a seed."""
+    shown = [curve for curve in curves if curve.unit == "iteration"]
+    rates = sorted({_rate(curve) for curve in shown})
+    if not shown:
+        return None
+    colours = dict(zip(rates, (BLACK, BLUE, GREEN, ORANGE, VERMILLION) * 9, strict=False))
+    figures = []
+    for name in dict.fromkeys(map(_name, shown)):
+        lines = []
+        for curve in sorted((c for c in shown if _name(c) == name), key=_rate):
+            for i, run in enumerate(curve.runs):
+                x, y = _losses(run)
+                label = "" if i else f"lr {_rate(curve):g}{_fate(curve)}"
+                lines.append(panels.Series(x, y, label, colours[_rate(curve)], marker="."))
+        reach = [min(len(line.x) and line.x.min() for line in lines), max(x.x.max() for x in lines)]
+        limit = panels.Series(np.array(reach), np.full(2, LIMIT), "", GREY, DASHES[2])
+        figures.append(panels.Panel(f"Loss {name}", [*lines, limit], _LOSSES, log_y=True))
+    subtitle = f"{_depth(shown)}  ·  {comparison.conditions(shown).partition('  ·  ')[0]}"
+    return panels.stacked(
+        figures,
+        "Which learning rates diverge",
+        f"{subtitle}  ·  diverged: loss beyond {LIMIT:g} after the first step (dotted line)",
+        "Minibatch",
+    )
+
+
+_LOSSES = (0.5, 1e6)  # that are drawn
+
+
+def _losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """The minibatches and their losses, what is lost or beyond the axis at its upper edge."""
+    losses = []
+    for entry in run.log:
+        loss = entry.get(TRAIN_LOSS)
+        is_number = isinstance(loss, int | float) and not isinstance(loss, bool)
+        losses.append(min(loss, _LOSSES[1]) if is_number and loss == loss else _LOSSES[1])
+    return run.epochs, np.array(losses, np.float64)
+
+
+def _fate(curve: Curve) -> str:
+    diverged = sum(diverged_at(run) is not None for run in curve.runs)
+    return f" ({diverged} of {len(curve.runs)} diverged)" if diverged else ""
+
+
+def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
+    """The share of seeds that diverged, and at which minibatch, against the learning rate."""
+    if not any(diverged_at(run) is not None for curve in curves for run in curve.runs):
+        return None
+    share = panels.Panel("Share of seeds that diverged", [], (-0.05, 1.05))
+    when = panels.Panel("Minibatch at which they diverged", [], integer=True)
+    for name in dict.fromkeys(map(_name, curves)):
+        same = sorted((curve for curve in curves if _name(curve) == name), key=_rate)
+        rates = np.array([_rate(curve) for curve in same])
+        found = [[diverged_at(run) for run in curve.runs] for curve in same]
+        y = [np.mean([at is not None for at in seeds]) for seeds in found]
+        look = (name, _colour(same[0]), "-")
+        share.series.append(panels.Series(rates, np.array(y), *look, marker="o"))
+        lost = [
+            (lr, [at for at in seeds if at is not None])
+            for lr, seeds in zip(rates, found, strict=True)
+        ]
+        lost = [(lr, seeds) for lr, seeds in lost if seeds]
+        if lost:
+            x, y = np.array([lr for lr, _ in lost]), np.array([np.mean(at) for _, at in lost])
+            low, high = ([f(at) for _, at in lost] for f in (min, max))
+            series = panels.Series(x, y, *look, np.array(low), np.array(high), marker="o")
+            when.series.append(series)
+    steps = max(_last(curve) for curve in curves)
+    subtitle = f"{_depth(curves)}  ·  {comparison.conditions(curves).partition('  ·  ')[0]}"
+    return panels.stacked(
+        [share, when],
+        "Which learning rates diverge",
+        f"{subtitle}  ·  loss beyond {LIMIT:g} within {steps} {curves[0].unit}s",
+        "Learning rate",
+        log_x=True,
+    )
+
+
+def _read_singular_values(runs: Sequence[Run]) -> dict[str, np.ndarray] | None:
+    """What `measure` wrote beside the runs, None where it is not."""
+    found = (run.folder.parent / _SINGULAR_VALUES for run in runs)
+    path = next((path for path in found if path.exists()), None)
+    if path is None:
+        return None
+    arrays = archives.read(path)
+    matrices, values = (arrays.get(key, np.zeros(0)) for key in ("matrices", "singular_value"))
+    fits = (
+        matrices.dtype.kind == "i"
+        and values.dtype.kind == "f"
+        and values.ndim == 3
+        and matrices.shape == values.shape[:1]
+        and values.size
+        and (matrices > 0).all()
+        and np.isfinite(values).all()
+    )
+    if not fits:
+        raise UserError(
+            f"{path}: expected the singular values that --study understanding-bn writes; remove "
+            "the file to draw the rest"
+        )
+    return arrays
+
+
+def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
+    """Histograms of the singular values, the law in the limit, and its edge."""
+    if arrays is None:
+        return None
+    _, draws, size = arrays["singular_value"].shape
+    figure, (row,) = maps.grid(
+        1,
+        len(arrays["matrices"]),
+        "Singular values of products of M random matrices",
+        f"{size} × {size}, entries from N(0, 1/{size})  ·  {draws} draws  ·  line: the law for "  # noqa: RUF001
+        "infinitely large ones, dashed: its edge",
+    )
+    for axes, matrices, values in zip(row, *arrays.values(), strict=True):
+        edge = random_matrices.edge(matrices)
+        axes.hist(values.ravel(), 60, (0, 1.05 * edge), density=True, color=SKY, alpha=0.6)
+        axes.plot(*random_matrices.density(matrices), color=BLUE)
+        axes.axvline(edge, color=BLACK, linestyle=DASHES[1], linewidth=1.1)
+        axes.set_ylim(0, 1.6)
+        axes.set_title(f"M = {matrices}: edge {edge:.3f}")
+        axes.set_xlabel("Singular value")
+    row[0].set_ylabel("Density")
+    return figure
+
+
+def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | None) -> str:
+    """Markdown: the numbers behind the figures, with their range over seeds."""
+    numbers = [
+        (f"{what} ({_with_rate(curve)})", value)
+        for observer, rows in _NUMBERS.items()
+        for curve in curves
+        if (series := observations.read_all(curve.runs, observer))
+        for what, value in rows(Group("", "", series))
+    ]
+    text = ""
+    if numbers:
+        cells = [[what, _mean_and_range(value)] for what, value in numbers]
+        text += tables.markdown([["measured", "mean over seeds (range)"], *cells]) + "\n"
+    if singular_values is not None:
+        head = ["M", "edge of the law", "largest singular value (range)", "off by"]
+        head += ["edge by the top 5%", "off by"]
+        rows = [head]
+        for matrices, values in zip(*singular_values.values(), strict=True):
+            edge = random_matrices.edge(matrices)
+            fitted = random_matrices.fitted_edge(values, matrices)
+            largest = values.max(axis=1)
+            rows.append(
+                [
+                    *(str(matrices), f"{edge:.3f}", _mean_and_range(largest)),
+                    *(f"{100 * (largest.mean() / edge - 1):+.2f}%", f"{fitted:.3f}"),
+                    f"{100 * (fitted / edge - 1):+.2f}%",
+                ]
+            )
+        text += "\n" * bool(text) + tables.markdown(rows) + "\n"
+    return text
+
+
+def _moments(group: Group) -> list[tuple[str, np.ndarray]]:
+    what = {"mean": "|channel means|", "std": "std of channel means", "variance": "variance"}
+    return [
+        (f"growth of the {name} a layer, log10", minibatch.slopes(group.first(key)))
+        for key, name in what.items()
+    ]
+
+
+def _gradients(group: Group) -> list[tuple[str, np.ndarray]]:
+    layer = group.first("layer")[0]
+    return [
+        (f"{name} of the weight gradients of layer {layer}", group.first(key)[:, layer - 1])
+        for key, name in (("kurtosis", "kurtosis"), ("std", "std"), ("maximum", "largest"))
+    ]
+
+
+def _outputs(group: Group) -> list[tuple[str, np.ndarray]]:
+    gradients = group.first("gradient")
+    return [
+        ("images of one sign in the most one-signed column", minibatch.same_sign(gradients)),
+        ("images that push the same class down most", minibatch.same_class(gradients)),
+    ]
+
+
+def _kernels(group: Group) -> list[tuple[str, np.ndarray]]:
+    ratios = group.first("sum_of_absolute") / group.first("absolute_of_sum")
+    layers = group.first("layer")[0]
+    return [
+        (f"sum of absolute values over absolute sum, layer {layer}", ratios[:, i])
+        for i, layer in enumerate(layers)
+        if layer in (18, 54, 90)  # of table 1
+    ]
+
+
+def _steps(group: Group) -> list[tuple[str, np.ndarray]]:
+    relative, sizes = group.first("relative_loss"), group.first("step_size")
+    relative = np.nan_to_num(relative, nan=np.inf)
+    best = np.take_along_axis(sizes, relative.argmin(axis=1)[:, None], 1)[:, 0]
+    lost = [size[row > LIMIT] for size, row in zip(sizes, relative, strict=True)]
+    found = [("best step size along the first gradient", best)]
+    if all(map(len, lost)):
+        name = f"smallest step size at which the loss grows {LIMIT:g} times"
+        found.append((name, np.array([size[0] for size in lost])))
+    return found
+
+
+def _noise(group: Group) -> list[tuple[str, np.ndarray]]:
+    return [
+        ("slope of log noise against log batch size", minibatch.noise_slopes(group)),
+        ("constant C of the noise", group.first("constant")),
+    ]
+
+
+_NUMBERS = {
+    "activation-moments": _moments,
+    "gradient-histogram": _gradients,
+    "output-gradients": _outputs,
+    "kernel-gradients": _kernels,
+    "relative-loss": _steps,
+    "gradient-noise": _noise,
+}
+
+
+def _mean_and_range(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.4g}"
+    return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"
