@@ -37,10 +37,10 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
     figure, (row,) = maps.grid(1, len(groups), title, subtitle)
     for group, axes in zip(groups, row, strict=True):
         for counts, limit in zip(group.first("counts"), group.first("limit"), strict=True):
-            if not 0 < limit < np.inf:
+            if not (0 < limit < np.inf and counts.sum() > 0):
                 continue
-            share = counts / max(1, counts.sum())
-            axes.stairs(share, np.linspace(-limit, limit, len(counts) + 1), color=group.colour)
+            edges = np.linspace(-limit, limit, len(counts) + 1)
+            axes.stairs(counts / (counts.sum() * np.diff(edges)), edges, color=group.colour)
         axes.set_yscale("log")
         _label_logarithmic(axes)
         layer = int(group.first("layer")[0])
@@ -49,7 +49,7 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    row[0].set_ylabel("Share of the weights")
+    row[0].set_ylabel("Density")
     return figure
 
 

@@ -135,10 +135,11 @@ def read_all(runs: Sequence[Run], name: str) -> list[Observed]:
     """Returns what the observer `name` measured in each of these runs that has it.
 
     Raises:
-        UserError: a file is no such time series, or of another shape than the first.
+        UserError: a file is no such time series, or its arrays are of other shapes than the
+            first's, apart from the number of measurements: a run that diverged has fewer.
     """
     found = [(run, series) for run in runs if (series := read(run, name)) is not None]
-    shapes = [{key: array.shape for key, array in series.items()} for _, series in found]
+    shapes = [{key: array.shape[1:] for key, array in series.items()} for _, series in found]
     for (run, _), shape in zip(found, shapes, strict=True):
         if shape != shapes[0]:
             raise UserError(

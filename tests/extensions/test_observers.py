@@ -42,7 +42,7 @@ def changed(config, **settings):
 
 
 def test_names_are_those_of_the_classes():
-    assert sorted(observers.observers()) == sorted(EVERY.split(","))
+    assert set(EVERY.split(",")) < set(observers.observers())
 
 
 def test_a_wrong_name_lists_the_right_ones():

@@ -1,0 +1,316 @@
+"""What observers try on one minibatch, against closed forms and sums written out in NumPy."""
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+
+import models
+from mnist_bn import data
+from mnist_bn.extensions import gradient_noise, minibatch, observers
+from mnist_bn.extensions.activation_moments import ActivationMoments, channel_moments
+from mnist_bn.extensions.channel_gradients import ChannelGradients
+from mnist_bn.extensions.divergence import LIMIT
+from mnist_bn.extensions.diverging_step import LEARNING_RATES, DivergingStep
+from mnist_bn.extensions.gradient_histogram import BINS, GradientHistogram, kurtosis
+from mnist_bn.extensions.gradient_noise import GradientNoise
+from mnist_bn.extensions.kernel_gradients import KernelGradients, summands
+from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, layer_at
+from mnist_bn.extensions.output_gradients import OutputGradients
+from mnist_bn.extensions.probe import Layers
+from mnist_bn.extensions.relative_loss import RelativeLoss, Step
+
+CPU = chainer.get_device("@numpy")
+EVERY = [c for c in observers.observers().values() if issubclass(c, MinibatchObserver)]
+
+
+class Softmax(chainer.Chain):
+    """One linear layer: its loss and gradients have closed forms."""
+
+    def __init__(self, inputs=12, dropout=0.0):
+        super().__init__()
+        self.dropout = dropout
+        with self.init_scope():
+            self.l1 = L.Linear(inputs, 10, initialW=chainer.initializers.Normal(0.5))
+
+    def forward(self, x):
+        x = F.reshape(x, (len(x), -1))[:, :12]
+        return self.l1(F.dropout(x, self.dropout) if self.dropout else x)
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Forty training images of noise, smaller than CIFAR-10's."""
+    random = np.random.RandomState(0)
+    images = random.rand(40, 3, 8, 8).astype(np.float32)
+    split = data.Split(images, np.arange(40, dtype=np.int32) % 10)
+    return data.Dataset("cifar10", split, split, {}, "a test", "")
+
+
+@pytest.fixture
+def softmax():
+    np.random.seed(1)
+    return Softmax()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    np.random.seed(2)
+    return models.create("ResNetCIFAR", depth=8)
+
+
+def batch(dataset):
+    """The images, flat and in float64, and the labels in the order that observers take them in."""
+    order = np.random.RandomState(0).permutation(len(dataset.train.labels))
+    images, labels = (array[order] for array in dataset.train)
+    return images.reshape(len(images), -1)[:, :12].astype(np.float64), labels
+
+
+def probabilities(x, w, b):
+    z = x @ w.T + b
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def cross_entropy(x, t, w, b):
+    return -np.log(probabilities(x, w, b)[np.arange(len(t)), t]).mean()
+
+
+def in_float64(network):
+    return network.l1.W.array.astype(np.float64), network.l1.b.array.astype(np.float64)
+
+
+def output_gradient(x, t, w, b):
+    return (probabilities(x, w, b) - np.eye(10)[t]) / len(t)
+
+
+def test_there_are_eight_of_them():
+    assert sorted(c.name for c in EVERY) == [
+        "activation-moments",
+        "channel-gradients",
+        "diverging-step",
+        "gradient-histogram",
+        "gradient-noise",
+        "kernel-gradients",
+        "output-gradients",
+        "relative-loss",
+    ]
+
+
+@pytest.mark.parametrize("observer", EVERY, ids=lambda c: c.name)
+def test_the_network_and_the_random_numbers_stay_as_they_were(colours, resnet, observer):
+    before = {
+        **{path: p.array.copy() for path, p in resnet.namedparams()},
+        **{
+            f"{link.name}/{p}": np.copy(link.__dict__[p])
+            for link in resnet.links()
+            for p in link._persistent
+        },
+    }
+    state = np.random.get_state()[1].copy()
+    with chainer.using_config("train", False):  # it is not for the caller to set
+        series = observer(colours, CPU).measure(resnet)
+    after = {
+        **{path: p.array for path, p in resnet.namedparams()},
+        **{
+            f"{link.name}/{p}": link.__dict__[p]
+            for link in resnet.links()
+            for p in link._persistent
+        },
+    }
+    assert any("avg_var" in key for key in before)
+    assert all(np.array_equal(before[key], after[key]) for key in before)
+    assert all(parameter.grad is None for parameter in resnet.params())
+    assert np.array_equal(np.random.get_state()[1], state)
+    assert series
+    assert all(np.isfinite(array).all() for array in series.values())
+
+
+def test_what_is_random_in_a_network_is_the_same_each_time(colours):
+    observer = OutputGradients(colours, CPU)
+    network = Softmax(dropout=0.5)
+    np.random.seed(3)
+    first = observer.measure(network)["gradient"]
+    np.random.seed(4)
+    assert np.array_equal(observer.measure(network)["gradient"], first)
+    random = np.random.rand()
+    np.random.seed(4)
+    assert np.random.rand() == random
+    network.dropout = 0.0
+    assert not np.array_equal(observer.measure(network)["gradient"], first)
+
+
+@pytest.mark.parametrize(("layer", "of", "is_"), [(55, 110, 55), (45, 110, 45), (8, 110, 8)])
+def test_layers_of_the_paper(layer, of, is_):
+    assert layer_at(layer, of) == is_
+
+
+def test_a_shorter_network_has_them_at_the_same_depth():
+    assert [layer_at(layer, 20) for layer in (1, 55, 110)] == [1, 10, 20]
+
+
+def test_layers_come_in_the_order_of_the_forward_pass(resnet):
+    with Layers(lambda link, x, y: (link.name, x.shape, y.shape)) as layers:
+        resnet(np.zeros((2, 3, 8, 8), np.float32))
+    assert [name for name, *_ in layers.seen] == [f"conv{i}" for i in range(1, 8)] + ["l8"]
+    assert layers.seen[3][1:] == ((2, 16, 8, 8), (2, 32, 4, 4))
+
+
+def test_gradient_histogram(colours, softmax):
+    x, t = batch(colours)
+    gradient = output_gradient(x, t, *in_float64(softmax)).T @ x
+    series = GradientHistogram(colours, CPU).measure(softmax)
+    assert series["std"] == pytest.approx(gradient.std(), rel=1e-4)
+    assert series["minimum"] == pytest.approx(gradient.min(), rel=1e-4)
+    assert series["maximum"] == pytest.approx(gradient.max(), rel=1e-4)
+    centred = gradient - gradient.mean()
+    assert series["kurtosis"] == pytest.approx((centred**4).mean() / gradient.var() ** 2, rel=1e-4)
+    assert series["counts"].sum() == gradient.size
+    assert series["counts"].shape == (BINS,)
+    assert series["limit"] == pytest.approx(np.abs(gradient).max(), rel=1e-4)
+    assert series["layer"] == 1
+
+
+def test_kurtosis_of_known_distributions():
+    random = np.random.RandomState(0)
+    assert kurtosis(np.array([-1.0, 1.0])) == 1
+    assert kurtosis(random.uniform(size=10**6)) == pytest.approx(1.8, rel=0.01)
+    assert kurtosis(random.normal(size=10**6)) == pytest.approx(3, rel=0.02)
+    assert kurtosis(random.laplace(size=10**6)) == pytest.approx(6, rel=0.05)
+
+
+def test_relative_loss(colours, softmax):
+    x, t = batch(colours)
+    w, b = in_float64(softmax)
+    gradient = output_gradient(x, t, w, b)
+    series = RelativeLoss(colours, CPU).measure(softmax)
+    assert series["loss"] == pytest.approx(cross_entropy(x, t, w, b), rel=1e-5)
+    assert series["step_size"][[0, -1]] == pytest.approx([1e-5, 0.2])
+    expected = [
+        cross_entropy(x, t, w - a * gradient.T @ x, b - a * gradient.sum(axis=0)) / series["loss"]
+        for a in series["step_size"]
+    ]
+    np.testing.assert_allclose(series["relative_loss"], expected, rtol=1e-5)
+    assert RelativeLoss.at == (0, 3, 6)
+
+
+def test_activation_moments(colours, resnet):
+    series = ActivationMoments(colours, CPU).measure(resnet)
+    order = np.random.RandomState(0).permutation(40)
+    y = resnet.conv1((colours.train.images[order] - resnet.mean) / resnet.std).array
+    means = y.astype(np.float64).mean(axis=(0, 2, 3))
+    assert series["mean"].shape == (8,)
+    assert series["mean"][0] == pytest.approx(np.abs(means).mean(), rel=1e-5)
+    assert series["std"][0] == pytest.approx(means.std(), rel=1e-5)
+    variances = [y[:, c].astype(np.float64).var() for c in range(16)]
+    assert series["variance"][0] == pytest.approx(np.mean(variances), rel=1e-5)
+
+
+def test_moments_of_what_would_overflow():
+    y = np.zeros((2, 3, 4, 4), np.float32)
+    y[0, 1] = 1e30
+    mean, variance = channel_moments(chainer.Variable(y))
+    assert mean.tolist() == pytest.approx([0, 5e29, 0])
+    assert variance.tolist() == pytest.approx([0, 2.5e59, 0])
+
+
+def test_a_diverging_step_begins_and_ends_where_it_should(colours):
+    np.random.seed(5)
+    network = models.create("ResNetCIFAR", depth=8, bn=False)
+    for parameter in network.params():
+        parameter.array *= 3
+    series = DivergingStep(colours, CPU).measure(network)
+    x, t = minibatch_of(colours)
+    step = after_gradient(network, x, t)
+    at = np.flatnonzero(series["lr"] == LEARNING_RATES)[0]
+    before = step.loss(0, x, t)
+    beyond = [step.loss(lr, x, t) > max(LIMIT, before) for lr in LEARNING_RATES[: at + 1]]
+    assert beyond == [False] * at + [True]
+    assert series["loss"][[0, -1]] == pytest.approx([before, step.loss(series["lr"], x, t)])
+    assert {key for key in series if "/" in key} == {
+        f"{moment}/{layer}" for moment in ("mean", "variance") for layer in (1, 3, 6)
+    }
+    step.take(series["lr"])
+    y = network.conv1((x - network.mean) / network.std).array.astype(np.float64)
+    np.testing.assert_allclose(series["mean/1"][-1], y.mean(axis=(0, 2, 3)), rtol=1e-4)
+    np.testing.assert_allclose(series["variance/1"][-1], y.var(axis=(0, 2, 3)), rtol=1e-4)
+
+
+def minibatch_of(dataset):
+    order = np.random.RandomState(0).permutation(len(dataset.train.labels))
+    return dataset.train.images[order], dataset.train.labels[order]
+
+
+def after_gradient(network, x, t):
+    backpropagate(network, x, t)
+    return Step(network)
+
+
+def test_where_no_step_diverges_it_is_the_largest(colours, softmax):
+    assert DivergingStep(colours, CPU).measure(softmax)["lr"] == pytest.approx(0.1)
+
+
+def test_output_gradients(colours, softmax):
+    x, t = batch(colours)
+    series = OutputGradients(colours, CPU).measure(softmax)
+    expected = output_gradient(x, t, *in_float64(softmax))
+    np.testing.assert_allclose(series["gradient"], expected, rtol=1e-4, atol=1e-7)
+    assert np.array_equal(series["label"], t)
+
+
+@pytest.mark.parametrize(("stride", "pad"), [(1, 1), (2, 1), (1, 0)])
+def test_summands_of_a_kernel_written_out(stride, pad, monkeypatch):
+    monkeypatch.setattr("mnist_bn.extensions.kernel_gradients.CHUNK", 2)
+    random = np.random.RandomState(6)
+    link = L.Convolution2D(2, 3, 3, stride, pad)
+    x = chainer.Variable(random.randn(3, 2, 6, 6).astype(np.float32))
+    y = link(x)
+    y.grad = random.randn(*y.shape).astype(np.float32)
+    y.backward()
+    padded = np.pad(x.array, ((0, 0), (0, 0), (pad, pad), (pad, pad))).astype(np.float64)
+    parts = np.zeros((*link.W.shape, *y.shape[:1], *y.shape[2:]))
+    for o, i, u, v, n, row, column in np.ndindex(*parts.shape):
+        pixel = padded[n, i, stride * row + u, stride * column + v]
+        parts[o, i, u, v, n, row, column] = pixel * y.grad[n, o, row, column]
+    absolute, plain = summands(link, x.array, y.grad)
+    np.testing.assert_allclose(absolute, np.abs(parts).sum(axis=(4, 5, 6)), rtol=1e-10)
+    np.testing.assert_allclose(plain, parts.sum(axis=(4, 5, 6)), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(plain, link.W.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_kernel_gradients_are_those_of_backpropagation(colours, resnet):
+    series = KernelGradients(colours, CPU).measure(resnet)
+    network = resnet.copy(mode="copy")
+    backpropagate(network, *minibatch_of(colours))
+    assert series["layer"].tolist() == [1, 2, 3, 4, 5, 6, 7]
+    for layer, plain in zip(series["layer"], series["absolute_of_sum"], strict=True):
+        assert plain == pytest.approx(np.abs(network[f"conv{layer}"].W.grad).mean(), rel=1e-3)
+    assert (series["sum_of_absolute"] > series["absolute_of_sum"]).all()
+
+
+def test_channel_gradients(colours, resnet):
+    series = ChannelGradients(colours, CPU).measure(resnet)
+    network = resnet.copy(mode="copy")
+    backpropagate(network, *minibatch_of(colours))
+    assert series["layer"] == 3
+    expected = np.abs(network.conv3.W.grad).mean(axis=(2, 3))
+    np.testing.assert_allclose(series["gradient"], expected, rtol=1e-4, atol=1e-8)
+
+
+def test_gradient_noise_is_the_constant_over_the_batch_size(colours, softmax, monkeypatch):
+    monkeypatch.setattr(gradient_noise, "DRAWS", 400)
+    series = GradientNoise(colours, CPU).measure(softmax)
+    x, t = batch(colours)
+    w, b = in_float64(softmax)
+    parts = output_gradient(x, t, w, b) * len(t)
+    each = np.hstack([(parts[:, :, None] * x[:, None]).reshape(len(t), -1), parts])
+    constant = ((each - each.mean(axis=0)) ** 2).sum(axis=1).mean()
+    assert series["constant"] == pytest.approx(constant, rel=1e-4)
+    assert series["batch_size"].tolist() == [2, 4, 8, 16, 32]
+    np.testing.assert_allclose(series["noise"] * series["batch_size"], constant, rtol=0.15)
+
+
+def test_no_more_images_than_there_are(colours):
+    assert len(colours.train.labels) < minibatch.IMAGES
+    assert len(OutputGradients(colours, CPU).measure(Softmax())["label"]) == 40
