@@ -19,8 +19,8 @@ FRACTIONS = np.linspace(0, 1, 17)
 class DivergingStep(MinibatchObserver):
     """Mean and variance of channels while the first step of gradient descent is under way.
 
-    The step is at the smallest of LEARNING_RATES at which it takes the minibatch's loss beyond
-    LIMIT and above what it was, and where none does, as with BN, at the largest. Series, float64:
+    The step is at the smallest of LEARNING_RATES at which it makes the minibatch's loss more than
+    LIMIT times what it was, and where none does, as with BN, at the largest. Series, float64:
     "lr", `(T,)`; "fraction", of the step, and "loss", `(T, F)`; "mean/8" and "variance/8" and so
     on, of the channels of layer 8, `(T, F, channels)`.
     """
@@ -30,7 +30,7 @@ class DivergingStep(MinibatchObserver):
     def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
         before = backpropagate(network, x, t)
         step = Step(network)
-        diverging = (lr for lr in LEARNING_RATES if not step.loss(lr, x, t) <= max(LIMIT, before))
+        diverging = (lr for lr in LEARNING_RATES if not step.loss(lr, x, t) <= LIMIT * before)
         lr = next(diverging, LEARNING_RATES[-1])
         losses, moments = [], []
         for fraction in FRACTIONS:

@@ -16,7 +16,8 @@ from mnist_bn.plotting.maps import HeatMap
 
 Observed = dict[str, np.ndarray]
 
-LOSS_LIMITS = (0.03, 1e4)  # of the relative loss that is drawn
+PAPER_LAYERS = np.array([*range(6, 109, 12), 110])
+LOSS_LIMITS = (1e-3, 1e4)  # of the relative loss that is drawn
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ def relative_loss(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
 
 
 def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
-    """Size and spread of the channel means, and the channel variance, of every layer's output."""
+    """Size and spread of the channel means, and the channel variance, of every layer's output.
+
+    A residual block adds up, its second layer's output is small beside what the next one receives:
+    of ResNet-110 the line is through the layers that the paper shows, all are dotted.
+    """
     titles = {
         "mean": "Channel means: their mean absolute value",
         "std": "Channel means: their standard deviation",
@@ -97,7 +102,11 @@ def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         for group in groups:
             values = group.first(key)
             label = f"{group.label}: ×{10 ** slopes(values).mean():.3f} a layer"  # noqa: RUF001
-            lines.append(_by_layer(group, values, label))
+            layers = np.arange(1, values.shape[1] + 1)
+            chosen = PAPER_LAYERS if len(layers) == PAPER_LAYERS[-1] else layers
+            if chosen is PAPER_LAYERS:
+                lines.append(_band(layers, values, "", group.colour, DASHES[2]))
+            lines.append(_band(chosen, values[:, chosen - 1], label, group.colour))
         shown.append(panels.Panel(heading, lines, log_y=True))
     return panels.stacked(shown, title, subtitle, "Layer")
 
@@ -154,7 +163,7 @@ def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
     """The gradient of the loss by image and class; of each network's first seed."""
     row = [
         HeatMap(
-            f"{group.label}: {100 * same_class(group.first('gradient')).mean():.0f}% one class",
+            f"{group.label} (first seed)",
             group.first("gradient")[0],
             "Class",
             "Image" if i == 0 else "",
@@ -166,21 +175,28 @@ def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
     return maps.heat_maps([row], title, subtitle)
 
 
-def same_class(gradients: np.ndarray) -> np.ndarray:
-    """Returns the largest fraction of images that push the same class down most, `(seeds,)`.
+def dependence_on_input(gradients: np.ndarray) -> np.ndarray:
+    """Returns how much the gradient of the class that is pushed down most differs by image.
 
-    That class is the one that the network predicts, or the next where that is right.
+    The standard deviation over the mean of what is positive in the column whose sum is largest,
+    `(seeds,)`: 0 where every image of another class has the same gradient.
 
     Args:
         gradients: of the output, `(seeds, N, classes)`.
     """
-    pushed = gradients.argmax(axis=2)
-    classes = gradients.shape[2]
-    return np.array([np.bincount(row, minlength=classes).max() / len(row) for row in pushed])
+    found = []
+    for one in gradients.astype(np.float64):
+        column = one[:, np.maximum(one, 0).sum(axis=0).argmax()]
+        positive = column[column > 0]
+        found.append(positive.std() / positive.mean() if positive.size else np.nan)
+    return np.array(found)
 
 
 def same_sign(gradients: np.ndarray) -> np.ndarray:
     """Returns the fraction of images of one sign in the column where it is largest, `(seeds,)`.
+
+    The gradient is softmax less 1 for the image's class and 0 for the others: it is positive in a
+    column for every image of another class, whatever the network.
 
     Args:
         gradients: of the output, `(seeds, N, classes)`.
@@ -206,7 +222,7 @@ def channel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Fig
     """Mean absolute gradient by input and output channel; of each network's first seed."""
     row = [
         HeatMap(
-            f"{group.label}, layer {group.first('layer')[0]}",
+            f"{group.label}, layer {group.first('layer')[0]} (first seed)",
             group.first("gradient")[0],
             "Input channel",
             "Output channel" if i == 0 else "",
@@ -226,7 +242,7 @@ def gradient_noise(groups: Sequence[Group], title: str, subtitle: str) -> Figure
         lines.append(_band(sizes, noise, label, group.colour, marker="o"))
     sizes = groups[0].first("batch_size")[0]
     lines.append(panels.Series(sizes, 1 / sizes, "the bound, 1 / |B|", "#8A8A8A", DASHES[1]))
-    heading = "Squared distance to the gradient of all images, over C"
+    heading = "E |g - g_B|², over C (in a step of size a: times a²)"
     panel = panels.Panel(heading, lines, log_y=True)
     return panels.stacked([panel], title, subtitle, "Batch size |B|", log_x=True)
 
@@ -274,7 +290,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Sequence[Group], str, str], Figure]
     ),
     "diverging-step": (
         "diverging-step",
-        "Channel moments in the course of one step",
+        "Channel moments in the course of one step, first seed",
         diverging_step,
     ),
     "gradient-histogram": (

@@ -53,7 +53,8 @@ OBSERVED = (
 
 # With BN or without, and the learning rate: bn-orig-lr, bn-med-lr, bn-small-lr and unnorm.
 SETTINGS = ((True, 0.1), (True, 0.003), (True, 0.0001), (False, 0.0001))
-HIGHER = (0.001, 0.01, 0.1)  # learning rates without BN
+# Learning rates that are tried for a few steps without BN; at .0001 some seeds diverge.
+OTHERS = (0.00003, 0.001, 0.01, 0.1)
 
 _COMMON = {
     "dataset": "cifar10",
@@ -96,14 +97,14 @@ def _runs(preset: str) -> list[dict]:
     depth = 20 if preset == "cpu" else 110
     normalized, plain = (f"ResNetCIFAR(depth={depth}, bn={bn})" for bn in (True, False))
     settings = [{"model": [normalized if bn else plain], "lr": lr} for bn, lr in SETTINGS]
-    higher = [{"model": [plain], "lr": lr} for lr in HIGHER]
+    others = [{"model": [plain], "lr": lr} for lr in OTHERS]
     if preset == "quick":
         # Each network at the learning rate that it trains with.
         measured = [{**settings[i], "observe": ",".join(OBSERVED)} for i in (0, 3)]
-        return measured + higher
+        return measured + others
     if preset == "full":
         # What diverges does so in its first epoch.
-        return settings + [{**run, "epoch": 1, "lr_drop": None} for run in higher]
+        return settings + [{**run, "epoch": 1, "lr_drop": None} for run in others]
     return settings
 
 
@@ -287,7 +288,9 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
     if not any(diverged_at(run) is not None for curve in curves for run in curve.runs):
         return None
     share = panels.Panel("Share of seeds that diverged", [], (-0.05, 1.05))
-    when = panels.Panel("Minibatch at which they diverged", [], integer=True)
+    reached = [at for curve in curves for run in curve.runs if (at := diverged_at(run)) is not None]
+    limits = (0, 1.2 * max(reached))
+    when = panels.Panel("Minibatch at which they diverged", [], limits, integer=True)
     for name in dict.fromkeys(map(_name, curves)):
         same = sorted((curve for curve in curves if _name(curve) == name), key=_rate)
         rates = np.array([_rate(curve) for curve in same])
@@ -368,17 +371,18 @@ def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
 
 def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | None) -> str:
     """Markdown: the numbers behind the figures, with their range over seeds."""
-    numbers = [
-        (f"{what} ({_with_rate(curve)})", value)
-        for observer, rows in _NUMBERS.items()
-        for curve in curves
-        if (series := observations.read_all(curve.runs, observer))
-        for what, value in rows(Group("", "", series))
-    ]
+    rows: dict[str, dict[str, str]] = {}
+    for observer, numbers_of in _NUMBERS.items():
+        for curve in curves:
+            if series := observations.read_all(curve.runs, observer):
+                for what, values in numbers_of(Group("", "", series)):
+                    rows.setdefault(what, {})[_with_rate(curve)] = _mean_and_range(values)
+    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+    cells = [[what, *(row.get(name, "") for name in columns)] for what, row in rows.items()]
     text = ""
-    if numbers:
-        cells = [[what, _mean_and_range(value)] for what, value in numbers]
-        text += tables.markdown([["measured", "mean over seeds (range)"], *cells]) + "\n"
+    if rows:
+        text = "At initialisation: mean over seeds, and range.\n\n"
+        text += tables.markdown([["", *columns], *cells]) + "\n"
     if singular_values is not None:
         head = ["M", "edge of the law", "largest singular value (range)", "off by"]
         head += ["edge by the top 5%", "off by"]
@@ -418,7 +422,10 @@ def _outputs(group: Group) -> list[tuple[str, np.ndarray]]:
     gradients = group.first("gradient")
     return [
         ("images of one sign in the most one-signed column", minibatch.same_sign(gradients)),
-        ("images that push the same class down most", minibatch.same_class(gradients)),
+        (
+            "spread of the most positive column, std / mean",
+            minibatch.dependence_on_input(gradients),
+        ),
     ]
 
 
