@@ -258,8 +258,12 @@ def _by_layer(group: Group, values: np.ndarray, label: str) -> panels.Series:
 
 
 def _band(x, values, label, colour, dashes="-", marker="") -> panels.Series:
-    """The mean of `(seeds, n)` and its range, geometric as the axes are logarithmic."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """The mean of `(seeds, n)` and its range, geometric as the axes are logarithmic.
+
+    There is none where a value is not above 0.
+    """
+    with np.errstate(invalid="ignore"):
+        values = np.where(values > 0, values, np.nan)
         mean = np.exp(np.log(values).mean(axis=0))
     limits = values.min(axis=0), values.max(axis=0)
     return panels.Series(x, mean, label, colour, dashes, *limits, marker=marker)

@@ -84,12 +84,11 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
     not share a figure.
     """
     given = {**given, "out": str(Path(given.get("out", RunConfig.out)) / preset)}
-    every = [
-        config
-        for settings in _runs(preset)
-        for config in studies.runs({**PRESETS[preset], **settings}, given)
-    ]
-    return list(dict.fromkeys(every))
+    every: dict[str, RunConfig] = {}
+    for settings in _runs(preset):
+        for config in studies.runs({**PRESETS[preset], **settings}, given):
+            every.setdefault(config.name, config)  # of two alike, the one that is observed
+    return list(every.values())
 
 
 def _runs(preset: str) -> list[dict]:
