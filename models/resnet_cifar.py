@@ -5,6 +5,9 @@ Layers are counted from the input as "Understanding Batch Normalization" (Bjorck
 1806.02375) counts them: conv1 to conv109 and l110 in the network of depth 110, and bnorm44 is the
 BN of conv44. Weights are drawn as Glorot and Bengio's (2010) normalized initialization, "Xavier",
 as Bjorck et al. did; He et al. drew them wider.
+
+A training step of ResNet-110 on a batch of 128 took a process to 1.2 GiB with BN and to .7 GiB
+without (peak of its resident memory, on a CPU with the compiled kernels).
 """
 
 import chainer

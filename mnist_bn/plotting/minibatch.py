@@ -88,11 +88,11 @@ def relative_loss(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
 def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
     """Size and spread of the channel means, and the channel variance, of every layer's output.
 
-    A residual block adds up, its second layer's output is small beside what the next one receives:
+    A residual block adds up; its second layer's output is small beside what the next one receives:
     of ResNet-110 the line is through the layers that the paper shows, all are dotted.
     """
     titles = {
-        "mean": "Channel means: their mean absolute value",
+        "mean": "Channel means: their mean absolute value (dotted: every layer)",
         "std": "Channel means: their standard deviation",
         "variance": "Channel variance",
     }
