@@ -94,7 +94,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("-g 0 -d @numpy", "argument -d/--device: not allowed with argument -g/--gpu"),
         ("-e 2 --iteration 9", "argument --iteration: not allowed with argument -e/--epoch"),
         ("--evaluate-every 0", "--evaluate-every 0: expected 1 or more"),
-        ("--observe dead", "--observe dead: choose from activation-percentiles, dead-units, "),
+        ("--observe dead", "--observe dead: choose from activation-moments, "),
         ("-m ReluMLP(slope)", "--model ReluMLP(slope): expected numbers by their names"),
         ("--preset full", "--preset full goes with --study"),
         (
