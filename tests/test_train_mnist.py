@@ -95,7 +95,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("-e 2 --iteration 9", "argument --iteration: not allowed with argument -e/--epoch"),
         ("--evaluate-every 0", "--evaluate-every 0: expected 1 or more"),
         ("--observe dead", "--observe dead: choose from activation-moments, "),
-        ("-m ReluMLP(slope)", "--model ReluMLP(slope): expected numbers by their names"),
+        ("-m ReluMLP(slope)", "--model ReluMLP(slope): expected numbers, or words"),
         ("--preset full", "--preset full goes with --study"),
         (
             "--dataset digits --data-dir x",

@@ -40,7 +40,7 @@ _LAYOUT = {
     "weight-updates": {"*": ("u", (None, None, None))},
     "activation-percentiles": {"*": ("f", (3, None))},
     "gradient-norms": {"*": ("f", ())},
-    "training-accuracy": {"*": ("f", ())},
+    "training-accuracy": {"accuracy": ("f", ())},
     "activation-moments": {key: ("f", ("layers",)) for key in ("mean", "std", "variance")},
     "channel-gradients": {"gradient": ("f", (None, None)), "layer": ("i", ())},
     "diverging-step": {

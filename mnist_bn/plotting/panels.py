@@ -79,13 +79,16 @@ def stacked(
     width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
     top = TOP + (len(lines) - 1) * SUBTITLE_LINE
     figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + top)
-    last = max((x for panel in panels for series in panel.series for x in series.x), default=1)
+    every = [x for panel in panels for series in panel.series for x in (*series.x, *series.crosses)]
+    first, last = min(every, default=1), max(every, default=1)
     for i, panel in enumerate(panels):
         bottom = BOTTOM + (len(panels) - 1 - i) * (HEIGHT + GAP)
         axes = add_axes(figure, LEFT, bottom, WIDTH, HEIGHT)
         axes.set_title(panel.title)
         if log_x:
             axes.set_xscale("log")
+            margin = (last / first) ** 0.05 if last > first else 2
+            axes.set_xlim(first / margin, last * margin)
         else:
             axes.set_xlim(0, last)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
