@@ -26,7 +26,7 @@ from mnist_bn.plotting.appearance import (
     style,
 )
 from mnist_bn.plotting.groups import group_runs
-from mnist_bn.plotting.results import Run, printable
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, printable
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14
@@ -72,6 +72,11 @@ _LAYOUT = {
         "relative_loss": ("f", ("steps",)),
         "loss": ("f", ()),
     },
+    "variance-shift": {
+        f"{part}/*": ("f", (None,))
+        for part in ("shift", "real_mean", "real_var", "moving_mean", "moving_var")
+    },
+    "reestimated-bn": {"accuracy": ("f", ())},
 }
 
 
@@ -107,13 +112,18 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
     measured = measurements(series)
     lengths: dict[str, int] = {}
     found = set()
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}  # of each layer, by what stands before it
     for key, array in measured.items():
         pattern = next((name for name in _LAYOUT[name] if fnmatchcase(key, name)), None)
         if pattern is None or not _fits(array, *_LAYOUT[name][pattern], lengths):
             return f"{key} is {array.dtype}, of shape {array.shape}"
         found.add(pattern)
+        if pattern.endswith("/*"):
+            parts.setdefault(pattern, {})[key.removeprefix(pattern[:-1])] = array.shape
     if missing := _LAYOUT[name].keys() - found:
         return f"no array {min(missing)} in it"
+    if any(part != next(iter(parts.values())) for part in parts.values()):
+        return "it has not the same of every layer"
     numbers = measured.get("layer", np.ones(1, np.int64))
     if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
         return "layer is no layer"
@@ -287,12 +297,65 @@ def _training_accuracy(run: Run, series: Observed) -> Figure:
     return _figure(run, [panel], "Training accuracy")
 
 
+def shifts(series: Observed) -> Observed:
+    """Returns of `variance-shift` the shift of each BN layer, `(T, channels)`, in their order."""
+    return {
+        key.removeprefix("shift/"): array
+        for key, array in series.items()
+        if key.startswith("shift/")
+    }
+
+
+def layer_ticks(layers: Sequence[str]) -> dict[float, str]:
+    """Returns where on an x axis the layers are, from 1 on: their names, or numbers for many."""
+    are_few = len(layers) <= panels.MAX_TICKS
+    return {i: name if are_few else str(i) for i, name in enumerate(layers, start=1)}
+
+
+def _variance_shift(run: Run, series: Observed) -> Figure:
+    """The shift against the BN layer, averaged over channels; a line for some of the times."""
+    layers = shifts(series)
+    ticks = layer_ticks(list(layers))
+    mean = np.array([array.mean(axis=1) for array in layers.values()]).T  # (T, layers)
+    x = times(run, series)
+    some = sorted(set(np.linspace(0, len(x) - 1, len(COLOURS)).astype(int)))
+    lines = [
+        panels.Series(np.array(list(ticks)), mean[i], f"{run.unit} {x[i]}", colour, marker="o")
+        for i, colour in zip(some, COLOURS, strict=False)
+    ]
+    # A ratio: logarithmic, but for one so near 1 that the axis would have no tick.
+    panel = panels.Panel(
+        "max(real / moving, moving / real) variance, mean over channels",
+        lines,
+        log_y=mean.max() > 3,
+    )
+    return _figure(run, [panel], "Variance shift", "BN layer", ticks)
+
+
+def _reestimated_bn(run: Run, series: Observed) -> Figure:
+    """Test accuracy with the statistics of training and with those estimated anew."""
+    kept = panels.Series(
+        run.epochs, run.values(VALIDATION_ACCURACY), "statistics of training", BLACK
+    )
+    anew = panels.Series(times(run, series), series["accuracy"], "estimated anew", BLUE)
+    panel = panels.Panel("Test accuracy", [kept, anew])
+    return _figure(run, [panel], "BN's statistics estimated anew, without dropout")
+
+
 def _colours(keys: Sequence[str]) -> list[str]:
     return [COLOURS[i % len(COLOURS)] for i in range(len(keys))]
 
 
-def _figure(run: Run, shown: Sequence[panels.Panel], title: str) -> Figure:
-    return panels.stacked(shown, title, _subtitle(run), run.unit.capitalize())
+def _figure(
+    run: Run,
+    shown: Sequence[panels.Panel],
+    title: str,
+    x_label: str | None = None,
+    x_ticks: dict[float, str] | None = None,
+) -> Figure:
+    return panels.stacked(
+        shown, title, _subtitle(run), x_label or run.unit.capitalize(), x_ticks=x_ticks
+    )
 
 
 def _subtitle(run: Run) -> str:
@@ -304,4 +367,6 @@ _FIGURES: dict[str, Callable[[Run, Observed], Figure]] = {
     "activation-percentiles": _percentiles,
     "gradient-norms": _gradient_norms,
     "training-accuracy": _training_accuracy,
+    "variance-shift": _variance_shift,
+    "reestimated-bn": _reestimated_bn,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,7 @@ from mnist_bn.plotting.groups import Curve
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
 SUBTITLE_WIDTH = 8.5  # inches; a wider one has several lines
+MAX_TICKS = 10  # with names
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,18 @@ def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tupl
 
 
 def stacked(
-    panels: Sequence[Panel], title: str, subtitle: str, x_label: str, log_x: bool = False
+    panels: Sequence[Panel],
+    title: str,
+    subtitle: str,
+    x_label: str,
+    log_x: bool = False,
+    x_ticks: Mapping[float, str] | None = None,
 ) -> Figure:
-    """Draws the panels, the first on top."""
+    """Draws the panels, the first on top.
+
+    Args:
+        x_ticks: the places on the x axis that have a name, in ascending order; None counts.
+    """
     names = [series.label for panel in panels for series in panel.series]
     column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
     lines = broken(subtitle, SUBTITLE_WIDTH)
@@ -89,6 +99,8 @@ def stacked(
             axes.set_xscale("log")
             margin = (last / first) ** 0.05 if last > first else 2
             axes.set_xlim(first / margin, last * margin)
+        elif x_ticks:
+            _name_ticks(axes, x_ticks)
         else:
             axes.set_xlim(0, last)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -99,6 +111,15 @@ def stacked(
         labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
     write_head(figure, title, "\n".join(lines))
     return figure
+
+
+def _name_ticks(axes: Axes, ticks: Mapping[float, str]) -> None:
+    """Names at their places, every second or fewer where they are too many to be read."""
+    places = list(ticks)
+    margin = 0.04 * (places[-1] - places[0]) or 0.5
+    axes.set_xlim(places[0] - margin, places[-1] + margin)
+    step = math.ceil(len(places) / MAX_TICKS)
+    axes.set_xticks(places[::step], [ticks[place] for place in places[::step]])
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -143,7 +164,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
 def _label_logarithmic(axis: Axis) -> None:
     """Ticks of a logarithmic axis in plain numbers: the style draws no formulas."""
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=8))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

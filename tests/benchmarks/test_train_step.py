@@ -19,6 +19,7 @@ import models
 from benchmarks import chainer_runs, environment, kernels, steps, train_step
 from mnist_bn import accelerate
 from mnist_bn.config import RunConfig
+from models import mnist_cnn
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="PyTorch is not installed"
@@ -176,7 +177,7 @@ def test_every_function_of_the_networks_is_measured():
 
 
 def test_the_models_offered_are_the_blogs():
-    assert set(train_step.MODELS) == {n for n in models.networks() if n.startswith("MnistCNN")}
+    assert set(train_step.MODELS) == set(models.chains_of(mnist_cnn))
 
 
 def test_a_folder_without_mnist_is_refused(monkeypatch, tmp_path, capsys):

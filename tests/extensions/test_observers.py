@@ -19,7 +19,10 @@ from mnist_bn.extensions.training_accuracy import TrainingAccuracy
 from mnist_bn.extensions.weight_updates import WeightUpdates
 
 CPU = chainer.get_device("@numpy")
-EVERY = "dead-units,weight-updates,activation-percentiles,gradient-norms,training-accuracy"
+EVERY = (
+    "dead-units,weight-updates,activation-percentiles,gradient-norms,training-accuracy,"
+    "variance-shift,reestimated-bn"
+)
 
 
 @pytest.fixture

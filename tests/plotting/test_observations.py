@@ -11,6 +11,13 @@ from mnist_bn.plotting import film, observations
 from mnist_bn.plotting.results import read_runs
 
 
+def shift_series(layers, times=1, channels=4):
+    """What `--observe variance-shift` writes: a shift of 2 and so on."""
+    parts = {"shift": 2.0, "real_mean": 0.0, "real_var": 1.0, "moving_mean": 0, "moving_var": 2.0}
+    shape = (times, channels)
+    return {f"{k}/{layer}": np.full(shape, float(v)) for layer in layers for k, v in parts.items()}
+
+
 @pytest.fixture
 def run(tmp_path, make_run):
     """A run of three epochs with a file for every observer."""
@@ -27,6 +34,8 @@ def run(tmp_path, make_run):
         "activation-percentiles": {"sigmoid1": np.sort(rng.randn(3, 3, 5), axis=1)},
         "gradient-norms": {"l1/W": rng.rand(3), "l1/b": np.full(3, np.nan)},
         "training-accuracy": {"accuracy": rng.rand(3)},
+        "variance-shift": shift_series(["bnorm1", "block/bnorm2"], times=3),
+        "reestimated-bn": {"accuracy": rng.rand(3)},
     }
     for name, arrays in series.items():
         np.savez(folder / f"{name}.npz", **times, **arrays)
@@ -40,14 +49,15 @@ def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
         f"{run.name}-{name}"
         for name in (
             *("dead-units.png", "activation-percentiles.png", "gradient-norms.png"),
-            *("weight-updates.gif", "training-accuracy.png"),
+            *("training-accuracy.png", "variance-shift.png", "reestimated-bn.png"),
+            "weight-updates.gif",
         )
     }
 
 
 def test_what_a_study_shows_itself_is_left_out(run, tmp_path):
     shown = ("dead-units", "weight-updates", "activation-percentiles", "gradient-norms")
-    shown += ("training-accuracy",)
+    shown += ("training-accuracy", "variance-shift", "reestimated-bn")
     assert observations.draw([run], tmp_path / "figures", leave_out=shown) == []
 
 
@@ -81,6 +91,15 @@ def test_series_of_different_lengths_are_refused(run):
         ("weight-updates", {"l1": np.zeros((3, 0, 28, 28), np.uint8)}),
         ("gradient-norms", {"l1/W": np.array([{}] * 3)}),
         ("gradient-norms", {"epoch": np.zeros(3)}),
+        ("variance-shift", {"shift/bn": np.ones((3, 4))}),
+        ("variance-shift", {"accuracy": np.ones((3, 4))}),
+        ("variance-shift", shift_series(["bn"], 3) | {"shift/bn": np.ones((3, 5))}),
+        ("variance-shift", shift_series(["bn"], 3) | {"real_var/bn": np.ones(3)}),
+        ("variance-shift", shift_series(["bn"], 3) | {"more/bn": np.ones((3, 4))}),
+        ("variance-shift", shift_series(["bn"], 3) | {"shift/bn": np.ones((3, 4), int)}),
+        ("reestimated-bn", {"loss": np.ones(3)}),
+        ("reestimated-bn", {"accuracy/bn": np.ones(3)}),
+        ("reestimated-bn", {"accuracy": np.ones((3, 2))}),
     ],
 )
 def test_arrays_of_another_layout_are_one_line(run, tmp_path, name, arrays):
@@ -103,7 +122,20 @@ def test_a_file_with_a_wrong_byte_is_one_line(run, tmp_path, place):
 
 def test_folders_of_one_name_have_figures_of_their_own(run, tmp_path):
     paths = observations.draw([run, run], tmp_path / "figures", leave_out=("weight-updates",))
-    assert len({path.name for path in paths}) == len(paths) == 8
+    assert len({path.name for path in paths}) == len(paths) == 12
+
+
+def test_shifts_of_the_layers_in_their_order(run):
+    found = observations.shifts(observations.read(run, "variance-shift"))
+    assert {layer: array.shape for layer, array in found.items()} == {
+        "bnorm1": (3, 4),
+        "block/bnorm2": (3, 4),
+    }
+    assert observations.layer_ticks(list(found)) == {1: "bnorm1", 2: "block/bnorm2"}
+
+
+def test_many_layers_are_counted():
+    assert observations.layer_ticks([f"bn{i}" for i in range(109)])[109] == "109"
 
 
 def test_what_is_counted_in_iterations_says_so(run):

@@ -63,3 +63,16 @@ def test_a_wide_subtitle_is_broken_between_its_parts():
     ]
     assert figures[1].get_figheight() == pytest.approx(figures[0].get_figheight() + 0.18)
     assert figures[1].get_figwidth() < 10
+
+
+def test_places_on_the_x_axis_can_have_names():
+    x = np.array([1, 2, 3])
+    lines = [panels.Series(x, x, "line", "#000000")]
+    ticks = {1: "first", 2: "second", 3: "third"}
+    (axes,) = panels.stacked([panels.Panel("P", lines)], "T", "s", "Layer", x_ticks=ticks).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["first", "second", "third"]
+    low, high = axes.get_xlim()
+    assert low < 1 < 3 < high
+    many = {i: str(i) for i in range(1, 110)}
+    (axes,) = panels.stacked([panels.Panel("P", lines)], "T", "s", "Layer", x_ticks=many).axes
+    assert len(axes.get_xticks()) <= panels.MAX_TICKS
