@@ -1,0 +1,299 @@
+"""Variance shift: what dropout before BN does to the variance that BN meets in the test.
+
+Li, Chen, Hu & Yang, "Understanding the Disharmony between Dropout and Batch Normalization by
+Variance Shift" (arXiv 1801.05134). Dropout with retain probability p divides what it keeps by p, so
+that in training the variance is larger than in the test, by 1 / p where the mean is 0; BN keeps the
+variance of training. Three networks with dropout in three places, over drop ratios, and the blog's
+`MnistCNN_BN_linear_before`, which is case b at its last layer. The paper's networks are CIFAR's;
+optimizer (Adam) and length are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mnist_bn import studies
+from mnist_bn.config import RunConfig
+from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.plotting.appearance import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    style,
+)
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
+
+RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7)  # the paper's
+CASE_A, CASE_B = "MnistCNN_dropout_BN", "MnistCNN_dropout_conv_BN"
+REMEDY, BLOG = "MnistCNN_BN_dropout", "MnistCNN_BN_linear_before"
+OBSERVED = ("variance-shift", "reestimated-bn")
+
+_SETTINGS = {
+    "model": [
+        *(f"{name}(ratio={ratio:g})" for name in (CASE_A, CASE_B, REMEDY) for ratio in RATIOS),
+        BLOG,
+    ],
+    "optimizer": ["Adam"],
+    "observe": ",".join(OBSERVED),
+}
+PRESETS = {
+    "quick": {**_SETTINGS, "seed": [0], "epoch": 1},
+    "full": {**_SETTINGS, "seed": [0, 1, 2], "epoch": 5},
+}
+
+_TITLES = {
+    CASE_A: "a  Dropout directly before BN (dotted: theory, multiplied from layer to layer)",
+    CASE_B: "b  Dropout before the layer that BN follows",
+    REMEDY: "Remedy: dropout after the last BN",
+}
+_LABELS = {
+    CASE_A: "a, dropout → BN",
+    CASE_B: "b, dropout → layer → BN",
+    REMEDY: "remedy, BN → dropout",
+    BLOG: BLOG,
+}
+_COLOURS = {CASE_A: VERMILLION, CASE_B: BLUE, REMEDY: GREEN, BLOG: PURPLE}
+_SPARE = (ORANGE, SKY, GREY)
+_RATIO_COLOURS = dict(zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True))
+_RATIO_OF_BLOG = 0.5
+
+
+class _Measured(NamedTuple):
+    """What was measured at the end of a network's runs; `layers` and `shift` in order of use."""
+
+    curve: Curve
+    name: str  # the network's, without its arguments
+    setting: str  # the optimizer and other settings, where the runs differ in them
+    ratio: float | None  # None: the network's name says none
+    accuracy: np.ndarray  # (seeds,)
+    anew: np.ndarray  # with statistics estimated anew, (seeds,); empty where that was not observed
+    layers: list[str]
+    shift: np.ndarray  # averaged over channels, (seeds, layers)
+    predicted: np.ndarray  # of case a by `theory` from each layer's own moments, (seeds, layers)
+
+
+def configs(preset: str, given: dict) -> list[RunConfig]:
+    """Returns the preset's runs: each network at each drop ratio, with each seed."""
+    return studies.runs(PRESETS[preset], given)
+
+
+def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
+    """Returns the variance shift of dropout directly before BN, of any shape.
+
+    Of a variance v around a mean c dropout with retain probability p makes (v + c²) / p - c² (Li et
+    al., section 3): 1 / p times v where the mean is 0, and more elsewhere.
+
+    Args:
+        mean, variance: of what dropout receives.
+        ratio: how many dropout drops, 1 - p.
+    """
+    return 1 + ratio / (1 - ratio) * (1 + mean**2 / variance)
+
+
+def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draws the shift against the BN layer, a panel a case, and accuracy against the drop ratio.
+
+    Runs without measurements, or all of whose seeds diverged, are left out.
+    """
+    every = measured(group_runs(runs))
+    paths = []
+    with style():
+        for name, figure_of, shown in (
+            ("variance-shift", _shift_figure, every),
+            (
+                "variance-shift-accuracy",
+                _accuracy_figure,
+                [one for one in every if _has_ratio(one)],
+            ),
+        ):
+            if shown:
+                figure = figure_of(shown, comparison.subtitle([one.curve for one in shown]))
+                paths += comparison.save(figure, out, name, formats)
+    return [*paths, tables.write(_table(every), out / "variance-shift.md")]
+
+
+def measured(curves: Sequence[Curve]) -> list[_Measured]:
+    """Returns what was measured of those that were: by network, setting and drop ratio."""
+    several = len({curve.optimizer for curve in curves}) > 1
+    every = [one for curve in curves if (one := _measured(curve, several)) is not None]
+    return sorted(every, key=lambda one: (_rank(one.name), one.name, one.setting, one.ratio or 0))
+
+
+def _measured(curve: Curve, several_optimizers: bool) -> _Measured | None:
+    """Returns the last measurements of the finished runs; None: there are none."""
+    accuracy, anew, shifts, predicted, layers = [], [], [], [], None
+    name = (curve.model or curve.name).partition("(")[0]
+    setting = ", ".join(
+        filter(None, (curve.optimizer if several_optimizers else "", curve.variant))
+    )
+    ratio = _ratio(curve.model or "")
+    for run in curve.finished:
+        series = observations.read(run, "variance-shift")
+        if series is None:
+            continue
+        by_layer = observations.shifts(series)
+        layers = layers or list(by_layer)
+        if list(by_layer) != layers:  # another network under the same name
+            continue
+        accuracy.append(run.values(VALIDATION_ACCURACY)[-1])
+        shifts.append([array[-1].mean() for array in by_layer.values()])
+        if name == CASE_A and ratio is not None:
+            predicted.append([_predicted(series, layer, ratio) for layer in layers])
+        again = observations.read(run, "reestimated-bn")
+        if again is not None:
+            anew.append(again["accuracy"][-1])
+    if layers is None:
+        return None
+    arrays = (np.array(values, dtype=np.float64) for values in (shifts, predicted))
+    accuracies = np.array(accuracy), np.array(anew)
+    return _Measured(curve, name, setting, ratio, *accuracies, layers, *arrays)
+
+
+def _predicted(series: observations.Observed, layer: str, ratio: float) -> float:
+    """Returns by `theory` the shift of one layer, averaged over the channels that have any."""
+    with np.errstate(all="ignore"):  # a channel without variance has none
+        mean, variance = (series[f"{part}/{layer}"][-1] for part in ("real_mean", "real_var"))
+        shift = theory(mean, variance, ratio)
+    return float(shift[np.isfinite(shift)].mean()) if np.isfinite(shift).any() else np.nan
+
+
+def _shift_figure(every: Sequence[_Measured], subtitle: str):
+    """The panels of `_TITLES`, then one for each other network; the blog's is in that of case b."""
+    layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
+    ticks = observations.layer_ticks(layers)
+    place = dict(zip(layers, ticks, strict=True))
+    shown: dict[tuple[str, str], list[panels.Series]] = {}
+    for one in every:
+        x = np.array([place[layer] for layer in one.layers])
+        is_blogs = one.name == BLOG
+        colour = PURPLE if is_blogs else _RATIO_COLOURS.get(one.ratio, GREY)
+        label = f"drop ratio {one.ratio:g}" if _has_ratio(one) else one.name
+        label = f"{BLOG}, {one.ratio:g}" if is_blogs else label
+        lines = shown.setdefault((CASE_B if is_blogs else one.name, one.setting), [])
+        if one.ratio and len(one.predicted):
+            # A BN that divides by too much hands on too small a variance, so the shifts multiply.
+            # Before the first layer nothing is dropped.
+            theirs = np.cumprod([1, *one.predicted.mean(axis=0)[1:]])
+            lines.append(panels.Series(x, theirs, "", colour, DASHES[2]))
+        lines.append(
+            panels.Series(
+                *(x, one.shift.mean(axis=0), label, colour),
+                *(DASHES[1] if is_blogs else "-", one.shift.min(axis=0), one.shift.max(axis=0)),
+                marker="o",
+            )
+        )
+    finite = [
+        line.y[np.isfinite(line.y)].max(initial=1) for some in shown.values() for line in some
+    ]
+    limits = (0.85, 1.3 * max(finite))
+    return panels.stacked(
+        [
+            panels.Panel(_titled(_TITLES.get(name, name), setting), lines, limits, log_y=True)
+            for (name, setting), lines in sorted(
+                shown.items(), key=lambda item: (_rank(item[0][0]), item[0])
+            )
+        ],
+        "Variance shift",
+        f"max(real / moving, moving / real) variance, mean over channels  ·  {subtitle}",
+        "BN layer",
+        x_ticks=ticks,
+    )
+
+
+def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
+    lines = []
+    spare = iter(_SPARE * len(every))
+    settings = list(dict.fromkeys(one.setting for one in every))
+    for name, setting in dict.fromkeys((one.name, one.setting) for one in every):
+        group = [one for one in every if (one.name, one.setting) == (name, setting)]
+        is_first = setting == settings[0]
+        colour = (_COLOURS.get(name) if is_first else None) or next(spare)
+        x = np.array([one.ratio for one in group])
+        label = _titled(_LABELS.get(name, name), setting)
+        for values, dashes, label_ in (
+            ([one.anew for one in group if len(one.anew)], DASHES[1], ""),
+            ([one.accuracy for one in group], "-", label),
+        ):
+            if len(values) == len(group):
+                mean, low, high = (
+                    np.array([f(v) for v in values]) for f in (np.mean, np.min, np.max)
+                )
+                lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
+    ratios = sorted({one.ratio for one in every})
+    panel = panels.Panel(
+        "Test accuracy (dashed: BN's statistics estimated anew, no dropout)", lines
+    )
+    return panels.stacked(
+        [panel],
+        "Dropout and BN: accuracy against the drop ratio",
+        subtitle,
+        "Drop ratio",
+        x_ticks={ratio: f"{ratio:g}" for ratio in ratios},
+    )
+
+
+def _table(every: Sequence[_Measured]) -> str:
+    """Markdown: a row a network and drop ratio; accuracies, and the shift of each BN layer."""
+    layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
+    head = ["network", "drop ratio", "test accuracy", "statistics estimated anew", *layers]
+    head.append(f"{layers[1] if len(layers) > 1 else 'BN'} by theory")
+    rows = []
+    for one in every:
+        shift = dict(zip(one.layers, one.shift.mean(axis=0), strict=True))
+        rows.append(
+            [
+                _titled(one.name, one.setting),
+                f"{one.ratio:g}" if _has_ratio(one) else "",
+                _spread(one.accuracy),
+                _spread(one.anew),
+                *(f"{shift[layer]:.3g}" if layer in shift else "" for layer in layers),
+                f"{one.predicted[:, 1].mean():.3g}" if one.predicted.shape[1:] > (1,) else "",
+            ]
+        )
+    title = (
+        "At the end: test accuracy, the same with BN's statistics estimated anew from the\n"
+        "training images without dropout, and the variance shift of each BN layer, averaged over\n"
+        "channels and seeds; where dropout first stands directly before BN also by theory, from\n"
+        "the mean and variance there."
+    )
+    return f"{title}\n\n{tables.markdown([head, *rows])}\n"
+
+
+def _spread(values: np.ndarray) -> str:
+    if not len(values):
+        return ""
+    mean = f"{values.mean():.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.4f}"
+
+
+def _titled(name: str, setting: str) -> str:
+    return f"{name}, {setting}" if setting else name
+
+
+def _ratio(model: str) -> float | None:
+    """Returns the drop ratio that a network's name says, or the blog's; None: it is not known."""
+    ratio = re.search(r"\bratio=((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*[,)]", model)
+    if ratio and float(ratio[1]) < 1:
+        return float(ratio[1])
+    return _RATIO_OF_BLOG if model == BLOG else None
+
+
+def _has_ratio(one: _Measured) -> bool:
+    return one.ratio is not None
+
+
+def _rank(name: str) -> int:
+    order = list(_LABELS)
+    return order.index(name) if name in order else len(order)
