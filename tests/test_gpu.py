@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate, devices, optimizers, snapshots, training
+from mnist_bn import accelerate, archives, data, devices, optimizers, snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Split
 from mnist_bn.data.augmentation import send_crop_flipped
+from mnist_bn.extensions import observers
 from mnist_bn.iterators import ArrayIterator, DeviceIterator, make_iterator
 
 pytestmark = pytest.mark.gpu
@@ -28,6 +29,7 @@ GPU = "@cupy:0"
 CPU = "@numpy"
 PROJECT = Path(training.__file__).parents[1]
 BLOGS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
+FOR_CIFAR10 = ["CS231nMLP", "CS231nMLP_BN", "ResNetCIFAR"]
 
 
 @pytest.fixture
@@ -41,6 +43,24 @@ def gpu():
 @pytest.fixture
 def config(tmp_path, tiny_data):
     return RunConfig(optimizer="Adam", batchsize=4, epoch=2, device=GPU, out=str(tmp_path))
+
+
+@pytest.fixture
+def tiny_colours(monkeypatch):
+    """Replaces the datasets by 40 training and 20 test images of another tint for each label."""
+    rng = np.random.RandomState(0)
+
+    def split(n):
+        labels = np.arange(n, dtype=np.int32) % 10
+        images = rng.randint(0, 100, (n, 3, 32, 32), np.uint8)
+        images[np.arange(n), labels % 3] += np.uint8(15) * labels[:, None, None].astype(np.uint8)
+        return Split.from_bytes(images, labels)
+
+    dataset = data.Dataset("cifar10", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
+    monkeypatch.setattr(data, "load", lambda *_: dataset)
+    training._loaded.clear()
+    yield
+    training._loaded.clear()
 
 
 @pytest.fixture
@@ -196,12 +216,38 @@ def test_curves_are_within_the_noise_of_seeds(tmp_path):
 
 @pytest.mark.parametrize("semantics", ["today", "2016"])
 @pytest.mark.parametrize("name", list(models.networks()))
-def test_every_model_trains(name, semantics, config):
-    if name not in BLOGS:
-        pytest.skip("not a network for MNIST")
-    last = training.train(change(config, model=name, epoch=15, semantics=semantics))
-    assert last["validation/main/accuracy"] > 0.8
+def test_every_model_trains(name, semantics, config, request):
+    if name in FOR_CIFAR10:
+        request.getfixturevalue("tiny_colours")
+        config = change(config, dataset="cifar10", augment="crop-flip")
+    config = change(config, model=name, epoch=15, semantics=semantics)
+    last = training.train(config)
+    assert last["main/loss"] < log_of(config)[0]["main/loss"]
+    if name in BLOGS:
+        assert last["validation/main/accuracy"] > 0.8
     assert accelerate.active() == accelerate.STOCK  # those kernels are the CPU's
+
+
+@pytest.mark.parametrize("model", ["MnistCNN_BN_dropout(ratio=0)", "ResNetCIFAR(depth=8)"])
+def test_every_observer_measures_as_on_the_cpu(model, config, request):
+    names = set(observers.observers())
+    if model.startswith("ResNet"):
+        request.getfixturevalue("tiny_colours")
+        names -= {"dead-units", "weight-updates"}  # of a linear first layer
+        config = change(config, dataset="cifar10")
+    settings = {"optimizer": "SGD", "lr": 1e-3, "iteration": 4, "observe": ",".join(sorted(names))}
+    found = []
+    for device in (CPU, GPU):
+        run = change(config, model=model, device=device, **settings, out=f"{config.out}/{device}")
+        training.train(run)
+        folder = training.resolve(run).folder
+        found.append({name: archives.read(folder / f"{name}.npz") for name in names})
+    for name in names:
+        on_cpu, on_gpu = (series[name] for series in found)
+        assert on_cpu.keys() == on_gpu.keys()
+        for key, expected in on_cpu.items():
+            scale = 1e-2 * np.abs(expected).max(initial=0)
+            np.testing.assert_allclose(on_gpu[key], expected, 1e-2, scale, err_msg=f"{name}, {key}")
 
 
 @pytest.mark.parametrize("name", ["MnistCNN", "MnistCNN_BN_before"])
