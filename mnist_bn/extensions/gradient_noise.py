@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import chainer
 import numpy as np
 
@@ -41,10 +43,14 @@ class GradientNoise(MinibatchObserver):
                 squares.append(sum(float((d.astype(np.float64) ** 2).sum()) for d in differences))
             return float(np.mean(squares))
 
+        with warnings.catch_warnings():
+            # BN after a linear layer makes zeros of an image on its own, and Chainer says so.
+            warnings.filterwarnings("ignore", "A batch with no more than one sample")
+            constant = noise(images[:, None])
         return {
             "batch_size": np.array(sizes, np.int64),
             "noise": np.array([noise(random.choice(images, (DRAWS, size))) for size in sizes]),
-            "constant": np.float64(noise(images[:, None])),
+            "constant": np.float64(constant),
         }
 
     def _gradient(self, network: chainer.Chain, x, t) -> list[chainer.types.NdArray]:

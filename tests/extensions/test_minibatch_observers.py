@@ -321,6 +321,12 @@ def test_gradient_noise_is_the_constant_over_the_batch_size(colours, softmax, mo
     np.testing.assert_allclose(series["noise"] * series["batch_size"], constant, rtol=0.15)
 
 
+def test_gradient_noise_with_bn_after_a_linear_layer_warns_of_nothing(colours):
+    network = chainer.Sequential(L.Linear(192, 10), L.BatchNormalization(10))
+    series = GradientNoise(colours, CPU).measure(network)  # pytest makes errors of warnings
+    assert np.isfinite(series["constant"])
+
+
 def test_no_more_images_than_there_are(colours):
     assert len(colours.train.labels) < minibatch.IMAGES
     assert len(OutputGradients(colours, CPU).measure(Softmax())["label"]) == 40
