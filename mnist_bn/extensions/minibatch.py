@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import chainer
 import chainer.functions as F
 import numpy as np
 
-from mnist_bn.extensions.observer import Observer
+from mnist_bn.extensions.observer import Observer, fixed_random_state
 
 IMAGES = 128
 DEPTH = 110  # layers of the network of "Understanding Batch Normalization"
@@ -42,24 +40,6 @@ class MinibatchObserver(Observer):
         x, t = (self.device.send(array[chosen]) for array in (train.images, train.labels))
         with fixed_random_state(self.device), chainer.using_config("train", True):
             return self.observe(network.copy(mode="copy"), x, t)
-
-
-@contextmanager
-def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
-    """Seeds NumPy's, or on a GPU CuPy's, random numbers; afterwards they go on as if never used."""
-    random = device.xp.random
-    if device.xp is np:
-        before = random.get_state()
-        random.seed(0)
-        restore = random.set_state
-    else:
-        before = random.get_random_state()
-        random.set_random_state(random.RandomState(0))
-        restore = random.set_random_state
-    try:
-        yield
-    finally:
-        restore(before)
 
 
 def loss(network: chainer.Chain, x, t) -> chainer.Variable:

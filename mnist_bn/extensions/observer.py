@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import chainer
@@ -19,8 +22,8 @@ class Observer(extension.Extension):
 
     The file holds each measured array with a leading axis of time, float or integer
     `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
-    run: it draws no random number and leaves the network as it was. What was measured is part of
-    a snapshot.
+    run: random numbers go on as if none had been drawn, and the network stays as it was. What was
+    measured is part of a snapshot.
 
     Args:
         dataset: the run's images.
@@ -62,7 +65,10 @@ class Observer(extension.Extension):
         updater = trainer.updater
         now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
         network = updater.get_optimizer("main").target.predictor
-        for key, array in (now | self.measure(network)).items():
+        # A network may draw random numbers in test mode too.
+        with fixed_random_state(self.device):
+            measured = self.measure(network)
+        for key, array in (now | measured).items():
             self._series.setdefault(key, []).append(np.array(array))
 
     def finalize(self) -> None:
@@ -91,6 +97,28 @@ class Observer(extension.Extension):
                 "lack its beginning; go on without it, or train anew in another --out"
             ) from None
         self._series = {key: list(arrays) for key, arrays in series.items()}
+
+
+@contextmanager
+def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
+    """Seeds all random numbers that a network may draw; afterwards they go on as if never used.
+
+    They are Python's, NumPy's and, on a GPU, CuPy's.
+    """
+    before = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    cupy_random = None if device.xp is np else device.xp.random
+    if cupy_random is not None:
+        on_device = cupy_random.get_random_state()
+        cupy_random.set_random_state(cupy_random.RandomState(0))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if cupy_random is not None:
+            cupy_random.set_random_state(on_device)
 
 
 def serialize_arrays(

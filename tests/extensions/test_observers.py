@@ -1,8 +1,11 @@
 """`--observe`: what each observer measures, and that it changes nothing."""
 
 import json
+import random
 
 import chainer
+import chainer.functions as F
+import chainer.links as L
 import numpy as np
 import pytest
 
@@ -70,6 +73,29 @@ def test_observing_changes_no_bit_of_the_run(config, tmp_path, model):
     training.train(alone)
     seen, unseen = parameters(config), parameters(alone)
     assert all(np.array_equal(seen[key], unseen[key]) for key in unseen)
+
+
+class Noisy(chainer.Chain):
+    """Draws random numbers in test mode too; its BN is of each position of each channel."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv1 = L.Convolution2D(1, 3, 5, stride=4)
+            self.bnorm1 = L.BatchNormalization((3, 6, 6))
+            self.l1 = L.Linear(108, 10)
+
+    def forward(self, x):
+        h = F.relu(self.bnorm1(self.conv1(F.reshape(x, (len(x), 1, 28, 28)))))
+        with chainer.using_config("train", True):
+            return self.l1(F.dropout(h, random.random()))
+
+
+def test_observing_a_network_that_draws_random_numbers_when_tested_changes_none_of_them(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(models, "networks", lambda: {"Noisy": Noisy})
+    test_observing_changes_no_bit_of_the_run(config, tmp_path, "Noisy")
 
 
 def test_what_was_measured_survives_a_snapshot(config):
