@@ -51,6 +51,8 @@ class BNObserver(Observer):
 class VarianceShift(BNObserver):
     """The variance shift of every BN layer, channel by channel, over the test images in test mode.
 
+    Of a layer that the network uses several times, all its inputs together are the real ones.
+
     Series, float64 `(T, channels)`, for each layer in the order of the forward pass by its path:
 
     - "shift/bnorm1": max(real / moving, moving / real) variance, eps added to both;
@@ -75,12 +77,20 @@ class VarianceShift(BNObserver):
         return series
 
     def _inputs(self, network: chainer.Chain) -> dict[str, tuple[L.BatchNormalization, Moments]]:
-        """Returns each BN layer in use and the moments of its input, by its path."""
+        """Returns each BN layer in use and the moments of its input, by its path.
+
+        Raises:
+            UserError: none is in use.
+        """
         hook = _BNInputs(network)
         images = self.dataset.test.images
         with chainer.using_config("train", False), chainer.no_backprop_mode(), hook:
             for start in range(0, len(images), BATCH):
                 network(self.device.send(images[start : start + BATCH]))
+        if not hook.found:
+            raise UserError(
+                f"--observe {self.name}: {type(network).__name__} uses none of its BN links"
+            )
         return hook.found
 
 
@@ -98,8 +108,7 @@ class _BNInputs(chainer.LinkHook):
         if path is None or not isinstance(link, L.BatchNormalization):
             return
         x = chainer.as_array(args.args[0] if args.args else args.kwargs["x"])
-        axis = link.axis
-        if axis is None:
-            axis = tuple(i for i in range(x.ndim) if i != 1)
+        # Chainer's: without axes of their own, the channels begin at the second.
+        axis = link.axis or (0, *range(link.avg_var.ndim + 1, x.ndim))
         _, moments = self.found.setdefault(path, (link, Moments()))
         moments.add(x, axis)

@@ -116,9 +116,9 @@ def test_with_kernels_it_is_the_same(trained, tiny_data):
 
 
 def test_the_network_and_the_random_numbers_stay_as_they_were(trained, tiny_data):
-    before, state = trained.copy("copy"), np.random.get_state()[1].copy()
+    before, state = trained.copy("copy"), np.random.get_state(legacy=False)["state"]["pos"]
     VarianceShift(tiny_data, CPU).measure(trained)
-    assert np.array_equal(np.random.get_state()[1], state)
+    assert np.random.get_state(legacy=False)["state"]["pos"] == state
     for name in ("bnorm1", "bnorm4"):
         assert np.array_equal(trained[name].avg_var, before[name].avg_var)
 
@@ -142,6 +142,59 @@ def test_layers_of_any_network_stand_in_the_order_of_use():
     x = np.random.RandomState(0).rand(6, 3, 8, 8)
     series = VarianceShift(dataset_of(x), CPU).measure(Nested())
     assert [key for key in series if key.startswith("shift/")] == ["shift/block/1", "shift/last"]
+
+
+@pytest.mark.parametrize(
+    ("size", "axis", "over"),
+    [
+        (4, None, (0, 2, 3)),
+        ((4, 5, 6), None, 0),
+        (None, (0, 2, 3), (0, 2, 3)),
+        (None, 0, 0),
+        (None, (0, 1), (0, 1)),
+    ],
+)
+def test_axes_are_those_of_the_layer(size, axis, over):
+    class Alone(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.bn = L.BatchNormalization(size, axis=axis)
+
+        def forward(self, x):
+            return self.bn(x)
+
+    x = np.random.RandomState(0).rand(9, 4, 5, 6).astype(np.float32)
+    network = Alone()
+    network(x)
+    series = VarianceShift(dataset_of(x), CPU).measure(network)
+    expected = x.astype(np.float64).var(axis=over, ddof=1)
+    np.testing.assert_allclose(series["real_var/bn"], expected.ravel(), rtol=1e-6)
+    assert np.array_equal(series["moving_var/bn"], network.bn.avg_var.ravel())
+
+
+def test_a_network_that_uses_no_bn_is_one_line(tiny_data):
+    network = models.create("ReluMLP")
+    network.add_link("spare", L.BatchNormalization(3))
+    with pytest.raises(UserError, match=r"^--observe variance-shift: ReluMLP uses none of its BN"):
+        VarianceShift(tiny_data, CPU).measure(network)
+
+
+def test_of_a_layer_that_is_used_twice_all_inputs_count():
+    class Twice(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.bn = L.BatchNormalization(3)
+
+        def forward(self, x):
+            self.bn(x)
+            return self.bn(2 * x)
+
+    x = np.random.RandomState(0).rand(300, 3)
+    series = VarianceShift(dataset_of(x), CPU).measure(Twice())
+    expected = np.concatenate([x, 2 * x]).var(axis=0, ddof=1)
+    np.testing.assert_allclose(series["real_var/bn"], expected, rtol=1e-5)
 
 
 def test_shift_of_two_variances():
