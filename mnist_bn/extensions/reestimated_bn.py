@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from copy import deepcopy
 
 import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn.extensions.accuracy import accuracy
 from mnist_bn.extensions.variance_shift import BNObserver
 
 BATCH = 100
@@ -28,14 +30,7 @@ class ReestimatedBN(BNObserver):
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         copy = reestimated(network, self.dataset.train.images, self.device)
-        images, labels = self.dataset.test
-        right = 0
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            for start in range(0, len(images), BATCH):
-                batch = slice(start, start + BATCH)
-                logits, t = copy(self.device.send(images[batch])), self.device.send(labels[batch])
-                right += int((logits.array.argmax(axis=1) == t).sum())
-        return {"accuracy": np.float64(right / len(images))}
+        return {"accuracy": accuracy(copy, self.dataset.test, self.device, BATCH)}
 
 
 def reestimated(
@@ -44,33 +39,43 @@ def reestimated(
     """Returns a copy of the network with running statistics estimated from the images.
 
     They are the averages of the batches' means and unbiased variances (Ioffe & Szegedy 2015,
-    algorithm 2), with BN normalizing by the batch, as in training, and all else in test mode.
+    algorithm 2), with BN normalizing by the batch, as in training, and all else in test mode; of a
+    layer that is used several times, over all its uses.
 
     Args:
         images: float32 `(N, ...)`; a batch is BATCH of them, or some less.
         device: where the network is.
     """
     copy = deepcopy(network)  # not Chain.copy: it parts links from lists that the network keeps
-    links = [link for link in copy.links() if isinstance(link, L.BatchNormalization)]
-    seen = 0
     with chainer.using_config("train", False), chainer.no_backprop_mode(), _BNByBatch():
         for batch in np.array_split(images, math.ceil(len(images) / BATCH)):
-            for link in links:
-                link.decay = seen / (seen + len(batch))
             copy(device.send(batch))
-            seen += len(batch)
     return copy
 
 
 class _BNByBatch(chainer.LinkHook):
-    """Puts BN layers, and nothing else, in train mode; under any link hook no block is fused."""
+    """Puts BN layers, and nothing else, in train mode, their statistics averages from here on.
+
+    Under any link hook no block is fused.
+    """
 
     name = "BN by batch"
 
+    def __init__(self) -> None:
+        self._seen: Counter[int] = Counter()  # images, by the link's id
+
     def forward_preprocess(self, args) -> None:
-        if isinstance(args.link, L.BatchNormalization):
-            chainer.config.train = True
+        link = args.link
+        if isinstance(link, L.BatchNormalization):
+            images = len(args.args[0] if args.args else args.kwargs["x"])
+            before = self._seen[id(link)]
+            link.decay = before / (before + images)
+            if not before and link.avg_var is not None:
+                # What is not finite would stay so when multiplied by a decay of 0.
+                link.avg_mean[...] = link.avg_var[...] = 0
+            self._seen[id(link)] += images
+            self._train, chainer.config.train = chainer.config.train, True
 
     def forward_postprocess(self, args) -> None:
         if isinstance(args.link, L.BatchNormalization):
-            chainer.config.train = False
+            chainer.config.train = self._train

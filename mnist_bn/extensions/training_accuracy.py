@@ -5,6 +5,8 @@ from __future__ import annotations
 import chainer
 import numpy as np
 
+from mnist_bn import data
+from mnist_bn.extensions.accuracy import accuracy
 from mnist_bn.extensions.observer import Observer
 
 IMAGES = 1000  # as CS231n's Solver
@@ -23,11 +25,5 @@ class TrainingAccuracy(Observer):
     name = "training-accuracy"
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
-        images, labels = (array[:IMAGES] for array in self.dataset.train)
-        right = 0
-        with chainer.using_config("train", False), chainer.no_backprop_mode():
-            for start in range(0, len(images), BATCH):
-                batch = slice(start, start + BATCH)
-                x, t = self.device.send((images[batch], labels[batch]))
-                right += int((network(x).array.argmax(axis=1) == t).sum())
-        return {"accuracy": np.float64(right / len(images))}
+        first = data.Split(*(array[:IMAGES] for array in self.dataset.train))
+        return {"accuracy": accuracy(network, first, self.device, BATCH)}

@@ -1,5 +1,7 @@
 """BN's statistics estimated anew, against NumPy and against statistics that were made wrong."""
 
+import json
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -31,6 +33,11 @@ class Listed(chainer.Chain):
         return h
 
 
+def random_state():
+    """NumPy's, as text: its words change only once in 624 numbers, so the position counts too."""
+    return json.dumps(np.random.get_state(legacy=False), default=np.ndarray.tolist)
+
+
 def running(network):
     return {
         path: (link.avg_mean.copy(), link.avg_var.copy(), link.decay)
@@ -58,12 +65,55 @@ def test_later_layers_get_what_is_normalized_by_the_batch():
     np.testing.assert_allclose(second.avg_var, 100 / 99, rtol=1e-3)
 
 
+def test_of_a_layer_that_is_used_twice_all_uses_count():
+    class Twice(chainer.Chain):
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.bn = L.BatchNormalization(3)
+
+        def forward(self, x):
+            return self.bn(self.bn(x) + 4)
+
+    x = np.random.RandomState(0).randn(200, 3).astype(np.float32)
+    bn = reestimated(Twice(), x, CPU).bn
+    # The first use receives x, the second what has a mean of 4 and a variance of 1.
+    np.testing.assert_allclose(bn.avg_mean, (x.mean(axis=0) + 4) / 2, rtol=1e-4)
+    unbiased = np.mean([batch.var(axis=0, ddof=1) for batch in np.split(x, 2)], axis=0)
+    np.testing.assert_allclose(bn.avg_var, (unbiased + 100 / 99) / 2, rtol=1e-3)
+
+
+def test_statistics_that_are_no_numbers_are_estimated_anew():
+    network = Listed()
+    network.first.avg_mean[:], network.first.avg_var[:] = np.nan, np.inf
+    first = reestimated(network, np.eye(3, dtype=np.float32), CPU).first
+    np.testing.assert_allclose(first.avg_mean, 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(first.avg_var, 1 / 3, rtol=1e-6)
+
+
+def test_what_the_network_has_in_train_mode_when_tested_stays_so():
+    class Always(chainer.Chain):
+        """Dropout after BN, in test mode too."""
+
+        def __init__(self):
+            super().__init__()
+            with self.init_scope():
+                self.first, self.second = L.BatchNormalization(3), L.BatchNormalization(3)
+
+        def forward(self, x):
+            with chainer.using_config("train", True):
+                return self.second(F.dropout(self.first(x), 0.5))
+
+    x = np.random.RandomState(0).randn(200, 3).astype(np.float32)
+    np.testing.assert_allclose(reestimated(Always(), x, CPU).second.avg_var, 2, rtol=0.4)
+
+
 def test_the_network_and_the_random_numbers_stay_as_they_were():
     network = Listed()
     network(np.random.RandomState(1).rand(9, 3).astype(np.float32))
-    before, state = running(network), np.random.get_state()[1].copy()
+    before, state = running(network), random_state()
     reestimated(network, np.random.RandomState(0).rand(150, 3).astype(np.float32), CPU)
-    assert np.array_equal(np.random.get_state()[1], state)
+    assert random_state() == state
     assert chainer.config.train
     for path, (mean, variance, decay) in running(network).items():
         assert np.array_equal(mean, before[path][0]), path
