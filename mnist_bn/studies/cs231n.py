@@ -10,8 +10,11 @@ image of 49,000 images; here it is of the 1000.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +23,7 @@ from mnist_bn import studies
 from mnist_bn.config import RunConfig
 from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, observations, panels, tables
-from mnist_bn.plotting.appearance import BLACK, BLUE, VERMILLION, style
+from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, style
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
@@ -35,6 +38,21 @@ PUBLISHED = {"CS231nMLP": (0.391, 0.248), "CS231nMLP_BN": (0.687, 0.327)}
 OBSERVED = ("training-accuracy",)
 
 _SCALE = r"\bweight_scale=([\d.e+-]+)"  # in the name of a network
+
+
+class _Look(NamedTuple):
+    """What a figure calls a line, its colour and its marker."""
+
+    label: str
+    colour: str
+    marker: str
+
+
+_LOOKS = {
+    "CS231nMLP": _Look("without BN", BLACK, "o"),
+    "CS231nMLP_BN": _Look("with BN", BLUE, "s"),
+}
+_SPARE = (VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
 _SETTINGS = {
     "optimizer": ["Adam"],
@@ -137,9 +155,16 @@ def _highest(values: np.ndarray) -> float:
 
 def _depth_figure(curves: Sequence[Curve]) -> Figure:
     """Training loss of each step, and accuracy on the training and the validation images."""
-    losses = [panels.of_curve(curve, TRAIN_LOSS, *_look(curve)) for curve in curves]
-    training = [series for curve in curves if (series := _training_series(curve)) is not None]
-    validation = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
+    looks = [(look.label, look.colour) for look in _looks([_key(curve) for curve in curves])]
+    losses, validation = (
+        [panels.of_curve(curve, key, *look) for curve, look in zip(curves, looks, strict=True)]
+        for key in (TRAIN_LOSS, VALIDATION_ACCURACY)
+    )
+    training = [
+        series
+        for curve, look in zip(curves, looks, strict=True)
+        if (series := _training_series(curve, *look)) is not None
+    ]
     shown = [
         panels.Panel("Training loss", losses),
         panels.Panel("Accuracy on the training images, in test mode", training, _from_0(training)),
@@ -163,7 +188,7 @@ def _x_label(run: Run) -> str:
     return run.unit.capitalize()
 
 
-def _training_series(curve: Curve) -> panels.Series | None:
+def _training_series(curve: Curve, label: str, colour: str) -> panels.Series | None:
     """The mean and range of `training_accuracy` over the seeds that went as far as any."""
     measured = [training_accuracy(run) for run in curve.finished or curve.runs]
     measured = [one for one in measured if one is not None]
@@ -171,10 +196,10 @@ def _training_series(curve: Curve) -> panels.Series | None:
     if not measured:
         return None
     values = np.stack([accuracy for _, accuracy in measured])
-    label, colour = _look(curve)
-    label += fate(curve)
     low, high = values.min(axis=0), values.max(axis=0)
-    return panels.Series(measured[0][0], values.mean(axis=0), label, colour, low=low, high=high)
+    return panels.Series(
+        *(measured[0][0], values.mean(axis=0), label + fate(curve), colour), low=low, high=high
+    )
 
 
 def _sweep_figure(runs: Sequence[Run]) -> Figure:
@@ -199,23 +224,34 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
 def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[panels.Series]:
     """A line for each network, the mean over seeds; a cross and a gap where a seed has no value."""
     lines = []
-    for network, scales in _by_scale(runs).items():
+    for look, scales in _by_scale(runs):
         x = np.array(list(scales))
         y = np.array([np.mean([measure(run) for run in seeds]) for seeds in scales.values()])
-        name, colour, marker = _looks(network)
+        crosses = x[np.isnan(y)].tolist()
         lines.append(
-            panels.Series(x, y, name, colour, marker=marker, crosses=x[np.isnan(y)].tolist())
+            panels.Series(x, y, look.label, look.colour, marker=look.marker, crosses=crosses)
         )
     return lines
 
 
-def _by_scale(runs: Sequence[Run]) -> dict[str, dict[float, list[Run]]]:
-    """Runs by the network without its weight scale, and by that scale, ascending."""
-    groups: dict[str, dict[float, list[Run]]] = {}
-    for run in sorted(runs, key=weight_scale):
-        network = re.sub(_SCALE, "", run.model)
-        groups.setdefault(network, {}).setdefault(weight_scale(run), []).append(run)
-    return dict(sorted(groups.items()))
+def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run]]]]:
+    """Of each network and its settings, the runs of all seeds by the weight scale, ascending."""
+    groups: dict[tuple[str, str, str], dict[float, Sequence[Run]]] = {}
+    for curve in group_runs(runs):
+        network, *settings = _key(curve)
+        key = (_without_scale(network), *settings)
+        groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
+    keys = sorted(groups)
+    return [
+        (look, dict(sorted(groups[key].items())))
+        for look, key in zip(_looks(keys), keys, strict=True)
+    ]
+
+
+def _without_scale(network: str) -> str:
+    """`Net(hidden=50, weight_scale=0.1)` is `Net(hidden=50)`."""
+    network = re.sub(rf"{_SCALE}(, )?", "", network)
+    return re.sub(r"(, )\)$", ")", network).removesuffix("()")
 
 
 def _depth_table(curves: Sequence[Curve]) -> str:
@@ -223,13 +259,15 @@ def _depth_table(curves: Sequence[Curve]) -> str:
     rows = [
         ["network", "seeds", "training accuracy", "validation accuracy", "the notebook's, 1 seed"]
     ]
+    several = len({curve.optimizer for curve in curves}) > 1
     for curve in curves:
-        published = PUBLISHED.get(curve.model)
+        settings = (curve.optimizer if several else "", curve.variant)
+        published = PUBLISHED.get(curve.model) if curve.optimizer == "Adam" else None
         finished = curve.finished or curve.runs
         training = [one[1][-1] for run in finished if (one := training_accuracy(run)) is not None]
         rows.append(
             [
-                ", ".join(filter(None, (curve.model, curve.variant))),
+                ", ".join(filter(None, (curve.model or curve.name, *settings))),
                 str(len(finished)),
                 _mean_and_range(training),
                 _mean_and_range([run.values(VALIDATION_ACCURACY)[-1] for run in finished]),
@@ -250,33 +288,42 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 def _sweep_table(runs: Sequence[Run]) -> str:
     """Markdown: a row a weight scale; best accuracies and final loss of each network."""
-    groups = _by_scale(runs)
+    looks, groups = zip(*_by_scale(runs), strict=True)
     measures = {
         "best validation": best_validation,
         "best training": best_training,
         "final loss": final_loss,
     }
-    names = [_looks(network)[0] for network in groups]
-    rows = [["weight scale", *(f"{measure}, {name}" for name in names for measure in measures)]]
-    for scale in sorted({scale for scales in groups.values() for scale in scales}):
+    rows = [
+        ["weight scale", *(f"{measure}, {look.label}" for look in looks for measure in measures)]
+    ]
+    for scale in sorted({scale for scales in groups for scale in scales}):
         cells = [
             np.mean([measure(run) for run in scales[scale]]) if scale in scales else np.nan
-            for scales in groups.values()
+            for scales in groups
             for measure in measures.values()
         ]
         rows.append([f"{scale:g}", *("" if np.isnan(cell) else f"{cell:.3f}" for cell in cells)])
     return tables.markdown(rows) + "\n"
 
 
-def _look(curve: Curve) -> tuple[str, str]:
-    name, colour, _ = _looks(curve.model or curve.name)
-    return ", ".join(filter(None, (name, curve.variant))), colour
+def _key(curve: Curve) -> tuple[str, str, str]:
+    """Returns network, optimizer and the other settings that differ: what a line stands for."""
+    return curve.model or curve.name, curve.optimizer or "", curve.variant
 
 
-def _looks(network: str) -> tuple[str, str, str]:
-    """Returns what a figure calls the network, its colour and its marker."""
-    if network.rpartition(":")[2].startswith("CS231nMLP_BN"):
-        return "with BN", BLUE, "s"
-    if network.rpartition(":")[2].startswith("CS231nMLP"):
-        return "without BN", BLACK, "o"
-    return network, VERMILLION, "^"
+def _looks(keys: Sequence[tuple[str, str, str]]) -> list[_Look]:
+    """Returns what a figure calls the lines of these networks, and how they look."""
+    names = {network: _LOOKS.get(network.partition("(")[0]) for network, _, _ in keys}
+    taken = Counter(look.label for look in names.values() if look is not None)
+    several = len({optimizer for _, optimizer, _ in keys}) > 1
+    spare = cycle(_SPARE)
+    looks: list[_Look] = []
+    for network, optimizer, variant in keys:
+        usual = names[network]
+        name = network if usual is None or taken[usual.label] > 1 else usual.label
+        label = ", ".join(filter(None, (name, optimizer if several else "", variant)))
+        is_free = usual is not None and usual.colour not in {look.colour for look in looks}
+        colour, marker = usual[1:] if is_free else (next(spare), "^")
+        looks.append(_Look(label, colour, marker))
+    return looks

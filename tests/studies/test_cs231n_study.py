@@ -135,6 +135,45 @@ def test_depth_is_the_mean_and_range_of_the_seeds(tmp_path):
     assert not (tmp_path / "figures" / "cs231n-weight-scale.png").exists()
 
 
+def test_other_settings_are_other_lines_and_never_averaged(tmp_path):
+    for optimizer, accuracy in (("Adam", 0.4), ("SGD", 0.2)):
+        for seed in (0, 1):
+            folder = tmp_path / f"{optimizer}{seed}"
+            write_run(folder, [1.0], [accuracy + 0.1 * seed], optimizer=optimizer, seed=seed)
+    write_run(tmp_path / "wide", [1.0], [0.3], batchsize=10)
+    runs = read_runs([tmp_path], pytest.fail)
+    lines = cs231n._sweep_lines(runs, cs231n.best_validation)
+    assert {line.label: line.y.tolist() for line in lines} == {
+        "without BN, Adam": [pytest.approx(0.45)],
+        "without BN, Adam, batch 10": [0.3],
+        "without BN, SGD": [pytest.approx(0.25)],
+    }
+    assert len({line.colour for line in lines}) == 3
+    assert "best validation, without BN, SGD" in cs231n._sweep_table(runs)
+
+
+def test_two_networks_with_bn_are_told_apart():
+    keys = [(f"CS231nMLP_BN(layers={n})", "Adam", "") for n in (3, 8)]
+    looks = cs231n._looks([*keys, ("CS231nMLP", "Adam", "")])
+    assert [look.label for look in looks] == [
+        *("CS231nMLP_BN(layers=3)", "CS231nMLP_BN(layers=8)", "without BN"),
+    ]
+    assert len({look.colour for look in looks}) == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ("Net(weight_scale=1e-4)", "Net"),
+        ("Net(weight_scale=0.1, layers=3)", "Net(layers=3)"),
+        ("Net(hidden=50, layers=8, weight_scale=0.1)", "Net(hidden=50, layers=8)"),
+        ("Net", "Net"),
+    ],
+)
+def test_a_network_without_its_scale(model, network):
+    assert cs231n._without_scale(model) == network
+
+
 @pytest.mark.parametrize(
     ("model", "scale"),
     [
