@@ -4,7 +4,7 @@ Li, Chen, Hu & Yang, "Understanding the Disharmony between Dropout and Batch Nor
 Variance Shift" (arXiv 1801.05134): dropout directly before BN (their case a), before the layer
 whose output BN normalizes (case b; the blog's `MnistCNN_BN_linear_before` is one), and after the
 last BN, the remedy. The network is the blog's `MnistCNN_BN_before` with a BN after `l1` too. The
-first convolution and its BN are left alone, as in the paper: case b would drop pixels there.
+first convolution and its BN are left alone: case b would drop pixels there.
 """
 
 import chainer.functions as F

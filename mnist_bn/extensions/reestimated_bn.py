@@ -19,9 +19,8 @@ BATCH = 100
 class ReestimatedBN(BNObserver):
     """Accuracy of the network with running statistics of one pass over the training images.
 
-    Dropout is off in that pass, as it will be in the test: what Li et al. (arXiv 1801.05134,
-    section 4) do to show that the variance shift is what costs the accuracy. The network itself
-    stays as it is.
+    Dropout is off in that pass, as it will be in the test, so that it shifts no variance. Hendrycks
+    & Gimpel (arXiv 1607.02488) do so with the variances. The network itself stays as it is.
 
     Series: "accuracy", float64 `(T,)`, on the test images.
     """

@@ -107,6 +107,12 @@ class Curve:
         return Band(epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
 
 
+def complete(runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs that went as far as any of them, and those that diverged."""
+    last = max((run.epochs[-1] for run in runs), default=0)
+    return [run for run in runs if run.epochs[-1] == last or run.diverged_at is not None]
+
+
 def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: None) -> list[Curve]:
     """Curves of the runs, networks and optimizers in their usual order, then others by name.
 

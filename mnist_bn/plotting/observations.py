@@ -325,7 +325,7 @@ def _variance_shift(run: Run, series: Observed) -> Figure:
     ]
     # A ratio: logarithmic, but for one so near 1 that the axis would have no tick.
     panel = panels.Panel(
-        "max(real / moving, moving / real) variance, mean over channels",
+        "max(real / moving, moving / real) variance in test mode, mean over channels",
         lines,
         log_y=mean.max() > 3,
     )
@@ -333,11 +333,10 @@ def _variance_shift(run: Run, series: Observed) -> Figure:
 
 
 def _reestimated_bn(run: Run, series: Observed) -> Figure:
-    """Test accuracy with the statistics of training and with those estimated anew."""
-    kept = panels.Series(
-        run.epochs, run.values(VALIDATION_ACCURACY), "statistics of training", BLACK
-    )
-    anew = panels.Series(times(run, series), series["accuracy"], "estimated anew", BLUE)
+    """Test accuracy as the run was evaluated, and with BN's statistics estimated anew."""
+    label = "train mode" if run.semantics == "2016" else "statistics of training"
+    kept = panels.Series(run.epochs, run.values(VALIDATION_ACCURACY), label, BLACK)
+    anew = panels.Series(times(run, series), series["accuracy"], "estimated anew, test mode", BLUE)
     panel = panels.Panel("Test accuracy", [kept, anew])
     return _figure(run, [panel], "BN's statistics estimated anew, without dropout")
 

@@ -25,7 +25,7 @@ from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, observations, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, style
 from mnist_bn.plotting.curves import fate
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.groups import Curve, complete, group_runs
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
 
 # As the assignment's logspace(-4, 0, 20), to four digits.
@@ -92,7 +92,8 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws the notebook's plots of both experiments, of what was run, and tables their numbers.
 
-    A run whose network names a `weight_scale` is of the sweep, any other of the depth run.
+    A run whose network names a `weight_scale` is of the sweep, any other of the depth run. Those of
+    the sweep that are not finished are left out.
     """
     depth = group_runs([run for run in runs if weight_scale(run) is None])
     sweep = [run for run in runs if weight_scale(run) is not None]
@@ -237,7 +238,7 @@ def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[p
 def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run]]]]:
     """Of each network and its settings, the runs of all seeds by the weight scale, ascending."""
     groups: dict[tuple[str, str, str], dict[float, Sequence[Run]]] = {}
-    for curve in group_runs(runs):
+    for curve in group_runs(complete(runs)):
         network, *settings = _key(curve)
         key = (_without_scale(network), *settings)
         groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs

@@ -32,7 +32,7 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.groups import Curve, complete, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7)  # the paper's
@@ -67,7 +67,7 @@ _LABELS = {
 _COLOURS = {CASE_A: VERMILLION, CASE_B: BLUE, REMEDY: GREEN, BLOG: PURPLE}
 _SPARE = (ORANGE, SKY, GREY)
 _RATIO_COLOURS = dict(zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True))
-_RATIO_OF_BLOG = 0.5
+_USUAL_RATIO = 0.5  # of each of these networks, where its name says none
 
 
 class _Measured(NamedTuple):
@@ -92,8 +92,9 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
     """Returns the variance shift of dropout directly before BN, of any shape.
 
-    Of a variance v around a mean c dropout with retain probability p makes (v + c²) / p - c² (Li et
-    al., section 3): 1 / p times v where the mean is 0, and more elsewhere.
+    Of a variance v around a mean c dropout with retain probability p makes (v + c²) / p - c²: it
+    divides the second moment by p and keeps the mean. That is 1 / p times v where the mean is 0,
+    and more elsewhere.
 
     Args:
         mean, variance: of what dropout receives.
@@ -105,9 +106,9 @@ def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws the shift against the BN layer, a panel a case, and accuracy against the drop ratio.
 
-    Runs without measurements, or all of whose seeds diverged, are left out.
+    Runs without measurements, that are not finished, or all of whose seeds diverged, are left out.
     """
-    every = measured(group_runs(runs))
+    every = measured(group_runs(complete(runs)))
     paths = []
     with style():
         for name, figure_of, shown in (
@@ -206,7 +207,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
             )
         ],
         "Variance shift",
-        f"max(real / moving, moving / real) variance, mean over channels  ·  {subtitle}",
+        f"max(real / moving, moving / real) variance in test mode, channels' mean  ·  {subtitle}",
         "BN layer",
         x_ticks=ticks,
     )
@@ -233,7 +234,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
     ratios = sorted({one.ratio for one in every})
     panel = panels.Panel(
-        "Test accuracy (dashed: BN's statistics estimated anew, no dropout)", lines
+        "Test accuracy (dashed: test mode, BN's statistics anew, no dropout)", lines
     )
     return panels.stacked(
         [panel],
@@ -283,11 +284,11 @@ def _titled(name: str, setting: str) -> str:
 
 
 def _ratio(model: str) -> float | None:
-    """Returns the drop ratio that a network's name says, or the blog's; None: it is not known."""
+    """Returns the drop ratio that a network's name says, or the usual; None: it is not known."""
     ratio = re.search(r"\bratio=((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*[,)]", model)
     if ratio and float(ratio[1]) < 1:
         return float(ratio[1])
-    return _RATIO_OF_BLOG if model == BLOG else None
+    return _USUAL_RATIO if model in _LABELS else None
 
 
 def _has_ratio(one: _Measured) -> bool:

@@ -152,6 +152,13 @@ def test_other_settings_are_other_lines_and_never_averaged(tmp_path):
     assert "best validation, without BN, SGD" in cs231n._sweep_table(runs)
 
 
+def test_of_the_sweep_what_is_not_finished_is_left_out(tmp_path):
+    for scale, length in ((0.01, 6), (0.1, 3)):
+        write_run(tmp_path / str(scale), [1.0] * length, [0.3] * length, scale=scale)
+    (line,) = cs231n._sweep_lines(read_runs([tmp_path], pytest.fail), cs231n.final_loss)
+    assert line.x.tolist() == [0.01]
+
+
 def test_two_networks_with_bn_are_told_apart():
     keys = [(f"CS231nMLP_BN(layers={n})", "Adam", "") for n in (3, 8)]
     looks = cs231n._looks([*keys, ("CS231nMLP", "Adam", "")])

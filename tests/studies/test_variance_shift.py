@@ -126,6 +126,16 @@ def test_what_is_not_a_number_is_drawn(tmp_path):
     assert drawn(tmp_path) == FILES
 
 
+def test_a_run_that_is_not_finished_is_left_out(tmp_path):
+    write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.1)")
+    whole = write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.3)")
+    log = json.loads((whole / "log").read_text())
+    (whole / "log").write_text(json.dumps([*log, {**log[0], "epoch": 2}]))
+    drawn(tmp_path)
+    assert "| 0.1 " not in table(tmp_path)
+    assert "| 0.3 " in table(tmp_path)
+
+
 def test_runs_that_all_diverged_leave_an_empty_table(tmp_path):
     folder = write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.5)")
     entry = {"main/loss": None, "epoch": 1, "diverged_at": {"iteration": 1, "value": None}}
@@ -147,6 +157,7 @@ def test_the_theory():
         ("Net(ratio=0)", 0),
         ("Net(ratio=.5, width=2)", 0.5),
         ("MnistCNN_BN_linear_before", 0.5),
+        ("MnistCNN_dropout_BN", 0.5),
         ("Net", None),
         ("Net(ratio=1)", None),
         ("Net(ratio=1.2.3)", None),
