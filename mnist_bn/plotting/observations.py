@@ -325,18 +325,25 @@ def _variance_shift(run: Run, series: Observed) -> Figure:
     ]
     # A ratio: logarithmic, but for one so near 1 that the axis would have no tick.
     panel = panels.Panel(
-        "max(real / moving, moving / real) variance in test mode, mean over channels",
+        f"max(real / moving, moving / real) variance{test_mode([run])}, mean over channels",
         lines,
         log_y=mean.max() > 3,
     )
     return _figure(run, [panel], "Variance shift", "BN layer", ticks)
 
 
+def test_mode(runs: Sequence[Run]) -> str:
+    """Returns " in test mode" for observers that measure so, of runs evaluated in train mode."""
+    return " in test mode" * any(run.semantics == "2016" for run in runs)
+
+
 def _reestimated_bn(run: Run, series: Observed) -> Figure:
     """Test accuracy as the run was evaluated, and with BN's statistics estimated anew."""
     label = "train mode" if run.semantics == "2016" else "statistics of training"
     kept = panels.Series(run.epochs, run.values(VALIDATION_ACCURACY), label, BLACK)
-    anew = panels.Series(times(run, series), series["accuracy"], "estimated anew, test mode", BLUE)
+    anew = panels.Series(
+        times(run, series), series["accuracy"], f"estimated anew{test_mode([run])}", BLUE
+    )
     panel = panels.Panel("Test accuracy", [kept, anew])
     return _figure(run, [panel], "BN's statistics estimated anew, without dropout")
 

@@ -199,6 +199,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
         line.y[np.isfinite(line.y)].max(initial=1) for some in shown.values() for line in some
     ]
     limits = (0.85, 1.3 * max(finite))
+    variance = f"variance{observations.test_mode(_runs(every))}, mean over channels"
     return panels.stacked(
         [
             panels.Panel(_titled(_TITLES.get(name, name), setting), lines, limits, log_y=True)
@@ -207,7 +208,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
             )
         ],
         "Variance shift",
-        f"max(real / moving, moving / real) variance in test mode, channels' mean  ·  {subtitle}",
+        f"max(real / moving, moving / real) {variance}  ·  {subtitle}",
         "BN layer",
         x_ticks=ticks,
     )
@@ -233,9 +234,8 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
                 )
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
     ratios = sorted({one.ratio for one in every})
-    panel = panels.Panel(
-        "Test accuracy (dashed: test mode, BN's statistics anew, no dropout)", lines
-    )
+    anew = f"BN's statistics estimated anew, no dropout{observations.test_mode(_runs(every))}"
+    panel = panels.Panel(f"Test accuracy (dashed: {anew})", lines)
     return panels.stacked(
         [panel],
         "Dropout and BN: accuracy against the drop ratio",
@@ -289,6 +289,10 @@ def _ratio(model: str) -> float | None:
     if ratio and float(ratio[1]) < 1:
         return float(ratio[1])
     return _USUAL_RATIO if model in _LABELS else None
+
+
+def _runs(every: Sequence[_Measured]) -> list[Run]:
+    return [run for one in every for run in one.curve.runs]
 
 
 def _has_ratio(one: _Measured) -> bool:

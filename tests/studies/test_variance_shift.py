@@ -126,6 +126,22 @@ def test_what_is_not_a_number_is_drawn(tmp_path):
     assert drawn(tmp_path) == FILES
 
 
+def test_what_the_observers_measured_is_said_to_be_in_test_mode_where_the_rest_is_not(
+    tmp_path, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr(variance_shift.panels, "stacked", lambda *args, **_: shown.append(args))
+    monkeypatch.setattr(variance_shift.comparison, "save", lambda *_: [])
+    for semantics, times in (("today", 0), ("2016", 1)):
+        folder = write_run(tmp_path / semantics, "MnistCNN_dropout_BN(ratio=0.5)")
+        args = json.loads((folder / "args").read_text()) | {"semantics": semantics}
+        (folder / "args").write_text(json.dumps(args))
+        variance_shift.draw(read_runs([tmp_path / semantics], pytest.fail), tmp_path / "figures")
+        (_, _, shift, _), ((accuracy,), *_) = shown[-2:]
+        assert shift.partition("MNIST")[0].count("in test mode") == times
+        assert accuracy.title.count("in test mode") == times
+
+
 def test_a_run_that_is_not_finished_is_left_out(tmp_path):
     write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.1)")
     whole = write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.3)")
