@@ -234,8 +234,9 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
                 )
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
     ratios = sorted({one.ratio for one in every})
-    anew = f"BN's statistics estimated anew, no dropout{observations.test_mode(_runs(every))}"
-    panel = panels.Panel(f"Test accuracy (dashed: {anew})", lines)
+    dashed = f"dashed{observations.test_mode(_runs(every))}"
+    title = f"Test accuracy ({dashed}: BN's statistics estimated anew, no dropout)"
+    panel = panels.Panel(title, lines)
     return panels.stacked(
         [panel],
         "Dropout and BN: accuracy against the drop ratio",
