@@ -247,7 +247,10 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
 
 
 def _table(every: Sequence[_Measured]) -> str:
-    """Markdown: a row a network and drop ratio; accuracies, and the shift of each BN layer."""
+    """Markdown: a row a network and drop ratio; accuracies, and the shift of each BN layer.
+
+    Rows and columns change places where there are more layers than a table has room for.
+    """
     layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
     head = ["network", "drop ratio", "test accuracy", "statistics estimated anew", *layers]
     head.append(f"{layers[1] if len(layers) > 1 else 'BN'} by theory")
@@ -270,7 +273,10 @@ def _table(every: Sequence[_Measured]) -> str:
         "channels and seeds; where dropout first stands directly before BN also by theory, from\n"
         "the mean and variance there."
     )
-    return f"{title}\n\n{tables.markdown([head, *rows])}\n"
+    lines = [head, *rows]
+    if len(layers) > tables.MAX_NETWORKS:
+        lines = list(zip(*lines, strict=True))
+    return f"{title}\n\n{tables.markdown(lines)}\n"
 
 
 def _spread(values: np.ndarray) -> str:

@@ -120,6 +120,13 @@ def test_of_a_single_layer_the_theory_says_nothing(tmp_path):
     assert drawn(tmp_path) == FILES
 
 
+def test_of_many_layers_each_has_a_row(tmp_path):
+    write_run(tmp_path, "Net", layers=[f"bn{i}" for i in range(11)])
+    drawn(tmp_path)
+    cells = [line.split() for line in table(tmp_path).splitlines() if line.startswith("| bn2 ")]
+    assert cells == [["|", "bn2", "|", "2", "|"]]
+
+
 def test_what_is_not_a_number_is_drawn(tmp_path):
     write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.1)", shift=np.nan)
     write_run(tmp_path, "MnistCNN_dropout_BN(ratio=0.3)", shift=np.inf)
