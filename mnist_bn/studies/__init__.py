@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from types import ModuleType
 
 from mnist_bn.config import RunConfig, grid
@@ -32,6 +33,15 @@ def runs(preset: dict, given: dict) -> list[RunConfig]:
         preset = {key: value for key, value in preset.items() if key not in lengths}
     observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
     return grid({**preset, **given, "observe": ",".join(observed) or None})
+
+
+def without_argument(network: str, argument: str) -> str:
+    """Returns a network's name without one argument: `Net(hidden=50, ratio=0)` -> `Net(hidden=50)`.
+
+    Runs over values of that argument are of one network, in a figure over these values.
+    """
+    network = re.sub(rf"\b{argument}=[^,()]*(,\s*)?", "", network)
+    return re.sub(r",\s*\)$", ")", network).removesuffix("()")
 
 
 def get(name: str) -> ModuleType:

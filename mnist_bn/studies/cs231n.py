@@ -240,19 +240,13 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
     groups: dict[tuple[str, str, str], dict[float, Sequence[Run]]] = {}
     for curve in group_runs(complete(runs)):
         network, *settings = _key(curve)
-        key = (_without_scale(network), *settings)
+        key = (studies.without_argument(network, "weight_scale"), *settings)
         groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
     keys = sorted(groups)
     return [
         (look, dict(sorted(groups[key].items())))
         for look, key in zip(_looks(keys), keys, strict=True)
     ]
-
-
-def _without_scale(network: str) -> str:
-    """`Net(hidden=50, weight_scale=0.1)` is `Net(hidden=50)`."""
-    network = re.sub(rf"{_SCALE}(, )?", "", network)
-    return re.sub(r"(, )\)$", ")", network).removesuffix("()")
 
 
 def _depth_table(curves: Sequence[Curve]) -> str:

@@ -74,7 +74,7 @@ class _Measured(NamedTuple):
     """What was measured at the end of a network's runs; `layers` and `shift` in order of use."""
 
     curve: Curve
-    name: str  # the network's, without its arguments
+    name: str  # the network's, without its drop ratio
     setting: str  # the optimizer and other settings, where the runs differ in them
     ratio: float | None  # None: the network's name says none
     accuracy: np.ndarray  # (seeds,)
@@ -135,7 +135,7 @@ def measured(curves: Sequence[Curve]) -> list[_Measured]:
 def _measured(curve: Curve, several_optimizers: bool) -> _Measured | None:
     """Returns the last measurements of the finished runs; None: there are none."""
     accuracy, anew, shifts, predicted, layers = [], [], [], [], None
-    name = (curve.model or curve.name).partition("(")[0]
+    name = studies.without_argument(curve.model or curve.name, "ratio")
     setting = ", ".join(
         filter(None, (curve.optimizer if several_optimizers else "", curve.variant))
     )

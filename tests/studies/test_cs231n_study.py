@@ -169,19 +169,6 @@ def test_two_networks_with_bn_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("model", "network"),
-    [
-        ("Net(weight_scale=1e-4)", "Net"),
-        ("Net(weight_scale=0.1, layers=3)", "Net(layers=3)"),
-        ("Net(hidden=50, layers=8, weight_scale=0.1)", "Net(hidden=50, layers=8)"),
-        ("Net", "Net"),
-    ],
-)
-def test_a_network_without_its_scale(model, network):
-    assert cs231n._without_scale(model) == network
-
-
-@pytest.mark.parametrize(
     ("model", "scale"),
     [
         ("CS231nMLP", None),

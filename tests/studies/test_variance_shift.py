@@ -89,6 +89,29 @@ def test_of_other_networks_and_of_what_was_not_observed_the_rest_is_drawn(tmp_pa
     assert len(table(tmp_path).splitlines()) == 9
 
 
+def test_networks_with_other_arguments_are_told_apart(tmp_path):
+    for width, ratio in ((3, 0.1), (4, 0.1), (4, 0.3)):
+        write_run(tmp_path, f"Net(ratio={ratio}, width={width})")
+    every = variance_shift.measured(group_runs(read_runs([tmp_path], pytest.fail)))
+    assert [(one.name, one.ratio) for one in every] == [
+        *(("Net(width=3)", 0.1), ("Net(width=4)", 0.1), ("Net(width=4)", 0.3)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "network"),
+    [
+        ("Net(ratio=1e-4)", "Net"),
+        ("Net(ratio=0.1, layers=3)", "Net(layers=3)"),
+        ("Net(hidden=50,layers=8,ratio=.1)", "Net(hidden=50,layers=8)"),
+        ("Net(drop_ratio=1)", "Net(drop_ratio=1)"),
+        ("Net", "Net"),
+    ],
+)
+def test_a_network_without_an_argument(model, network):
+    assert studies.without_argument(model, "ratio") == network
+
+
 def test_a_network_without_a_drop_ratio_has_no_place_on_its_axis(tmp_path):
     write_run(tmp_path, "Net")
     assert drawn(tmp_path) == [name for name in FILES if "accuracy" not in name]
