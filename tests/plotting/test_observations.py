@@ -1,9 +1,11 @@
 """Figures and films of what observers measured."""
 
+import dataclasses
 import sys
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from mnist_bn.errors import UserError
@@ -53,6 +55,16 @@ def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
             "weight-updates.gif",
         )
     }
+
+
+def test_what_was_measured_in_test_mode_says_so_where_the_run_was_evaluated_in_train_mode(run):
+    of_2016 = dataclasses.replace(run, args={**run.args, "semantics": "2016"})
+    for one, expected in (
+        (run, {"statistics of training", "estimated anew"}),
+        (of_2016, {"train mode", "estimated anew in test mode"}),
+    ):
+        figure = observations._reestimated_bn(one, observations.read(one, "reestimated-bn"))
+        assert expected <= {text.get_text() for text in figure.findobj(Text)}
 
 
 def test_what_a_study_shows_itself_is_left_out(run, tmp_path):
