@@ -7,7 +7,7 @@ import numpy as np
 
 from mnist_bn.extensions.activation_moments import channel_moments
 from mnist_bn.extensions.divergence import LIMIT
-from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, layer_at, loss
+from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, layer_at
 from mnist_bn.extensions.probe import Layers
 from mnist_bn.extensions.relative_loss import Step
 
@@ -34,9 +34,8 @@ class DivergingStep(MinibatchObserver):
         lr = next(diverging, LEARNING_RATES[-1])
         losses, moments = [], []
         for fraction in FRACTIONS:
-            step.take(fraction * lr)
-            with Layers(lambda _, __, y: channel_moments(y)) as layers, chainer.no_backprop_mode():
-                losses.append(float(loss(network, x, t).array))
+            with Layers(lambda _, __, y: channel_moments(y)) as layers:
+                losses.append(step.loss(fraction * lr, x, t))
             moments.append(layers.seen)
         series = {"lr": np.float64(lr), "fraction": FRACTIONS, "loss": np.array(losses)}
         for number in dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS):

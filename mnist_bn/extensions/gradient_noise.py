@@ -55,4 +55,4 @@ class GradientNoise(MinibatchObserver):
 
     def _gradient(self, network: chainer.Chain, x, t) -> list[chainer.types.NdArray]:
         backpropagate(network, x, t)
-        return [parameter.grad for parameter in network.params() if parameter.grad is not None]
+        return [parameter.grad for parameter in network.params()]

@@ -6,6 +6,7 @@ import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn.errors import UserError
 from mnist_bn.extensions.minibatch import MinibatchObserver, layer_at, loss
 from mnist_bn.extensions.probe import Layers
 
@@ -32,12 +33,18 @@ class KernelGradients(MinibatchObserver):
             value = loss(network, x, t)
         numbers = dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS)
         numbers = [i for i in numbers if isinstance(layers.seen[i - 1][0], L.Convolution2D)]
+        if not numbers:
+            raise UserError(
+                f"--observe {self.name}: expected a network with L.Convolution2D links among its "
+                f"layers; {type(network).__name__} has none"
+            )
         chosen = [layers.seen[i - 1] for i in numbers]
         gradients = chainer.grad([value], [y for _, _, y in chosen])
-        sums = [
-            summands(link, received.array, gradient.array)
-            for (link, received, _), gradient in zip(chosen, gradients, strict=True)
-        ]
+        sums = []
+        for (link, received, y), gradient in zip(chosen, gradients, strict=True):
+            # None: the loss does not depend on the layer.
+            gy = y.xp.zeros_like(y.array) if gradient is None else gradient.array
+            sums.append(summands(link, received.array, gy))
         return {
             "layer": np.array(numbers, np.int64),
             "sum_of_absolute": np.array([float(absolute.mean()) for absolute, _ in sums]),
@@ -46,7 +53,7 @@ class KernelGradients(MinibatchObserver):
 
 
 def summands(link: L.Convolution2D, x, gy) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
-    """Returns the sum of |d| and the sum of d for every weight, float64 `(O, I, kh, kw)`.
+    """Returns the sum of |d| and the sum of d for every weight, float64 as `link.W`.
 
     The absolute value of a product is the product of the absolute values, so that the summands
     themselves, images x positions as many as weights, need never be there at once.
@@ -57,7 +64,13 @@ def summands(link: L.Convolution2D, x, gy) -> tuple[chainer.types.NdArray, chain
     """
     xp = chainer.backend.get_array_module(x)
     (kh, kw), (sy, sx), (ph, pw) = link.W.shape[2:], link.stride, link.pad
+    dy, dx = link.dilate
     absolute, plain = xp.zeros((2, *link.W.shape))
+    outputs, inputs = (channels // link.groups for channels in (gy.shape[1], x.shape[1]))
+    groups = [
+        (slice(i * outputs, (i + 1) * outputs), slice(i * inputs, (i + 1) * inputs))
+        for i in range(link.groups)
+    ]
     for start in range(0, len(x), CHUNK):
         image = x[start : start + CHUNK].astype(np.float64)
         image = xp.pad(image, ((0, 0), (0, 0), (ph, ph), (pw, pw)))
@@ -65,8 +78,11 @@ def summands(link: L.Convolution2D, x, gy) -> tuple[chainer.types.NdArray, chain
         height, width = gradient.shape[2:]
         for u in range(kh):
             for v in range(kw):
-                seen = image[:, :, u : u + sy * height : sy, v : v + sx * width : sx]
-                over = ((0, 2, 3), (0, 2, 3))
-                plain[:, :, u, v] += xp.tensordot(gradient, seen, over)
-                absolute[:, :, u, v] += xp.tensordot(abs(gradient), abs(seen), over)
+                rows = slice(u * dy, u * dy + sy * height, sy)
+                columns = slice(v * dx, v * dx + sx * width, sx)
+                for o, i in groups:
+                    got, seen = gradient[:, o], image[:, i, rows, columns]
+                    over = ((0, 2, 3), (0, 2, 3))
+                    plain[o, :, u, v] += xp.tensordot(got, seen, over)
+                    absolute[o, :, u, v] += xp.tensordot(abs(got), abs(seen), over)
     return absolute, plain

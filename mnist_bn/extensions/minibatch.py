@@ -8,6 +8,7 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
+from mnist_bn.errors import UserError
 from mnist_bn.extensions.observer import Observer, fixed_random_state
 
 IMAGES = 128
@@ -35,6 +36,12 @@ class MinibatchObserver(Observer):
         """
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        for path, parameter in sorted(network.namedparams()):
+            if not parameter.is_initialized:  # a copy would draw weights of its own
+                raise UserError(
+                    f"--observe {self.name}: {path[1:]} of {type(network).__name__} gets its shape "
+                    "from the first minibatch only; make the layer with its number of inputs"
+                )
         train = self.dataset.train
         chosen = np.random.RandomState(0).permutation(len(train.labels))[:IMAGES]
         x, t = (self.device.send(array[chosen]) for array in (train.images, train.labels))
@@ -48,10 +55,16 @@ def loss(network: chainer.Chain, x, t) -> chainer.Variable:
 
 
 def backpropagate(network: chainer.Chain, x, t) -> float:
-    """Sets the parameters' gradients to those of the minibatch's loss, which it returns."""
+    """Sets the parameters' gradients to those of the minibatch's loss, which it returns.
+
+    They are 0 where the loss does not depend on a parameter.
+    """
     network.cleargrads()
     value = loss(network, x, t)
     value.backward()
+    for parameter in network.params():
+        if parameter.grad is None:
+            parameter.grad = parameter.xp.zeros_like(parameter.array)
     return float(value.array)
 
 

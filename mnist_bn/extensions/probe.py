@@ -9,6 +9,8 @@ import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn.errors import UserError
+
 # Chainer's labels of the functions whose inputs are looked at.
 NONLINEARITIES = ("ReLU", "LeakyReLU", "Sigmoid", "Tanh", "ELU", "ClippedReLU", "Softplus")
 
@@ -62,14 +64,26 @@ class Layers(chainer.LinkHook):
 
     Attributes:
         seen: what `look` returned of each layer, in the order of the forward pass.
+
+    Raises:
+        UserError: `seen` is asked for, and there was no such layer.
     """
 
     name = "layers"
 
     def __init__(self, look: Callable[[chainer.Link, chainer.Variable, chainer.Variable], Any]):
         self._look = look
-        self.seen: list[Any] = []
+        self._seen: list[Any] = []
+
+    @property
+    def seen(self) -> list[Any]:
+        if not self._seen:
+            raise UserError(
+                "expected a network with layers to observe, L.Convolution2D or L.Linear links that "
+                "it calls; there is none"
+            )
+        return self._seen
 
     def forward_postprocess(self, args) -> None:
         if isinstance(args.link, (L.Convolution2D, L.Linear)):
-            self.seen.append(self._look(args.link, chainer.as_variable(args.args[0]), args.out))
+            self._seen.append(self._look(args.link, chainer.as_variable(args.args[0]), args.out))

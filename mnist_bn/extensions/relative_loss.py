@@ -5,7 +5,12 @@ from __future__ import annotations
 import chainer
 import numpy as np
 
-from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, loss
+from mnist_bn.extensions.minibatch import (
+    MinibatchObserver,
+    backpropagate,
+    fixed_random_state,
+    loss,
+)
 
 STEP_SIZES = np.geomspace(1e-5, 0.2, 25)
 
@@ -43,7 +48,6 @@ class Step:
         self._start = [
             (parameter, parameter.array.copy(), parameter.grad.copy())
             for parameter in network.params()
-            if parameter.grad is not None
         ]
 
     def take(self, size: float) -> None:
@@ -52,7 +56,11 @@ class Step:
             parameter.array[...] = weights - size * gradient
 
     def loss(self, size: float, x, t) -> float:
-        """Returns the loss of the minibatch after a step of that size."""
+        """Returns the loss of the minibatch after a step of that size.
+
+        What is random in the network is as it was for the gradient.
+        """
         self.take(size)
-        with chainer.no_backprop_mode():
+        device = chainer.backend.get_device_from_array(x)
+        with fixed_random_state(device), chainer.no_backprop_mode():
             return float(loss(self.network, x, t).array)

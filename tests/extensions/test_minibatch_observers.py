@@ -1,5 +1,8 @@
 """What observers try on one minibatch, against closed forms and sums written out in NumPy."""
 
+import random
+import types
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -9,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 import models
 from mnist_bn import accelerate, data
+from mnist_bn.errors import UserError
 from mnist_bn.extensions import gradient_noise, minibatch, observers
 from mnist_bn.extensions.activation_moments import ActivationMoments, channel_moments
 from mnist_bn.extensions.channel_gradients import ChannelGradients
@@ -165,6 +169,100 @@ def test_layers_come_in_the_order_of_the_forward_pass(resnet):
     assert layers.seen[3][1:] == ((2, 16, 8, 8), (2, 32, 4, 4))
 
 
+class Odd(chainer.Chain):
+    """What a network of the user's own may be, by name."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+        with self.init_scope():
+            self.l1 = L.Linear(None if kind == "shapeless" else 192, 10)
+            self.conv1 = L.Convolution2D(3, 4, 3)
+            self.W = chainer.Parameter(chainer.initializers.Normal(0.1), (10, 192))
+
+    def forward(self, x):
+        if self.kind == "with a layer that the loss does not depend on":
+            self.conv1(x)
+        x = F.reshape(x, (len(x), -1))
+        return F.linear(x, self.W) if self.kind == "without layers" else self.l1(x)
+
+
+@pytest.mark.parametrize("observer", EVERY, ids=lambda c: c.name)
+def test_a_copy_draws_no_weights_of_its_own(colours, observer):
+    with pytest.raises(UserError, match=rf"--observe {observer.name}: l1/W of Odd gets its shape"):
+        observer(colours, CPU).measure(Odd("shapeless"))
+
+
+@pytest.mark.parametrize("observer", EVERY, ids=lambda c: c.name)
+def test_a_network_without_layers_is_one_line(colours, observer):
+    if observer.name in ("gradient-noise", "output-gradients", "relative-loss"):
+        assert observer(colours, CPU).measure(Odd("without layers"))
+        return
+    with pytest.raises(UserError, match=r"expected a network with .*L\.Convolution2D"):
+        observer(colours, CPU).measure(Odd("without layers"))
+
+
+def test_a_network_without_convolutions_has_no_kernels(colours, softmax):
+    with pytest.raises(UserError, match=r"--observe kernel-gradients: .* Softmax has none"):
+        KernelGradients(colours, CPU).measure(softmax)
+
+
+@pytest.mark.parametrize("observer", EVERY, ids=lambda c: c.name)
+def test_what_the_loss_does_not_depend_on_has_gradient_zero(colours, observer):
+    network = Odd("with a layer that the loss does not depend on")
+    with np.errstate(all="ignore"):  # as in a run: the kurtosis of zeros is not a number
+        series = observer(colours, CPU).measure(network)
+    if observer is GradientHistogram:
+        assert series["std"][0] == 0 < series["std"][1]
+    if observer is KernelGradients:
+        assert series["layer"].tolist() == [1]
+        assert series["sum_of_absolute"].tolist() == [0]
+
+
+@pytest.mark.parametrize("is_on_gpu", [False, True])
+def test_no_random_numbers_of_the_run_are_used(is_on_gpu):
+    """With a GPU, in place of which a module stands here, a network may draw NumPy's too."""
+    xp = types.SimpleNamespace(random=FakeRandom()) if is_on_gpu else np
+    random.seed(1)
+    np.random.seed(1)
+    expected = random.random(), np.random.rand()
+    random.seed(1)
+    np.random.seed(1)
+    drawn = []
+    for _ in range(2):
+        with minibatch.fixed_random_state(types.SimpleNamespace(xp=xp)):
+            drawn.append((random.random(), np.random.rand()))
+            assert not is_on_gpu or xp.random.state == 0
+    assert drawn[0] == drawn[1] != expected
+    assert (random.random(), np.random.rand()) == expected
+    assert not is_on_gpu or xp.random.state == "of the run"
+
+
+class FakeRandom:
+    """What of cupy.random is needed."""
+
+    state = "of the run"
+    RandomState = staticmethod(lambda seed: seed)
+
+    def get_random_state(self):
+        return self.state
+
+    def set_random_state(self, state):
+        self.state = state
+
+
+def test_dropout_is_the_same_all_along_the_gradient(colours):
+    network = Softmax(dropout=0.5)
+    series = RelativeLoss(colours, CPU).measure(network)
+    # A small step falls by the square of the gradient's norm; another mask would change more.
+    with minibatch.fixed_random_state(CPU), chainer.using_config("train", True):
+        backpropagate(network, *minibatch_of(colours))
+    slope = sum(float((p.grad.astype(np.float64) ** 2).sum()) for p in network.params())
+    expected = 1 - series["step_size"][0] * slope / series["loss"]
+    assert series["relative_loss"][0] == pytest.approx(expected, abs=1e-6)
+    assert DivergingStep(colours, CPU).measure(network)["loss"][0] == series["loss"]
+
+
 def test_gradient_histogram(colours, softmax):
     x, t = batch(colours)
     gradient = output_gradient(x, t, *in_float64(softmax)).T @ x
@@ -267,21 +365,25 @@ def test_output_gradients(colours, softmax):
     assert np.array_equal(series["label"], t)
 
 
-@pytest.mark.parametrize(("stride", "pad"), [(1, 1), (2, 1), (1, 0)])
-def test_summands_of_a_kernel_written_out(stride, pad, monkeypatch):
+@pytest.mark.parametrize(
+    ("stride", "pad", "dilate", "groups"),
+    [(1, 1, 1, 1), (2, 1, 1, 1), (1, 0, 1, 1), (1, 1, 2, 1), (2, 0, 1, 2)],
+)
+def test_summands_of_a_kernel_written_out(stride, pad, dilate, groups, monkeypatch):
     monkeypatch.setattr("mnist_bn.extensions.kernel_gradients.CHUNK", 2)
-    random = np.random.RandomState(6)
-    link = L.Convolution2D(2, 3, 3, stride, pad)
-    x = chainer.Variable(random.randn(3, 2, 6, 6).astype(np.float32))
+    noise = np.random.RandomState(6)
+    link = L.Convolution2D(2, 4, 3, stride, pad, dilate=dilate, groups=groups)
+    x = chainer.Variable(noise.randn(3, 2, 7, 7).astype(np.float32))
     y = link(x)
-    gradient = random.randn(*y.shape).astype(np.float32)
+    gradient = noise.randn(*y.shape).astype(np.float32)
     link.cleargrads()
     y.grad = gradient
     y.backward()
     padded = np.pad(x.array, ((0, 0), (0, 0), (pad, pad), (pad, pad))).astype(np.float64)
     parts = np.zeros((*link.W.shape, *y.shape[:1], *y.shape[2:]))
     for o, i, u, v, n, row, column in np.ndindex(*parts.shape):
-        pixel = padded[n, i, stride * row + u, stride * column + v]
+        channel = i + (o // 2 if groups == 2 else 0)
+        pixel = padded[n, channel, stride * row + dilate * u, stride * column + dilate * v]
         parts[o, i, u, v, n, row, column] = pixel * gradient[n, o, row, column]
     absolute, plain = summands(link, x.array, gradient)
     np.testing.assert_allclose(absolute, np.abs(parts).sum(axis=(4, 5, 6)), rtol=1e-10)
