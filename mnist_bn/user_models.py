@@ -105,10 +105,11 @@ def _arguments(spec: str, class_name: str, call: str) -> dict[str, float | str]:
         node = ast.parse(call, mode="eval").body
         values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
         is_call = isinstance(node.func, ast.Name) and node.func.id == class_name and not node.args
-        if not is_call or None in values or not all(map(_is_plain, values.values())):
+        is_twice = len(values) < len(node.keywords)
+        if not is_call or is_twice or None in values or not all(map(_is_plain, values.values())):
             raise ValueError
-    # The last two: what is nested too deep for Python's parser.
-    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
+    # OverflowError: an integer beyond any float. The last two: nested too deep for the parser.
+    except (SyntaxError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError):
         raise UsageError(
             f"--model {spec}: expected numbers, or words in quotes, by their names in the "
             "brackets, as in ReluMLP(slope=0.1)"

@@ -115,6 +115,7 @@ def test_arguments_in_brackets_reach_the_class(net):
         *("ReluMLP(slope='../a')", "ReluMLP(slope='é')", "ReluMLP(slope='')"),
         *("ReluMLP(slope=0.5)(slope=0.1)", "ReluMLP(**1)", "ReluMLP(slope=1e999)"),
         *("ReluMLP(slope=exit(3))", f"ReluMLP(slope={'-' * 6000}1)"),
+        *("ReluMLP(slope=0.1, slope=0.2)", f"ReluMLP(slope={10**400})"),
     ],
 )
 def test_arguments_that_are_neither_numbers_nor_words_by_name(spec):
