@@ -135,8 +135,9 @@ def _add_how(parser: Parser) -> None:
     how.add_argument(
         "--on-divergence",
         choices=ON_DIVERGENCE,
-        help="when the training loss is not finite or beyond 1000: stop (default) ends the run as "
-        "a result, continue records it and trains on, fail makes it a failed run",
+        help="when the training loss is not finite or, after the first step, beyond 1000: stop "
+        "(default) ends the run as a result, continue records it and trains on, fail makes it a "
+        "failed run",
     )
     how.add_argument(
         "--semantics",
@@ -207,7 +208,8 @@ def _add_where(parser: Parser) -> None:
     where.add_argument(
         "--observe",
         metavar="NAME,NAME",
-        help=f"also measured at every evaluation: {', '.join(observers.observers())}",
+        help="also measured, at every evaluation or of the network as initialised: "
+        + ", ".join(observers.observers()),
     )
     where.add_argument(
         "-f",

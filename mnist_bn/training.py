@@ -228,7 +228,7 @@ def build_trainer(
     test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
     converter = augmentation.CONVERTERS[config.augment]
     updater = StandardUpdater(train_iter, optimizer, converter=converter, device=device)
-    divergence = Divergence(ends_training=config.on_divergence != "continue")
+    divergence = Divergence(config.on_divergence != "continue", is_due)
     until = IntervalOrDivergence(*schedule.length(config), divergence)
     trainer = Trainer(updater, until, out=str(config.folder))
 

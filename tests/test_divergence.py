@@ -62,6 +62,22 @@ def test_a_gpu_is_asked_for_its_loss_now_and_then():
     assert trigger(trainer_with(1, "gpu", 7, is_new_epoch=True))
 
 
+def test_a_gpu_is_asked_where_the_log_has_the_loss(config):
+    each = dataclasses.replace(config, evaluate_every=3)
+    trigger = training.build_trainer(each).get_extension("Divergence").trigger
+    looked_at = [i for i in range(1, 10) if trigger(trainer_with(1, "gpu", i))]
+    assert looked_at == [3, 6, 9]
+
+
+@pytest.mark.parametrize(("iteration", "loss", "counts"), [
+    (1, 1001, False), (1, np.nan, True), (1, np.inf, True), (2, 1001, True),
+])  # fmt: skip
+def test_a_large_loss_before_any_step_is_none(iteration, loss, counts):
+    watch = Divergence(ends_training=True)
+    watch(trainer_with(loss, iteration=iteration))
+    assert (watch.diverged_at is not None) == counts
+
+
 def test_the_run_ends_well_and_says_where(config):
     outcome = sweep.run_one(config, lambda: training.train(config))
     (entry,) = read_log(config)

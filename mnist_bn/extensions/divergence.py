@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 from chainer.training import Trainer, extension
@@ -21,11 +22,13 @@ class Divergence(extension.Extension):
     any step having diverged: it counts only if it is not finite.
 
     On a CPU every iteration is looked at, which costs nothing. Reading a number from a GPU would
-    stop the queue of kernels each time, so there it is every ITERATIONS_BETWEEN-th iteration and
-    the last of an epoch: the iteration recorded is the first that was looked at.
+    stop the queue of kernels each time, so there it is every ITERATIONS_BETWEEN-th iteration, the
+    last of an epoch, and where the log reads it anyway: the iteration recorded is the first that
+    was looked at.
 
     Args:
         ends_training: end the run at once; the entry of the log is then of the epoch so far.
+        is_log_due: tells whether an entry of the log is due.
 
     Attributes:
         diverged_at: {"iteration", "value"} (the loss), None as long as all is well.
@@ -35,8 +38,11 @@ class Divergence(extension.Extension):
     # Before LogReport, whose next entry says it.
     priority = extension.PRIORITY_EDITOR
 
-    def __init__(self, ends_training: bool) -> None:
+    def __init__(
+        self, ends_training: bool, is_log_due: Callable[[Trainer], bool] = lambda trainer: False
+    ) -> None:
         self.ends_training = ends_training
+        self.is_log_due = is_log_due
         self.diverged_at: dict | None = None
         self._epoch = 0
         self._is_logged = False
@@ -45,7 +51,8 @@ class Divergence(extension.Extension):
         """Tells whether to look at the loss of this iteration."""
         updater = trainer.updater
         is_due = updater.is_new_epoch or updater.iteration % ITERATIONS_BETWEEN == 0
-        return self.diverged_at is None and (is_due or updater.device.xp is np)
+        is_due = is_due or updater.device.xp is np or self.is_log_due(trainer)
+        return self.diverged_at is None and is_due
 
     def __call__(self, trainer: Trainer) -> None:
         loss = trainer.observation[LOSS]
