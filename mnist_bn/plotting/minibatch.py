@@ -71,15 +71,18 @@ def relative_loss(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
     shown = []
     for group in groups:
         lines = []
-        for seed, series in enumerate(group.seeds):
-            for i, (iteration, colour) in enumerate(
-                zip(series["iteration"], (BLACK, BLUE, VERMILLION) * 2, strict=False)
-            ):
+        every = sorted({int(i) for series in group.seeds for i in series["iteration"]})
+        colours = dict(zip(every, (BLACK, BLUE, VERMILLION) * len(every), strict=False))
+        unnamed = set(every)
+        for series in group.seeds:
+            for i, iteration in enumerate(series["iteration"].tolist()):
                 # What overflowed is above the axis.
                 y = np.nan_to_num(series["relative_loss"][i], nan=np.inf)
-                label = "" if seed else f"minibatch {iteration + 1}"
                 y = np.clip(y, low / 10, high * 10)
-                lines.append(panels.Series(series["step_size"][i], y, label, colour))
+                label = f"minibatch {iteration + 1}" if iteration in unnamed else ""
+                unnamed.discard(iteration)
+                x, colour = series["step_size"][i], colours[iteration]
+                lines.append(panels.Series(x, y, label, colour))
         heading = f"{group.label}: loss after the step, over loss before"
         shown.append(panels.Panel(heading, lines, LOSS_LIMITS, log_y=True))
     return panels.stacked(shown, title, subtitle, "Step size", log_x=True)

@@ -25,12 +25,13 @@ def names() -> list[str]:
 def runs(preset: dict, given: dict) -> list[RunConfig]:
     """Returns the runs of a preset's settings, where those given on the command line go before.
 
-    Epochs or iterations that are given take the place of either; observers that are given join the
-    preset's.
+    Epochs or iterations that are given take the place of either, and where iterations are given the
+    learning rate drops at no epochs of the preset's; observers that are given join the preset's.
     """
     lengths = {"epoch", "iteration"}
     if lengths & given.keys():
-        preset = {key: value for key, value in preset.items() if key not in lengths}
+        lost = {*lengths, "lr_drop"} if "iteration" in given else lengths
+        preset = {key: value for key, value in preset.items() if key not in lost}
     observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
     return grid({**preset, **given, "observe": ",".join(observed) or None})
 

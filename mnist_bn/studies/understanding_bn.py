@@ -167,9 +167,9 @@ def _groups(curves: Sequence[Curve], observer: str) -> list[Group]:
     """The networks that an observer has measured."""
     found = [(curve, observations.read_all(curve.runs, observer)) for curve in curves]
     found = [(curve, series) for curve, series in found if series]
-    names = [_name(curve) for curve, _ in found]
+    names = [_name(curve, curves) for curve, _ in found]
     return [
-        Group(name if names.count(name) == 1 else _with_rate(curve), _colour(curve), series)
+        Group(name if names.count(name) == 1 else _with_rate(curve, curves), _colour(curve), series)
         for name, (curve, series) in zip(names, found, strict=True)
     ]
 
@@ -178,26 +178,36 @@ def _subtitle(curves: Sequence[Curve], observer: str) -> str:
     """What was measured: network, data, seeds."""
     shown = [c for c in curves if any((r.folder / f"{observer}.npz").exists() for r in c.runs)]
     seeds = max(len(curve.runs) for curve in shown)
-    parts = [_depth(shown), comparison.conditions(shown).partition("  ·  ")[0]]
+    parts = [_networks(shown), comparison.conditions(shown).partition("  ·  ")[0]]
     parts += ["one minibatch, in train mode", f"{seeds} seed{'s' * (seeds > 1)}"]
     return "  ·  ".join(parts)
 
 
-def _depth(curves: Sequence[Curve]) -> str:
-    """The networks' depths, such as "ResNet-110"."""
-    depths = {re.search(r"depth=(\d+)", curve.model or "") for curve in curves}
-    numbers = {int(depth[1]) if depth else 110 for depth in depths}
-    return " and ".join(f"ResNet-{number}" for number in sorted(numbers))
+def _networks(curves: Sequence[Curve]) -> str:
+    """The networks, such as "ResNet-110"."""
+    return " and ".join(dict.fromkeys(map(_network, curves)))
+
+
+def _network(curve: Curve) -> str:
+    """The network without its BN, such as "ResNet-110"."""
+    name, _, arguments = (curve.model or curve.name).partition("(")
+    depth = re.search(r"depth\s*=\s*(\d+)", arguments)
+    return f"ResNet-{depth[1] if depth else 110}" if name == "ResNetCIFAR" else name
 
 
 def _bn(curve: Curve) -> str:
     """The network's `bn`, as it is written: "True", "False", or "end"."""
-    bn = re.search(r"bn=['\"]?(\w+)", curve.model or "")
+    bn = re.search(r"bn\s*=\s*['\"]?(\w+)", curve.model or "")
     return bn[1] if bn else "True"
 
 
-def _name(curve: Curve) -> str:
-    return {"False": "without BN", "end": "BN at the end"}.get(_bn(curve), "with BN")
+def _name(curve: Curve, among: Sequence[Curve]) -> str:
+    """What tells a network from the others, such as "without BN"."""
+    network = _network(curve)
+    bn = {"False": "without BN", "end": "BN at the end"}.get(_bn(curve), "with BN")
+    if not network.startswith("ResNet-"):
+        return curve.model or curve.name
+    return bn if len(set(map(_network, among))) == 1 else f"{network} {bn}"
 
 
 def _colour(curve: Curve) -> str:
@@ -209,8 +219,8 @@ def _rate(curve: Curve) -> float:
     return lr if isinstance(lr, int | float) and lr > 0 else 0.01  # Chainer's
 
 
-def _with_rate(curve: Curve) -> str:
-    return f"{_name(curve)}, lr {_rate(curve):g}"
+def _with_rate(curve: Curve, among: Sequence[Curve]) -> str:
+    return f"{_name(curve, among)}, lr {_rate(curve):g}"
 
 
 def _accuracy(curves: Sequence[Curve]) -> Figure | None:
@@ -225,11 +235,11 @@ def _accuracy(curves: Sequence[Curve]) -> Figure | None:
     for key, title in titles.items():
         lines = []
         for curve, colour in zip(shown, colours * len(shown), strict=False):
-            series = panels.of_curve(curve, key, _with_rate(curve), colour)
+            series = panels.of_curve(curve, key, _with_rate(curve, shown), colour)
             percent = 100 * series.x / _last(curve)
             lines.append(dataclasses.replace(series, x=percent))
         figures.append(panels.Panel(title, lines))
-    subtitle = f"{_depth(shown)}  ·  {comparison.subtitle(shown)}"
+    subtitle = f"{_networks(shown)}  ·  {comparison.subtitle(shown)}"
     return panels.stacked(figures, "Accuracy at four settings", subtitle, "% of training")
 
 
@@ -245,9 +255,9 @@ def _divergence(curves: Sequence[Curve]) -> Figure | None:
         return None
     colours = dict(zip(rates, (BLACK, BLUE, GREEN, ORANGE, VERMILLION) * 9, strict=False))
     figures = []
-    for name in dict.fromkeys(map(_name, shown)):
+    for name in dict.fromkeys(_name(curve, shown) for curve in shown):
         lines = []
-        for curve in sorted((c for c in shown if _name(c) == name), key=_rate):
+        for curve in sorted((c for c in shown if _name(c, shown) == name), key=_rate):
             for i, run in enumerate(curve.runs):
                 x, y = _losses(run)
                 label = "" if i else f"lr {_rate(curve):g}{_fate(curve)}"
@@ -255,16 +265,17 @@ def _divergence(curves: Sequence[Curve]) -> Figure | None:
         reach = [min(len(line.x) and line.x.min() for line in lines), max(x.x.max() for x in lines)]
         limit = panels.Series(np.array(reach), np.full(2, LIMIT), "", GREY, DASHES[2])
         figures.append(panels.Panel(f"Loss {name}", [*lines, limit], _LOSSES, log_y=True))
-    subtitle = f"{_depth(shown)}  ·  {comparison.conditions(shown).partition('  ·  ')[0]}"
+    subtitle = f"{_networks(shown)}  ·  {comparison.conditions(shown).partition('  ·  ')[0]}"
     return panels.stacked(
         figures,
-        "Which learning rates diverge",
-        f"{subtitle}  ·  diverged: loss beyond {LIMIT:g} after the first step (dotted line)",
+        "Loss of the first minibatches",
+        f"{subtitle}  ·  diverged: {_DIVERGED} (dotted line)",
         "Minibatch",
     )
 
 
 _LOSSES = (0.5, 1e6)  # that are drawn
+_DIVERGED = f"loss beyond {LIMIT:g} after the first step"
 
 
 def _losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -289,9 +300,9 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
     share = panels.Panel("Share of seeds that diverged", [], (-0.05, 1.05))
     reached = [at for curve in curves for run in curve.runs if (at := diverged_at(run)) is not None]
     limits = (0, 1.2 * max(reached))
-    when = panels.Panel("Minibatch at which they diverged", [], limits, integer=True)
-    for name in dict.fromkeys(map(_name, curves)):
-        same = sorted((curve for curve in curves if _name(curve) == name), key=_rate)
+    when = panels.Panel("First minibatch seen to have diverged", [], limits, integer=True)
+    for name in dict.fromkeys(_name(curve, curves) for curve in curves):
+        same = sorted((c for c in curves if _name(c, curves) == name), key=_rate)
         rates = np.array([_rate(curve) for curve in same])
         found = [[diverged_at(run) for run in curve.runs] for curve in same]
         y = [np.mean([at is not None for at in seeds]) for seeds in found]
@@ -307,15 +318,25 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
             low, high = ([f(at) for _, at in lost] for f in (min, max))
             series = panels.Series(x, y, *look, np.array(low), np.array(high), marker="o")
             when.series.append(series)
-    steps = max(_last(curve) for curve in curves)
-    subtitle = f"{_depth(curves)}  ·  {comparison.conditions(curves).partition('  ·  ')[0]}"
+    seeds = max(len(curve.runs) for curve in curves)
+    parts = [_networks(curves), comparison.conditions(curves).partition("  ·  ")[0]]
+    parts += [f"{seeds} seed{'s' * (seeds > 1)}", f"diverged: {_DIVERGED}, in {_lengths(curves)}"]
     return panels.stacked(
         [share, when],
         "Which learning rates diverge",
-        f"{subtitle}  ·  loss beyond {LIMIT:g} within {steps} {curves[0].unit}s",
+        "  ·  ".join(parts),
         "Learning rate",
         log_x=True,
     )
+
+
+def _lengths(curves: Sequence[Curve]) -> str:
+    """How long the runs that did not diverge are, such as "1 to 165 epochs"."""
+    lengths = {int(run.epochs[-1]) for curve in curves for run in curve.survivors}
+    if not lengths:
+        return "every run"
+    low, high = min(lengths), max(lengths)
+    return f"{high if low == high else f'{low} to {high}'} {curves[0].unit}s"
 
 
 def _read_singular_values(runs: Sequence[Run]) -> dict[str, np.ndarray] | None:
@@ -340,7 +361,7 @@ def _read_singular_values(runs: Sequence[Run]) -> dict[str, np.ndarray] | None:
             f"{path}: expected the singular values that --study understanding-bn writes; remove "
             "the file to draw the rest"
         )
-    return arrays
+    return {"matrices": matrices, "singular_value": values}
 
 
 def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
@@ -375,7 +396,7 @@ def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | Non
         for curve in curves:
             if series := observations.read_all(curve.runs, observer):
                 for what, values in numbers_of(Group("", "", series)):
-                    rows.setdefault(what, {})[_with_rate(curve)] = _mean_and_range(values)
+                    rows.setdefault(what, {})[_with_rate(curve, curves)] = _mean_and_range(values)
     columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
     cells = [[what, *(row.get(name, "") for name in columns)] for what, row in rows.items()]
     text = ""

@@ -119,6 +119,18 @@ def test_seeds_of_other_shapes_are_not_averaged(tmp_path, make_run):
     assert len(observations.read_all(runs, "activation-moments")) == 2
 
 
+def test_minibatches_are_named_where_the_first_seed_ended_early():
+    def series(*iterations):
+        shape = len(iterations), 3
+        sizes = np.tile([0.1, 0.2, 0.3], (shape[0], 1))
+        return {"iteration": np.array(iterations), "step_size": sizes, "relative_loss": sizes}
+
+    seeds = [series(0), series(0, 3, 6), series(0, 3)]
+    figure = minibatch.relative_loss([Group("a", "k", seeds)], "title", "subtitle")
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(names) == ["minibatch 1", "minibatch 4", "minibatch 7"]
+
+
 def test_slopes_are_of_the_logarithm_and_leave_out_what_has_none():
     layers = np.arange(1, 11)
     rows = np.array([10 ** (0.05 * layers), 3 * 10 ** (-0.2 * layers), np.full(10, np.nan)])

@@ -98,15 +98,16 @@ def test_singular_values_are_measured_once(tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def write_run(folder, bn=True, lr=0.1, seed=0, epochs=4, **last):
+def write_run(folder, bn=True, lr=0.1, seed=0, epochs=4, model=None, unit="epoch", **last):
     """A result folder of epochs, of which `last` changes the last."""
     accuracy = {"main/accuracy": 0.6, "validation/main/accuracy": 0.5 + seed / 10}
     losses = {"main/loss": 1.0, "validation/main/loss": 1.2}
-    log = [{**accuracy, **losses, "epoch": epoch} for epoch in range(1, epochs + 1)]
+    log = [{**accuracy, **losses, "epoch": 1} | {unit: i} for i in range(1, epochs + 1)]
     log[-1] |= last
     folder.mkdir(parents=True)
     args = {"optimizer": "MomentumSGD", "seed": seed, "dataset": "cifar10", "semantics": "today"}
-    args |= {"model": f"ResNetCIFAR(depth=20, bn={bn})", "lr": lr, "study": "understanding-bn"}
+    args |= {"model": model or f"ResNetCIFAR(depth=20, bn={bn})", "lr": lr}
+    args |= {"study": "understanding-bn"} | ({"evaluate_every": 1} if unit == "iteration" else {})
     (folder / "args").write_text(json.dumps(args))
     (folder / "log").write_text(json.dumps(log))
     return folder
@@ -146,6 +147,70 @@ def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
     assert without == [[0.0001, 0], [0.1, 1]]
     assert with_bn == [[0.0001, 0], [0.003, 0], [0.1, 0]]
     assert when.lines[0].get_xydata().tolist() == [[0.1, 3.5]]
+
+
+def test_presets_are_drawn_apart(tmp_path, capsys):
+    write_run(tmp_path / "full" / "run")
+    write_run(tmp_path / "quick" / "run", unit="iteration")
+    assert plot_results.main([str(tmp_path)]) == 2
+    assert "draw their folders apart" in capsys.readouterr().err
+
+
+def curves_of(tmp_path):
+    return group_runs(read_runs([tmp_path], pytest.fail))
+
+
+def test_a_network_is_called_what_it_is(tmp_path):
+    write_run(tmp_path / "a", model="ResNetCIFAR(bn = 'end')")
+    assert understanding_bn._networks(curves_of(tmp_path)) == "ResNet-110"
+    (curve,) = curves_of(tmp_path)
+    assert understanding_bn._name(curve, [curve]) == "BN at the end"
+    write_run(tmp_path / "b", model="ResNetCIFAR(depth = 20, bn=False)")
+    write_run(tmp_path / "c", model="MnistCNN")
+    curves = curves_of(tmp_path)
+    assert [understanding_bn._with_rate(curve, curves) for curve in curves] == [
+        "MnistCNN, lr 0.1",
+        "ResNet-110 BN at the end, lr 0.1",
+        "ResNet-20 without BN, lr 0.1",
+    ]
+    assert understanding_bn._networks(curves) == "MnistCNN and ResNet-110 and ResNet-20"
+
+
+def test_figures_say_what_diverged_means_and_how_long_the_runs_were(tmp_path):
+    diverged = {"diverged_at": {"iteration": 2, "value": 1e4}}
+    write_run(tmp_path / "a", lr=0.1, epochs=1, bn=False, **diverged)
+    write_run(tmp_path / "b", lr=0.01, epochs=1, bn=False)
+    write_run(tmp_path / "c", lr=0.01, epochs=4)
+    figure = understanding_bn._learning_rates(curves_of(tmp_path))
+    said = " ".join(text.get_text() for text in figure.texts)
+    assert "1 seed" in said
+    assert "diverged: loss beyond 1000 after the first step, in 1 to 4 epochs" in said
+    write_run(tmp_path / "d", unit="iteration", **diverged)
+    heads = [
+        figure_of(curves_of(tmp_path)).texts[0].get_text()
+        for figure_of in (understanding_bn._divergence, understanding_bn._learning_rates)
+    ]
+    assert heads == ["Loss of the first minibatches", "Which learning rates diverge"]
+
+
+def test_singular_values_in_a_file_of_another_order(tmp_path):
+    folder = write_run(tmp_path / "run")
+    arrays = {"singular_value": np.ones((1, 2, 3), np.float32), "matrices": np.array([1])}
+    understanding_bn.archives.write(
+        tmp_path / "singular-values.npz", {**arrays, "more": arrays["matrices"]}
+    )
+    paths = understanding_bn.draw(read_runs([folder], pytest.fail), tmp_path / "figures")
+    assert "singular-values.png" in {path.name for path in paths}
+
+
+def test_steps_that_are_given_drop_no_learning_rate_at_epochs():
+    (config, *_) = understanding_bn.configs("full", {"iteration": 200})
+    assert config.iteration == 200
+    assert config.lr_drop is None
+    (config, *_) = understanding_bn.configs("full", {"iteration": 200, "lr_drop": "100"})
+    assert config.lr_drop == "100"
+    (config, *_) = understanding_bn.configs("full", {"epoch": 100})
+    assert config.lr_drop == "82,123"
 
 
 @pytest.mark.parametrize("odd", [None, 3, {"iteration": "3"}, {}])
