@@ -67,12 +67,14 @@ def grid(
 
 
 def heat_maps(rows: Sequence[Sequence[HeatMap]], title: str, subtitle: str) -> Figure:
-    """Draws rows of as many heat maps each."""
+    """Draws rows of heat maps, each from the left."""
     room = GAP_X + BAR_GAP + BAR_WIDTH + BAR_NUMBERS
-    figure, every = grid(len(rows), len(rows[0]), title, subtitle, room)
+    figure, every = grid(len(rows), max(map(len, rows)), title, subtitle, room)
     for maps, row in zip(rows, every, strict=True):
-        for heat_map, axes in zip(maps, row, strict=True):
+        for heat_map, axes in zip(maps, row, strict=False):
             _draw(figure, axes, heat_map)
+        for axes in row[len(maps) :]:
+            axes.remove()
     return figure
 
 

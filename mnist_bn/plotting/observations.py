@@ -197,7 +197,7 @@ def draw(
         UserError: a file cannot be read or written.
     """
     paths, taken = [], Counter()
-    with style():
+    with style(), np.errstate(all="ignore"):  # what was lost or zero is drawn as such
         for run in runs:
             taken[run.name.casefold()] += 1
             again = taken[run.name.casefold()]  # folders of one name in several places

@@ -138,7 +138,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     curves = group_runs(runs)
     singular_values = _read_singular_values(runs)
     paths = []
-    with style():
+    with style(), np.errstate(all="ignore"):  # what was lost or zero is drawn as such
         for name, (observer, title, figure_of) in minibatch.FIGURES.items():
             if groups := _groups(curves, observer):
                 figure = figure_of(groups, title, _subtitle(curves, observer))
@@ -151,7 +151,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         ):
             if figure is not None:
                 paths += comparison.save(figure, out, name, formats)
-    return [*paths, tables.write(_table(curves, singular_values), out / "understanding-bn.md")]
+        table = _table(curves, singular_values)
+    return [*paths, tables.write(table, out / "understanding-bn.md")]
 
 
 def diverged_at(run: Run) -> int | None:
@@ -461,8 +462,9 @@ def _kernels(group: Group) -> list[tuple[str, np.ndarray]]:
 
 def _steps(group: Group) -> list[tuple[str, np.ndarray]]:
     relative, sizes = group.first("relative_loss"), group.first("step_size")
-    relative = np.nan_to_num(relative, nan=np.inf)
+    relative = np.where(np.isnan(relative), np.inf, relative)
     best = np.take_along_axis(sizes, relative.argmin(axis=1)[:, None], 1)[:, 0]
+    best = np.where(np.isfinite(relative).any(axis=1), best, np.nan)
     lost = [size[row > LIMIT] for size, row in zip(sizes, relative, strict=True)]
     found = [("best step size along the first gradient", best)]
     if all(map(len, lost)):

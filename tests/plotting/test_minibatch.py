@@ -1,5 +1,7 @@
 """Figures of what is measured on one minibatch, from files alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.plotting import maps, minibatch, observations
 from mnist_bn.plotting.minibatch import Group
 from mnist_bn.plotting.results import read_runs
+from mnist_bn.studies import understanding_bn
 
 
 def measured(times=1, layers=110):
@@ -79,8 +82,12 @@ def test_what_is_lost_or_zero_is_drawn_as_such(run, tmp_path, value):
             if array.dtype.kind == "f" and key not in ("step_size", "fraction"):
                 array[...] = value
     write(run.folder, files)
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings(action="error"):
         assert len(observations.draw([run], tmp_path / "figures")) == len(minibatch.FIGURES)
+        paths = understanding_bn.draw([run], tmp_path / "figures")
+    assert {f"{name}.png" for name in minibatch.FIGURES} <= {path.name for path in paths}
+    (best,) = (line for line in paths[-1].read_text().splitlines() if "best step size" in line)
+    assert ("nan" in best) == (value != 0)  # where every loss was lost, no step is the best
 
 
 @pytest.mark.parametrize(
@@ -152,6 +159,13 @@ def test_signs_and_spread_of_output_gradients():
     assert minibatch.dependence_on_input(saturated) == [0]
     saturated[0, 1:, 4] = [1, 3, 1, 3, 1, 3, 2]
     assert minibatch.dependence_on_input(saturated) == pytest.approx([np.sqrt(6 / 7) / 2])
+
+
+def test_rows_of_heat_maps_may_differ_in_length():
+    one = maps.HeatMap("one", np.arange(6.0).reshape(2, 3), "x", "y")
+    figure = maps.heat_maps([[one], [one, one, one]], "title", "subtitle")
+    assert sum(bool(axes.images) for axes in figure.axes) == 4
+    assert len(figure.axes) == 8  # each with its colour bar
 
 
 def test_a_heat_map_has_its_own_scale():
