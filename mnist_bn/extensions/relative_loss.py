@@ -5,12 +5,8 @@ from __future__ import annotations
 import chainer
 import numpy as np
 
-from mnist_bn.extensions.minibatch import (
-    MinibatchObserver,
-    backpropagate,
-    fixed_random_state,
-    loss,
-)
+from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, loss
+from mnist_bn.extensions.observer import fixed_random_state
 
 STEP_SIZES = np.geomspace(1e-5, 0.2, 25)
 

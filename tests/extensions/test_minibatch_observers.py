@@ -22,6 +22,7 @@ from mnist_bn.extensions.gradient_histogram import BINS, GradientHistogram, kurt
 from mnist_bn.extensions.gradient_noise import GradientNoise
 from mnist_bn.extensions.kernel_gradients import KernelGradients, summands
 from mnist_bn.extensions.minibatch import MinibatchObserver, backpropagate, layer_at
+from mnist_bn.extensions.observer import fixed_random_state
 from mnist_bn.extensions.output_gradients import OutputGradients
 from mnist_bn.extensions.probe import Layers
 from mnist_bn.extensions.relative_loss import RelativeLoss, Step
@@ -230,7 +231,7 @@ def test_no_random_numbers_of_the_run_are_used(is_on_gpu):
     np.random.seed(1)
     drawn = []
     for _ in range(2):
-        with minibatch.fixed_random_state(types.SimpleNamespace(xp=xp)):
+        with fixed_random_state(types.SimpleNamespace(xp=xp)):
             drawn.append((random.random(), np.random.rand()))
             assert not is_on_gpu or xp.random.state == 0
     assert drawn[0] == drawn[1] != expected
@@ -255,7 +256,7 @@ def test_dropout_is_the_same_all_along_the_gradient(colours):
     network = Softmax(dropout=0.5)
     series = RelativeLoss(colours, CPU).measure(network)
     # A small step falls by the square of the gradient's norm; another mask would change more.
-    with minibatch.fixed_random_state(CPU), chainer.using_config("train", True):
+    with fixed_random_state(CPU), chainer.using_config("train", True):
         backpropagate(network, *minibatch_of(colours))
     slope = sum(float((p.grad.astype(np.float64) ** 2).sum()) for p in network.params())
     expected = 1 - series["step_size"][0] * slope / series["loss"]
