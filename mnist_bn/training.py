@@ -207,12 +207,7 @@ def build_trainer(
     accelerate.install(config.accelerate if device.xp is np else "off")
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
-    network = user_models.create(config.model)
-    user_models.fit_input(network, dataset.train.images)
-    classifier = L.Classifier(network)
-    semantics.prepare(classifier, config.semantics)
-    if config.init is not None:
-        parameters.load(Path(config.init), network)
+    classifier = _make_classifier(config, dataset)
     device.use()
     classifier.to_device(device)
     optimizer.setup(classifier)
@@ -259,6 +254,17 @@ def build_trainer(
     if show_progress:
         _print_progress(trainer, config.unit, is_due)
     return trainer
+
+
+def _make_classifier(config: RunConfig, dataset: data.Dataset) -> L.Classifier:
+    """Returns the network and its loss, as training begins with them, in the computer's memory."""
+    network = user_models.create(config.model)
+    user_models.fit_input(network, dataset.train.images)
+    classifier = L.Classifier(network)
+    semantics.prepare(classifier, config.semantics)
+    if config.init is not None:
+        parameters.load(Path(config.init), network)
+    return classifier
 
 
 def _print_progress(trainer: Trainer, unit: str, is_due: Callable[[Trainer], bool]) -> None:

@@ -182,7 +182,7 @@ def _lines(
 def conditions(group: Sequence[Curve]) -> str:
     """The data of these curves and how they were evaluated, in words."""
     runs = [run for curve in group for run in curve.runs]
-    parts = [_known(runs, "dataset", _DATASETS), _known(runs, "semantics", _SEMANTICS)]
+    parts = [data(group), _known(runs, "semantics", _SEMANTICS)]
     for setting, words in _PARTS.items():
         counts = {str(run.args.get(setting)) for run in runs}
         if counts != {"None"} and len(counts) == 1:  # others are in the curves' names
@@ -190,15 +190,25 @@ def conditions(group: Sequence[Curve]) -> str:
     return "  ·  ".join(parts)
 
 
+def data(group: Sequence[Curve]) -> str:
+    """The data of these curves in words, such as "MNIST"."""
+    return _known([run for curve in group for run in curve.runs], "dataset", _DATASETS)
+
+
+def seeds(count: int) -> str:
+    """So many seeds in words: "1 seed", "3 seeds"."""
+    return f"{count} seed{'s' * (count > 1)}"
+
+
 def subtitle(group: Sequence[Curve]) -> str:
     """What the reader of a figure must know: the conditions, the seeds and what a ✕ means."""
-    seeds = {len(curve.finished) for curve in group if curve.survivors} or {1}
+    counts = {len(curve.finished) for curve in group if curve.survivors} or {1}
     parts = [conditions(group)]
-    if max(seeds) > 1:
-        many = "" if len(seeds) == 1 else "up to "
-        parts.append(f"mean and range of {many}{max(seeds)} seeds")
+    if max(counts) > 1:
+        many = "" if len(counts) == 1 else "up to "
+        parts.append(f"mean and range of {many}{seeds(max(counts))}")
     elif all(run.seed is not None for curve in group for run in curve.runs):
-        parts.append("1 seed")
+        parts.append(seeds(1))
     if any(curve.diverged for curve in group):
         parts.append("✕ diverged")
     return "  ·  ".join(parts)

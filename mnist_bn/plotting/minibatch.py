@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import maps, panels
-from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, VERMILLION
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
 from mnist_bn.plotting.maps import HeatMap
 
 Observed = dict[str, np.ndarray]
@@ -164,17 +164,14 @@ def diverging_step(groups: Sequence[Group], title: str, subtitle: str) -> Figure
 
 def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
     """The gradient of the loss by image and class; of each network's first seed."""
-    row = [
-        HeatMap(
-            f"{group.label} (first seed)",
-            group.first("gradient")[0],
-            "Class",
-            "Image" if i == 0 else "",
-            (-0.5, group.first("gradient").shape[2] - 0.5, 0.5, group.first("gradient").shape[1]),
-            is_signed=True,
-        )
-        for i, group in enumerate(groups)
-    ]
+    row = []
+    for group in groups:
+        gradient = group.first("gradient")[0]
+        images, classes = gradient.shape
+        extent = (-0.5, classes - 0.5, 0.5, images)
+        y_label = "" if row else "Image"
+        heading = f"{group.label} (first seed)"
+        row.append(HeatMap(heading, gradient, "Class", y_label, extent, is_signed=True))
     return maps.heat_maps([row], title, subtitle)
 
 
@@ -223,15 +220,11 @@ def kernel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
 
 def channel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
     """Mean absolute gradient by input and output channel; of each network's first seed."""
-    row = [
-        HeatMap(
-            f"{group.label}, layer {group.first('layer')[0]} (first seed)",
-            group.first("gradient")[0],
-            "Input channel",
-            "Output channel" if i == 0 else "",
-        )
-        for i, group in enumerate(groups)
-    ]
+    row = []
+    for group in groups:
+        heading = f"{group.label}, layer {group.first('layer')[0]} (first seed)"
+        y_label = "" if row else "Output channel"
+        row.append(HeatMap(heading, group.first("gradient")[0], "Input channel", y_label))
     return maps.heat_maps([row], title, subtitle)
 
 
@@ -244,7 +237,7 @@ def gradient_noise(groups: Sequence[Group], title: str, subtitle: str) -> Figure
         label = f"{group.label}: slope {_range(noise_slopes(group))}"
         lines.append(_band(sizes, noise, label, group.colour, marker="o"))
     sizes = groups[0].first("batch_size")[0]
-    lines.append(panels.Series(sizes, 1 / sizes, "the bound, 1 / |B|", "#8A8A8A", DASHES[1]))
+    lines.append(panels.Series(sizes, 1 / sizes, "the bound, 1 / |B|", GREY, DASHES[1]))
     heading = "E |g - g_B|², over C (in a step of size a: times a²)"
     panel = panels.Panel(heading, lines, log_y=True)
     return panels.stacked([panel], title, subtitle, "Batch size |B|", log_x=True)

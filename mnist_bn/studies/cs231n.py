@@ -215,7 +215,7 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
         panels.Panel(end, loss, (0, LOSS_SHOWN)),
     ]
     seeds = len({run.seed for run in runs})
-    subtitle = f"{comparison.conditions(group_runs(runs))}  ·  {seeds} seed{'s' * (seeds > 1)}"
+    subtitle = f"{comparison.conditions(group_runs(runs))}  ·  {comparison.seeds(seeds)}"
     title = "CS231n: the scale of the initial weights"
     return panels.stacked(
         shown, title, subtitle, "Standard deviation of the initial weights", log_x=True

@@ -65,9 +65,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     subtitle = comparison.conditions(group_runs(runs))
     length = max(run.epochs[-1] for run in runs)
     seeds = len({run.seed for run in runs})
-    subtitle += (
-        f"  ·  {', '.join(optimizers)}, {length} {runs[0].unit}s, {seeds} seed{'s' * (seeds > 1)}"
-    )
+    subtitle += f"  ·  {', '.join(optimizers)}, {length} {runs[0].unit}s, {comparison.seeds(seeds)}"
     with style():
         figure = panels.stacked(
             [panel], "Which learning rates train", subtitle, "Learning rate", log_x=True

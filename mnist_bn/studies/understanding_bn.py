@@ -179,8 +179,8 @@ def _subtitle(curves: Sequence[Curve], observer: str) -> str:
     """What was measured: network, data, seeds."""
     shown = [c for c in curves if any((r.folder / f"{observer}.npz").exists() for r in c.runs)]
     seeds = max(len(curve.runs) for curve in shown)
-    parts = [_networks(shown), comparison.conditions(shown).partition("  ·  ")[0]]
-    parts += ["one minibatch, in train mode", f"{seeds} seed{'s' * (seeds > 1)}"]
+    parts = [_networks(shown), comparison.data(shown)]
+    parts += ["one minibatch, in train mode", comparison.seeds(seeds)]
     return "  ·  ".join(parts)
 
 
@@ -263,10 +263,10 @@ def _divergence(curves: Sequence[Curve]) -> Figure | None:
                 x, y = _losses(run)
                 label = "" if i else f"lr {_rate(curve):g}{_fate(curve)}"
                 lines.append(panels.Series(x, y, label, colours[_rate(curve)], marker="."))
-        reach = [min(len(line.x) and line.x.min() for line in lines), max(x.x.max() for x in lines)]
-        limit = panels.Series(np.array(reach), np.full(2, LIMIT), "", GREY, DASHES[2])
+        x = np.concatenate([line.x for line in lines])
+        limit = panels.Series(np.array([x.min(), x.max()]), np.full(2, LIMIT), "", GREY, DASHES[2])
         figures.append(panels.Panel(f"Loss {name}", [*lines, limit], _LOSSES, log_y=True))
-    subtitle = f"{_networks(shown)}  ·  {comparison.conditions(shown).partition('  ·  ')[0]}"
+    subtitle = f"{_networks(shown)}  ·  {comparison.data(shown)}"
     return panels.stacked(
         figures,
         "Loss of the first minibatches",
@@ -320,8 +320,8 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
             series = panels.Series(x, y, *look, np.array(low), np.array(high), marker="o")
             when.series.append(series)
     seeds = max(len(curve.runs) for curve in curves)
-    parts = [_networks(curves), comparison.conditions(curves).partition("  ·  ")[0]]
-    parts += [f"{seeds} seed{'s' * (seeds > 1)}", f"diverged: {_DIVERGED}, in {_lengths(curves)}"]
+    parts = [_networks(curves), comparison.data(curves), comparison.seeds(seeds)]
+    parts.append(f"diverged: {_DIVERGED}, in {_lengths(curves)}")
     return panels.stacked(
         [share, when],
         "Which learning rates diverge",
