@@ -9,6 +9,7 @@ and have `measure(out)`, which measures what needs no run and writes it to the f
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 import re
 from types import ModuleType
@@ -34,6 +35,24 @@ def runs(preset: dict, given: dict) -> list[RunConfig]:
         preset = {key: value for key, value in preset.items() if key not in lost}
     observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
     return grid({**preset, **given, "observe": ",".join(observed) or None})
+
+
+def argument(network: str, name: str) -> str | None:
+    """Returns an argument in a network's name, as in `Net(depth=20, bn='end')`; None: not there.
+
+    As it is written, without quotes.
+    """
+    found = re.search(rf"\b{name}\s*=\s*['\"]?([\w.+-]+)", network)
+    return found[1] if found else None
+
+
+def number(network: str, name: str) -> float | None:
+    """Returns an argument in a network's name that is a finite number; None: there is none."""
+    try:
+        value = float(argument(network, name) or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def without_argument(network: str, argument: str) -> str:

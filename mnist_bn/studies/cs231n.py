@@ -9,7 +9,6 @@ image of 49,000 images; here it is of the 1000.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import cycle
@@ -36,8 +35,6 @@ LOSS_SHOWN = 3.5  # where the notebook's axis of it ends, too
 PUBLISHED = {"CS231nMLP": (0.391, 0.248), "CS231nMLP_BN": (0.687, 0.327)}
 
 OBSERVED = ("training-accuracy",)
-
-_SCALE = r"\bweight_scale=([\d.e+-]+)"  # in the name of a network
 
 
 class _Look(NamedTuple):
@@ -110,11 +107,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
 
 def weight_scale(run: Run) -> float | None:
     """Returns the initial weights' standard deviation that the network's name says, if any."""
-    found = re.search(_SCALE, run.model or "")
-    try:
-        return float(found.group(1)) if found else None
-    except ValueError:
-        return None
+    return studies.number(run.model or "", "weight_scale")
 
 
 def training_accuracy(run: Run) -> tuple[np.ndarray, np.ndarray] | None:

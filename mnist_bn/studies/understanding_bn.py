@@ -13,7 +13,6 @@ longer at the lower learning rates; here all settings are equally long.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -191,15 +190,15 @@ def _networks(curves: Sequence[Curve]) -> str:
 
 def _network(curve: Curve) -> str:
     """The network without its BN, such as "ResNet-110"."""
-    name, _, arguments = (curve.model or curve.name).partition("(")
-    depth = re.search(r"depth\s*=\s*(\d+)", arguments)
-    return f"ResNet-{depth[1] if depth else 110}" if name == "ResNetCIFAR" else name
+    network = curve.model or curve.name
+    name = network.partition("(")[0]
+    depth = studies.argument(network, "depth") or 110
+    return f"ResNet-{depth}" if name == "ResNetCIFAR" else name
 
 
 def _bn(curve: Curve) -> str:
     """The network's `bn`, as it is written: "True", "False", or "end"."""
-    bn = re.search(r"bn\s*=\s*['\"]?(\w+)", curve.model or "")
-    return bn[1] if bn else "True"
+    return studies.argument(curve.model or "", "bn") or "True"
 
 
 def _name(curve: Curve, among: Sequence[Curve]) -> str:

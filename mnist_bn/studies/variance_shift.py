@@ -10,7 +10,6 @@ optimizer (Adam) and length are ours.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -292,9 +291,9 @@ def _titled(name: str, setting: str) -> str:
 
 def _ratio(model: str) -> float | None:
     """Returns the drop ratio that a network's name says, or the usual; None: it is not known."""
-    ratio = re.search(r"\bratio=((?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*[,)]", model)
-    if ratio and float(ratio[1]) < 1:
-        return float(ratio[1])
+    ratio = studies.number(model, "ratio")
+    if ratio is not None and 0 <= ratio < 1:
+        return ratio
     return _USUAL_RATIO if model in _LABELS else None
 
 
