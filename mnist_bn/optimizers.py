@@ -46,3 +46,22 @@ def create(
             )
         hyperparameters["momentum"] = momentum
     return getattr(chainer.optimizers, name)(**hyperparameters)
+
+
+def effective(
+    name: str, lr: float | None = None, momentum: float | None = None
+) -> tuple[float | None, float | None]:
+    """Returns the learning rate and the momentum that the optimizer `name` has with these settings.
+
+    None stands for a default in the arguments, and in the result for a hyperparameter that the
+    optimizer does not have.
+
+    Raises:
+        UsageError: as `create`.
+    """
+    hyperparameters = create(name, lr, momentum).hyperparam
+    rate = LEARNING_RATE[name]
+    return (
+        None if rate is None else getattr(hyperparameters, rate),
+        getattr(hyperparameters, "momentum", None),
+    )

@@ -60,3 +60,14 @@ def test_adadelta_has_no_learning_rate():
 def test_wrong_name_lists_the_right_ones():
     with pytest.raises(UsageError, match="no optimizer named 'sgd': choose one of SGD, Momentum"):
         optimizers.create("sgd")
+
+
+@pytest.mark.parametrize("name", DEFAULTS_2016)
+def test_effective_hyperparameters_are_the_defaults_or_those_given(name):
+    defaults = DEFAULTS_2016[name]
+    rate = defaults.get("lr", defaults.get("alpha") if name == "Adam" else None)
+    assert optimizers.effective(name) == (rate, defaults.get("momentum"))
+    if rate is not None:
+        assert optimizers.effective(name, lr=0.5) == (0.5, defaults.get("momentum"))
+    if "momentum" in defaults:
+        assert optimizers.effective(name, momentum=0.5) == (rate, 0.5)
