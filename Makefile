@@ -44,7 +44,8 @@ lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 
-$(VENV)/installed: requirements.txt chainer-build/backend.py chainer-build/pyproject.toml
+$(VENV)/installed: requirements.txt $(wildcard chainer-build/*.py chainer-build/package/*.py) \
+		chainer-build/pyproject.toml
 	@$(PYTHON) -c $(IS_SUPPORTED) || \
 	{ echo "make: needs Python 3.11, 3.12 or 3.13 on PATH, or as PYTHON=/path/to/python" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)

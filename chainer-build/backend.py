@@ -3,7 +3,8 @@
 Chainer is published as source only, and its build imports `pkg_resources`, which is gone from
 setuptools 82. No line of a requirements file can choose the setuptools of another package's build;
 a project of our own can, in its pyproject.toml. So this one builds Chainer, from the published
-source with the known hash, in the environment that pip (or uv) has made for it.
+source with the known hash, mended for today's libraries (`mends`), in the environment that pip (or
+uv) has made for it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
+
+import mends
 
 REQUIREMENT = (
     "chainer==7.8.1"
@@ -51,26 +55,47 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None) 
         SystemExit: pip could not get or build it; the message is one line.
     """
     with tempfile.TemporaryDirectory() as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-        command += ["--no-binary", "chainer", "--disable-pip-version-check"]
-        command += ["--wheel-dir", folder, "--requirement", str(requirements)]
-        run = subprocess.run(
-            command,
-            env=environment_of_pip(os.environ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        wheels = list(Path(folder).glob("chainer-*.whl"))
-        if run.returncode != 0 or len(wheels) != 1:
-            if BUILD_FAILED in run.stdout:  # then one line does not tell enough
-                print(run.stdout)
-            raise SystemExit(failure(run.stdout))
-        print(run.stdout)
-        return Path(shutil.move(wheels[0], wheel_directory)).name
+        source = _mended_source(Path(folder))
+        _run_pip("wheel", "--no-index", "--wheel-dir", folder, str(source))
+        (wheel,) = Path(folder).glob("chainer-*.whl")
+        return Path(shutil.move(wheel, wheel_directory)).name
+
+
+def _mended_source(folder: Path) -> Path:
+    """Downloads the published source into `folder`; returns where it is, unpacked and mended."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(REQUIREMENT)
+    source = ["--no-binary", "chainer", "--dest", str(folder)]
+    _run_pip("download", *source, "--requirement", str(requirements))
+    (archive,) = folder.glob("chainer-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4
+        tar.extractall(folder)
+    unpacked = folder / archive.name.removesuffix(".tar.gz")
+    mends.apply(unpacked)
+    return unpacked
+
+
+def _run_pip(command: str, *arguments: str) -> None:
+    """Runs a command of pip's that needs no other package.
+
+    Raises:
+        SystemExit: it failed; the message is one line.
+    """
+    options = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pip", command, *options, *arguments],
+        env=environment_of_pip(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if run.returncode != 0:
+        if BUILD_FAILED in run.stdout:  # then one line does not tell enough
+            print(run.stdout)
+        raise SystemExit(failure(run.stdout))
+    print(run.stdout)
 
 
 def build_sdist(sdist_directory, config_settings=None) -> str:

@@ -1,5 +1,5 @@
 """Batch Normalization, reproduced on Chainer."""
 
-from mnist_bn import chainer_compat
+from mnist_bn import versions
 
-chainer_compat.install()
+versions.check()

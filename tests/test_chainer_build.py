@@ -1,50 +1,86 @@
 """The in-tree build backend that makes Chainer's wheel, without a network."""
 
-import importlib.util
+import importlib
 import os
+import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
 from pathlib import Path
+from typing import ClassVar
 
+import chainer
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "chainer-build"
-WHEEL = "chainer-7.8.1-1-py3-none-any.whl"
+WHEEL = "chainer-7.8.1+mended-py3-none-any.whl"
 
 
 @pytest.fixture
-def backend():
-    spec = importlib.util.spec_from_file_location("chainer_build_backend", FOLDER / "backend.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def backend(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)  # as backend-path does
+    yield importlib.import_module("backend")
+    for module in ("backend", "mends"):
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture
-def pip(monkeypatch):
-    """Stands for pip: puts a wheel (or not) where it is asked to, and records what it was given."""
+def mends(backend):
+    return sys.modules["mends"]
+
+
+def write_source(folder, mends):
+    """Writes files that have the words that the mends replace, and nothing else."""
+    for mend in mends.MENDS:
+        path = folder / mend.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            # Words that begin in the middle of a line stay apart from those before.
+            file.write(("\n#\n" + mend.old) * mend.count)
+    return folder
+
+
+@pytest.fixture
+def pip(monkeypatch, mends):
+    """Stands for pip: puts an archive or a wheel where it is asked to, and records its command."""
 
     class Pip:
         returncode = 0
         stdout = "Successfully built chainer\n"
+        commands: ClassVar = []
 
         def run(self, command, env, **options):
-            self.command, self.env = command, env
-            self.requirements = Path(command[command.index("--requirement") + 1]).read_text()
+            self.commands.append(command)
+            self.env = env
             if self.returncode == 0:
-                Path(command[command.index("--wheel-dir") + 1], WHEEL).write_text("a wheel")
+                getattr(self, command[3])(command)
             return self
 
+        def download(self, command):
+            self.requirements = Path(command[command.index("--requirement") + 1]).read_text()
+            folder = Path(command[command.index("--dest") + 1])
+            source = write_source(folder / "chainer-7.8.1", mends)
+            with tarfile.open(folder / "chainer-7.8.1.tar.gz", "w:gz") as tar:
+                tar.add(source, source.name)
+            shutil.rmtree(source)
+
+        def wheel(self, command):
+            source = Path(command[-1])
+            text = (source / "chainer" / "_version.py").read_text()
+            Path(command[command.index("--wheel-dir") + 1], WHEEL).write_text(text)
+
     stand_in = Pip()
+    stand_in.commands.clear()
     monkeypatch.setattr(subprocess, "run", stand_in.run)
     return stand_in
 
 
-def test_wheel_arrives_under_its_own_name(backend, pip, tmp_path):
+def test_wheel_of_the_mended_source_arrives_under_its_own_name(backend, pip, mends, tmp_path):
     wheels = tmp_path / "with space"
     wheels.mkdir()
     assert backend.build_wheel(str(wheels)) == WHEEL
-    assert (wheels / WHEEL).read_text() == "a wheel"
+    assert f"'7.8.1{mends.LABEL}'" in (wheels / WHEEL).read_text()
 
 
 def test_source_is_pinned_by_hash(backend, pip, tmp_path):
@@ -52,7 +88,25 @@ def test_source_is_pinned_by_hash(backend, pip, tmp_path):
     name, digest = pip.requirements.split()
     assert name == "chainer==7.8.1"
     assert len(digest.removeprefix("--hash=sha256:")) == 64
-    assert {"--no-deps", "--no-build-isolation"} <= set(pip.command)
+    for command in pip.commands:
+        assert {"--no-deps", "--no-build-isolation"} <= set(command)
+
+
+def test_each_mend_is_in_the_chainer_installed(mends):
+    folder = Path(chainer.__file__).parents[1]
+    for mend in mends.MENDS:
+        if mend.path != "setup.py":
+            assert (folder / mend.path).read_text().count(mend.new) >= mend.count, mend
+    for module, package in mends.MODULES.items():
+        ours = (FOLDER / "package" / module).read_bytes()
+        assert (folder / package / module).read_bytes() == ours
+
+
+def test_source_without_the_words_of_a_mend_is_refused(mends, tmp_path):
+    write_source(tmp_path, mends)
+    mends.apply(tmp_path)
+    with pytest.raises(ValueError, match=r"chainer/_version.py has \"'7.8.1'\" 0 times, not 1"):
+        mends.apply(tmp_path)  # all is replaced by now
 
 
 def test_settings_meant_for_the_caller_are_not_handed_on(backend, pip, tmp_path, monkeypatch):
