@@ -81,7 +81,8 @@ def _add_what(parser: Parser) -> None:
         "--optimizer",
         nargs="+",
         metavar="NAME",
-        help=f"{', '.join(optimizers.LEARNING_RATE)} (default {default.optimizer})",
+        help=f"{', '.join(optimizers.names())} (default {default.optimizer}), or "
+        "path/to/file.py:ClassName for your own; with arguments as in 'Adam(beta1=0.5)'",
     )
     what.add_argument(
         "--seed", nargs="+", type=int, metavar="N", help=f"random seed (default {default.seed})"
@@ -255,8 +256,10 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     for model in {config.model for config in configs}:
         user_models.create(model)
     for config in configs:
-        optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
+        settings = config.optimizer, config.lr, config.momentum
+        optimizers.check(*settings)
         if config.lr_drop is not None:
+            optimizer = optimizers.create(*settings)
             learning_rate_drop.create(config, optimizer)
     observers.check(configs[0].observed)
     devices.resolve(configs[0].device)
@@ -286,15 +289,17 @@ def check_folders(configs: Sequence[RunConfig]) -> None:
     Raises:
         UserError: two runs would share a folder, or one cannot be made.
     """
-    models_by_folder = {}
+    classes_by_folder = {}
     for config in configs:
+        classes = config.model, config.optimizer
         # Some file systems take names that differ in case for the same.
-        other = models_by_folder.setdefault(str(config.folder).casefold(), config.model)
-        if other != config.model:
-            raise UsageError(
-                f"{other} and {config.model} would share the folder {config.folder}: "
-                "rename one of the classes, or train them with different --out"
-            )
+        others = classes_by_folder.setdefault(str(config.folder).casefold(), classes)
+        for name, other in zip(classes, others, strict=True):
+            if name != other:
+                raise UsageError(
+                    f"{other} and {name} would share the folder {config.folder}: "
+                    "rename one of the classes, or train them with different --out"
+                )
     files.make_folder(Path(configs[0].out))
 
 
@@ -314,7 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(describe_kernels(configs[0]))
     for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
         print(f"note: {line}", file=sys.stderr)
-    configs = [training.resolve(config) for config in configs]
+    # Without those that were named twice: SGD and sgd.
+    configs = list(dict.fromkeys(training.resolve(config) for config in configs))
     check_folders(configs)
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
         study.measure(Path(configs[0].out))

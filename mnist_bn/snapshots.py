@@ -22,7 +22,7 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives, files
+from mnist_bn import archives, files, update_rules
 from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
@@ -76,6 +76,7 @@ def capture(trainer: Trainer, run: Run, *, is_evaluated: bool = True) -> dict[st
     nothing = [key for key, value in serializer.target.items() if _is_none(value)]
     arrays = {key: np.array(v) for key, v in serializer.target.items() if key not in nothing}
     header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
+    header["optimizer"] = update_rules.numbers(trainer.updater.get_optimizer("main"))
     if not is_evaluated:
         header["observation"] = list(trainer.observation)
         for i, value in enumerate(trainer.observation.values()):
@@ -199,7 +200,10 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
     """
     try:
         nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
-        NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
+        optimizer = trainer.updater.get_optimizer("main")
+        # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
+        update_rules.restore(optimizer, snapshot.header.get("optimizer", {}))
+        NpzDeserializer(_Arrays({**snapshot.arrays, **nothing})).load(trainer)
         _restore_random(snapshot)
     except UserError as error:
         raise UserError(f"{snapshot.path}: {error}") from None
@@ -209,6 +213,20 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
             f"{snapshot.path}: does not fit this network ({type(error).__name__}: {error}); it was "
             "taken with another version of the code"
         ) from None
+
+
+class _Arrays(dict):
+    """The arrays of a snapshot, with the state of parameters that had no shape yet: None.
+
+    Chainer saves no state of them, and then asks for it.
+    """
+
+    def __missing__(self, key: str) -> np.ndarray:
+        rule = key.rpartition("/")[0]
+        parameter = rule.replace("updater/optimizer:", "updater/model:", 1)
+        if parameter != rule and _is_none(self.get(parameter)):
+            return np.asarray(None)
+        raise KeyError(key)
 
 
 def finish_iteration(snapshot: Snapshot, trainer: Trainer) -> None:

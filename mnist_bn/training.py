@@ -30,6 +30,9 @@ from mnist_bn import (
     semantics,
     signals,
     snapshots,
+    specs,
+    update_rules,
+    user_files,
     user_models,
 )
 from mnist_bn.config import RunConfig
@@ -139,10 +142,12 @@ def _finish(trainer: Trainer, config: RunConfig) -> dict:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Returns `config` with the name of the dataset that was found, in place of "auto", say.
+    """Returns `config` with what is found only now: the dataset in place of "auto", the names of
+    classes as they are written, the learning rate and the momentum where they are defaults.
 
     Raises:
-        UsageError: a batch is larger than the training set, or the images cannot be augmented.
+        UsageError: a batch is larger than the training set, the images cannot be augmented, or
+            there is no such class.
     """
     dataset = load_dataset(config)
     images = len(dataset.train.labels)
@@ -158,7 +163,17 @@ def resolve(config: RunConfig) -> RunConfig:
         )
     # The flag changes nothing where the files are the official ones.
     unverified = _is_unverified(dataset)
-    return dataclasses.replace(config, dataset=dataset.name, unverified_data=unverified)
+    user_files.check_apart(*map(specs.path_of, (config.model, config.optimizer)))
+    optimizer, lr, momentum = optimizers.resolve(config.optimizer, config.lr, config.momentum)
+    return dataclasses.replace(
+        config,
+        model=user_models.canonical(config.model),
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        dataset=dataset.name,
+        unverified_data=unverified,
+    )
 
 
 def _is_unverified(dataset: data.Dataset) -> bool:
@@ -210,7 +225,7 @@ def build_trainer(
     classifier = _make_classifier(config, dataset)
     device.use()
     classifier.to_device(device)
-    optimizer.setup(classifier)
+    update_rules.setup(optimizer, classifier)
     if config.weight_decay is not None:
         optimizer.add_hook(WeightDecay(config.weight_decay))
 
@@ -308,9 +323,14 @@ def describe_run(config: RunConfig) -> dict:
 
 def identity(config: RunConfig, dataset: data.Dataset) -> dict:
     """Returns what the run's numbers depend on: settings, and checksums of the files they name."""
+    model_files = user_models.checksums(config.model)
+    optimizer_files = optimizers.checksums(config.optimizer)
     return {
         **config.identity(),
-        "model_sha256": user_models.source_sha256(config.model),
+        "model_files": model_files,
+        "model_sha256": user_files.combined(model_files),
+        "optimizer_files": optimizer_files,
+        "optimizer_sha256": user_files.combined(optimizer_files),
         "dataset_sha256": dataset.sha256,
     }
 

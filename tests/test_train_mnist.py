@@ -76,7 +76,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
     ("line", "message"),
     [
         ("-m MnistCNN_BN", "no model named 'MnistCNN_BN': choose one of MnistCNN, MnistCNN_BN_bef"),
-        ("--optimizer sgd", "no optimizer named 'sgd': choose one of SGD, MomentumSGD, "),
+        ("--optimizer sdg", "no optimizer named 'sdg': choose one of SGD, MomentumSGD, "),
         ("--optimizer SGD AdaDelta --lr-drop 5", "--lr-drop: AdaDelta has no learning rate; leave"),
         ("--unverified-data", "--unverified-data goes with --dataset cifar10"),
         ("--dataset mnist --unverified-data", "--unverified-data goes with --dataset cifar10"),

@@ -1,5 +1,7 @@
 """A user's own network from a Python file."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -64,12 +66,12 @@ def test_names_of_models_still_work():
 
 def test_refusals_are_one_line(net, tmp_path):
     none = tmp_path / "none.py"
-    assert refusal(f"{none}:A") == f"--model {none}:A: there is no file {none}"
+    assert refusal(f"{none}:A") == f"--model {none}: there is no such file"
     assert refusal(net) == f"--model {net}: say which class of it, as {net}:ClassName"
     assert refusal(f"{net}:MyNett") == (
-        f"{net}: no chainer.Chain named 'MyNett'; it has MyNet, Needy"
+        f"{net}: no chainer.Link class named 'MyNett'; it has MyNet, Needy; did you mean 'MyNet'?"
     )
-    assert refusal(f"{net}:NotAChain").startswith(f"{net}: no chainer.Chain named 'NotAChain'")
+    assert refusal(f"{net}:NotAChain").startswith(f"{net}: no chainer.Link class named 'NotAChain'")
     assert refusal(f"{net}:Needy").startswith(f"{net}:Needy: TypeError: Needy.__init__() missing")
 
 
@@ -78,7 +80,7 @@ def test_refusals_are_one_line(net, tmp_path):
     [
         ("x = 1\nx = = 2\n", "line 2: SyntaxError: invalid syntax"),
         ("\n\nimport chainer_that_is_not\n", "line 3: ModuleNotFoundError: No module named"),
-        ("", "no chainer.Chain named 'A'; it defines none"),
+        ("", "no chainer.Link class named 'A'; it defines none"),
     ],
 )
 def test_a_broken_file_is_one_line_with_its_place(tmp_path, source, message):
@@ -96,10 +98,11 @@ def test_what_is_no_python_file(tmp_path):
 
 
 def test_source_sum_follows_the_file(net):
-    before = user_models.source_sha256(f"{net}:MyNet")
+    before = user_models.checksums(f"{net}:MyNet")
+    assert before == {"net.py": hashlib.sha256(GOOD.encode()).hexdigest()}
     net.write_text(GOOD + "\n")
-    assert user_models.source_sha256(f"{net}:MyNet") != before
-    assert user_models.source_sha256("MnistCNN") is None
+    assert user_models.checksums(f"{net}:MyNet") != before
+    assert user_models.checksums("MnistCNN") is None
 
 
 def test_arguments_in_brackets_reach_the_class(net):
