@@ -16,6 +16,8 @@ from types import ModuleType
 from mnist_bn import files
 from mnist_bn.errors import UsageError
 
+_MAX_BYTES = 2**31
+
 
 def load(path: Path, flag: str) -> ModuleType:
     """Runs a Python file, which may import the modules beside it, and returns it as a module.
@@ -94,7 +96,7 @@ def checksums(path: Path) -> dict[str, str]:
         Path from the file's folder -> hexadecimal digits; the file itself is the first.
     """
     folder = path.resolve().parent
-    found = {path.name: files.sha256(path)}
+    found = {path.name: _sha256(path)}
     waiting = [(path, "")]  # files, and the packages that they are of
     while waiting:
         importing, package = waiting.pop()
@@ -102,7 +104,7 @@ def checksums(path: Path) -> dict[str, str]:
             for file, its_package in _files_of(module, folder):
                 name = file.relative_to(folder).as_posix()
                 if name not in found:
-                    found[name] = files.sha256(file)
+                    found[name] = _sha256(file)
                     waiting.append((file, its_package))
     first, *others = found.items()
     return dict([first, *sorted(others)])
@@ -125,6 +127,11 @@ def check_apart(path: Path | None, other: Path | None) -> None:
             )
 
 
+def _sha256(path: Path) -> str:
+    # Not files.sha256, which reads a file once a process: this one may be edited.
+    return hashlib.sha256(files.read_bytes(path, _MAX_BYTES)).hexdigest()
+
+
 def combined(sums: dict[str, str] | None) -> str | None:
     """Returns one SHA-256 for those of several files; of one file alone it is its own."""
     if sums is None:
@@ -137,7 +144,7 @@ def combined(sums: dict[str, str] | None) -> str | None:
 def _imported(path: Path, package: str) -> Iterator[str]:
     """Yields the dotted names of what a file imports, maybe also of what is no module."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(files.read_bytes(path, _MAX_BYTES))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # whoever imports it says so
     for node in ast.walk(tree):
