@@ -91,17 +91,16 @@ def trained(model, out, **settings):
         return {name: npz[name].tobytes() for name in npz.files}, log
 
 
-@pytest.mark.parametrize("semantics", ["today", "2016"])
 @pytest.mark.parametrize("name", BLOGS_CLASSES)
-def test_the_blogs_text_gives_our_bits(blog, tmp_path, tiny_data, no_plots, name, semantics):
+def test_the_blogs_text_gives_our_bits(blog, tmp_path, tiny_data, no_plots, name):
     images = tiny_data.test.images.copy()
-    observed = {"semantics": semantics, "observe": "training-accuracy,variance-shift,relative-loss"}
-    theirs = trained(f"{blog}:{name}", tmp_path / "theirs", **observed)
-    ours = trained(name, tmp_path / "ours", **observed)
-    assert theirs == ours
-    assert np.array_equal(tiny_data.test.images, images) and tiny_data.test.images.shape[1] == 784
-    other = trained(name, tmp_path / "other", **observed, seed=1)  # what differs is seen
-    assert theirs[0] != other[0] and theirs[1] != other[1]
+    found = {}
+    for semantics in ("today", "2016"):
+        observed = {"semantics": semantics, "observe": "training-accuracy,variance-shift"}
+        found[semantics] = trained(name, tmp_path / "ours", **observed)
+        assert trained(f"{blog}:{name}", tmp_path / "theirs", **observed) == found[semantics]
+    assert found["today"][1] != found["2016"][1]  # what differs is seen
+    assert np.array_equal(tiny_data.test.images, images)
 
 
 def test_without_the_variable_the_blogs_text_does_not_run(blog):
@@ -179,7 +178,7 @@ def test_it_can_be_used_as_the_variable_it_is():
     scale = chainer.Parameter(np.float32([1, 2, 3, 4]))
     F.sum(x * scale).backward()  # what is learned of it has its gradient
     assert np.allclose(scale.grad, array.sum(axis=0))
-    with pytest.raises(TypeError, match="are expected. Actual"):
+    with pytest.raises(TypeError, match="are expected"):
         chainer.Variable(chainer.Variable(array))
     x[:, 0] = 0
     assert (x.array[:, 0] == 0).all()
