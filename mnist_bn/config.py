@@ -67,12 +67,11 @@ _PREFIXES = {
 # What a run's numbers depend on by a checksum, which says nothing to a reader.
 _SUMS = {
     "model_sha256": "another version of the network's file",
-    "optimizer_sha256": "another version of the optimizer's file",
     "dataset_sha256": "other images",
     "init_sha256": "other parameters to begin with",
 }
-# The files that such a checksum is of, where there are several.
-_FILES = {"model_sha256": "model_files", "optimizer_sha256": "optimizer_files"}
+# The checksums of the user's own files by their names, of which the first imports the others.
+_FILES = ("model_files", "optimizer_files")
 
 MAX_NAME_BYTES = 255  # of a folder, on the usual file systems
 
@@ -289,25 +288,25 @@ def difference(before: dict, now: dict) -> str | None:
     # A run of before there was a setting had its default.
     before = _with_defaults({**RunConfig().to_args(), **before})
     for setting, value in _with_defaults(now).items():
-        if before.get(setting) == value or setting in _FILES.values():
+        if before.get(setting) == value or (setting in _FILES and before.get(setting) is None):
             continue
+        if setting in _FILES:
+            return _other_file(before[setting], value or {})
         if setting in _SUMS:
-            return f"{_other_file(setting, before, now)} (another {setting})"
+            return f"{_SUMS[setting]} (another {setting})"
         values = (before.get(setting), value)
         was, wanted = ("the default" if value is None else value for value in values)
         return f"{setting} {was}, not {wanted}"
     return None
 
 
-def _other_file(setting: str, before: dict, now: dict) -> str:
-    """Returns in words what the checksum called `setting` is of, by name if it is of several."""
-    files = _FILES.get(setting)
-    was, is_now = ((one.get(files) or {}) for one in (before, now))
-    first = next(iter(is_now), None)  # the user's file; the others are what it imports
-    for name in sorted({*was, *is_now} - {first}):
-        if was and was.get(name) != is_now.get(name):
+def _other_file(before: dict[str, str], now: dict[str, str]) -> str:
+    """Returns in words which of the user's files differs, rather one that is imported."""
+    first, *imported = {**now, **before}
+    for name in imported:
+        if before.get(name) != now.get(name):
             return f"another version of {name}, which {first} imports"
-    return _SUMS[setting]
+    return f"another version of {first}"
 
 
 def _with_defaults(settings: dict) -> dict:

@@ -324,13 +324,11 @@ def describe_run(config: RunConfig) -> dict:
 def identity(config: RunConfig, dataset: data.Dataset) -> dict:
     """Returns what the run's numbers depend on: settings, and checksums of the files they name."""
     model_files = user_models.checksums(config.model)
-    optimizer_files = optimizers.checksums(config.optimizer)
     return {
         **config.identity(),
         "model_files": model_files,
         "model_sha256": user_files.combined(model_files),
-        "optimizer_files": optimizer_files,
-        "optimizer_sha256": user_files.combined(optimizer_files),
+        "optimizer_files": optimizers.checksums(config.optimizer),
         "dataset_sha256": dataset.sha256,
     }
 
