@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -167,3 +168,46 @@ def test_grid_is_every_combination_once():
         ("B", "SGD", 1, 3),
     ]
     assert grid({}) == [RunConfig()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "ReluMLP(slope=0.1)#/../../../escaped"},
+        {"model": "../escaped"},
+        {"model": "net.py:A\\B"},
+        {"model": "net.py:A\x1b[2J"},
+        {"model": "net.py:.hidden"},
+        {"model": "net.py:-rf"},
+        {"model": 'Net(bn="a:b")'},
+        {"model": "Net(bn='a|b')"},
+        {"model": "Net(a=1, b='*?<>')"},
+        {"model": "Net\u202e"},
+    ],
+)
+def test_what_would_leave_its_folder_is_refused(settings):
+    with pytest.raises(UsageError) as error:
+        _ = RunConfig(**settings, dataset="mnist").folder
+    line = str(error.value)
+    assert line.startswith("the run's folder would be called ") and line.isprintable()
+
+
+@given(st.text(min_size=1), st.sampled_from(["SGD", "Adam(beta1=0.5)"]))
+def test_a_run_has_one_folder_in_out_or_none(model, optimizer):
+    try:
+        config = RunConfig(model, optimizer, dataset="mnist", out="out")
+        folder = config.folder
+    except UsageError:
+        return
+    assert folder.parent == Path("out") and len(folder.name.encode()) <= 255
+    assert folder.name.endswith("-s0") and folder.name[0] not in ".-"
+    assert not set(folder.name) & set('/\\<>:"|?*') and folder.name.isprintable()
+
+
+def test_names_in_any_language_and_of_any_length():
+    assert RunConfig("réseau.py:Réseau网", dataset="mnist").name == "Réseau网-Adam-s0"
+    long = [RunConfig(f"N{'网' * 200}{end}", dataset="mnist", seed=12) for end in "ab"]
+    names = [config.name for config in long]
+    assert names[0] != names[1]
+    for name in names:
+        assert len(name.encode()) <= 255 and name.startswith("N网网") and name.endswith("-s12")
