@@ -145,9 +145,11 @@ def _class(spec: str) -> type[chainer.GradientMethod]:
         known = _classes()
         if found := in_any_case(class_name, known):
             return known[found]
+        if nearest := suggestion(class_name, known):
+            raise UsageError(f"no optimizer named {class_name!r}{nearest} --help has all names")
         raise UsageError(
             f"no optimizer named {class_name!r}: choose one of {', '.join(known)}, or your own as "
-            f"path/to/file.py:ClassName{suggestion(class_name, known)}"
+            "path/to/file.py:ClassName"
         )
     return _class_of_file(path, class_name)
 

@@ -112,8 +112,8 @@ def _load_class(path: Path, class_name: str) -> type[chainer.Link]:
         return value
     if value is not None and not isinstance(value, type):
         raise UsageError(
-            f"{path}: {name} is no class (its type is {type(value).__name__}): expected the network "
-            f"as a class, such as class {name.title()}(chainer.Chain)"
+            f"{path}: {name} is no class (its type is {type(value).__name__}): expected the "
+            f"network as a class, such as class {name.title()}(chainer.Chain)"
         )
     found = f"it has {', '.join(its_own)}" if its_own else "it defines none"
     raise UsageError(

@@ -50,12 +50,14 @@ def canonical(name: str) -> str:
     """
     known = names()
     found = in_any_case(name, known)
-    if found is None:
-        raise UsageError(
-            f"no model named {name!r}: choose one of {', '.join(known)}, "
-            f"or your own as path/to/file.py:ClassName{suggestion(name, known)}"
-        )
-    return found
+    if found is not None:
+        return found
+    if nearest := suggestion(name, known):
+        raise UsageError(f"no model named {name!r}{nearest} --list-models prints all names")
+    raise UsageError(
+        f"no model named {name!r}: choose one of {', '.join(known)}, "
+        "or your own as path/to/file.py:ClassName"
+    )
 
 
 def create(name: str, **kwargs) -> chainer.Link:

@@ -75,8 +75,8 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-m MnistCNN_BN", "no model named 'MnistCNN_BN': choose one of MnistCNN, MnistCNN_BN_bef"),
-        ("--optimizer sdg", "no optimizer named 'sdg': choose one of SGD, MomentumSGD, "),
+        ("-m MnistCNN_BN", "no model named 'MnistCNN_BN'; did you mean 'MnistCNN'? --list-models"),
+        ("--optimizer sdg", "no optimizer named 'sdg'; did you mean 'SGD'? --help has all names"),
         ("--optimizer SGD AdaDelta --lr-drop 5", "--lr-drop: AdaDelta has no learning rate; leave"),
         ("--unverified-data", "--unverified-data goes with --dataset cifar10"),
         ("--dataset mnist --unverified-data", "--unverified-data goes with --dataset cifar10"),
@@ -119,7 +119,7 @@ def test_exit_status_and_line_of_a_wrong_name():
     done = command("--model", "MnistCNN_BN")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("train_mnist.py: no model named 'MnistCNN_BN': choose one of ")
+    assert done.stderr.startswith("train_mnist.py: no model named 'MnistCNN_BN'; did you mean ")
     assert done.stderr.count("\n") == 1
 
 

@@ -139,7 +139,7 @@ def test_an_argument_that_the_class_does_not_take():
     assert refusal("ReluMLP(slop=0.1)").startswith(
         "ReluMLP(slop=0.1): TypeError: ReluMLP.__init__()"
     )
-    assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu': choose one of")
+    assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu'; did you mean")
 
 
 def test_a_network_that_takes_the_images(net, tiny_data):
