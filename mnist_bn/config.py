@@ -286,8 +286,10 @@ def difference(before: dict, now: dict) -> str | None:
         before, now: of both runs what their numbers depend on (`training.identity`).
     """
     # A run of before there was a setting had its default.
-    before = _with_defaults({**RunConfig().to_args(), **before})
-    for setting, value in _with_defaults(now).items():
+    before = {**RunConfig().to_args(), **before}
+    if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
+        before, now = _with_defaults(before), _with_defaults(now)
+    for setting, value in now.items():
         if before.get(setting) == value or (setting in _FILES and before.get(setting) is None):
             continue
         if setting in _FILES:
@@ -313,7 +315,7 @@ def _with_defaults(settings: dict) -> dict:
     """Returns the settings with the optimizer's learning rate and momentum where they are None."""
     try:
         rate, momentum = _optimizer_defaults(settings["optimizer"])
-    except (KeyError, TypeError, UserError):
+    except (KeyError, UserError):
         return settings  # of a file that is gone, say
     defaults = {"lr": rate, "momentum": momentum}
     return {key: defaults.get(key) if value is None else value for key, value in settings.items()}

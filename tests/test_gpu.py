@@ -173,7 +173,7 @@ def test_three_updates_are_those_of_float64(
         np.testing.assert_allclose(to_cpu(actual), expected, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.names()))
+@pytest.mark.parametrize("name", sorted(optimizers.OF_2016))
 def test_every_optimizer_updates_as_on_the_cpu(name, gpu, golden_batch, monkeypatch):
     monkeypatch.setattr(F, "dropout", lambda h, ratio: h)
     updated = []

@@ -207,3 +207,35 @@ def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, f
         user_models.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
     line = str(error.value)
     assert "line 7: " in line and hint in line and "\n" not in line
+
+
+def test_a_network_that_writes_to_its_images_is_measured_as_one_that_does_not(
+    tmp_path, tiny_data, no_plots
+):
+    path = tmp_path / "nets.py"
+    path.write_text(
+        "import chainer\nimport chainer.links as L\n"
+        "class Apart(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(l=L.Linear(784, 10), b=L.BatchNormalization(10))\n"
+        "    def __call__(self, x):\n"
+        "        return self.b(self.l(x * 0.5))\n"
+        "class Inside(Apart):\n"
+        "    def __call__(self, x):\n"
+        "        x.data *= 0.5\n"
+        "        return self.b(self.l(x))\n"
+    )
+    names = ("training-accuracy", "variance-shift", "reestimated-bn", "relative-loss")
+    images = tiny_data.test.images.copy()
+    apart, inside = (
+        trained(f"{path}:{name}", tmp_path / name, observe=",".join(names))
+        for name in ("Apart", "Inside")
+    )
+    assert apart == inside
+    for name in names:
+        (one,), (other,) = (
+            (np.load(file) for file in (tmp_path / kind).glob(f"*/{name}.npz"))
+            for kind in ("Apart", "Inside")
+        )
+        assert all(np.array_equal(one[key], other[key]) for key in one.files)
+    assert np.array_equal(tiny_data.test.images, images)

@@ -228,6 +228,7 @@ def test_runs_of_before_the_settings_were_effective_compare_as_they_were():
     now = RunConfig(optimizer="MomentumSGD", lr=0.01, momentum=0.9).identity()
     assert difference({**now, "lr": None, "momentum": None}, now) is None
     assert difference({**now, "lr": None}, {**now, "lr": 0.1}) == "lr 0.01, not 0.1"
+    assert difference({**now, "optimizer": 3}, now) == "optimizer 3, not MomentumSGD"
     # Of a file that is gone.
     gone = {**now, "optimizer": "gone.py:Mine", "lr": None}
     assert difference(gone, gone) is None

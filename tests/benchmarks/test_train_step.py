@@ -177,7 +177,7 @@ def test_every_function_of_the_networks_is_measured():
 
 
 def test_the_models_offered_are_the_blogs():
-    assert set(train_step.MODELS) == set(models.chains_of(mnist_cnn))
+    assert set(train_step.MODELS) == set(models.links_of(mnist_cnn))
 
 
 def test_a_folder_without_mnist_is_refused(monkeypatch, tmp_path, capsys):
