@@ -7,11 +7,14 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+
+import chainer
 
 from mnist_bn import files
 from mnist_bn.errors import UsageError
@@ -190,18 +193,26 @@ def what_failed(error: BaseException, path: Path | None) -> str:
     return f"{where}{type(error).__name__}: {'; '.join(lines[:3])}{_hint(error)}"
 
 
-def _hint(error: BaseException) -> str:
-    """Returns what to write in place of something that Chainer 1 had, "" if it is nothing of it."""
-    text = str(error)
-    if text.startswith(("train argument", "test argument")):
-        return " (leave it out: what trains and tests the network sets this for all of it)"
-    if not isinstance(error, AttributeError):
-        return ""
-    import chainer
+# What Python or Chainer 7 says of something that Chainer 1 had -> what to write.
+_HINTS = {
+    r"^(train|test) argument": "leave it out: what trains and tests the network sets it for all",
+    r"'chainer' has no attribute 'FunctionSet'": "write chainer.Chain",
+    r"unexpected keyword argument 'wscale'": "give initialW= one of chainer.initializers",
+    r"unexpected keyword argument 'bias'": "write initial_bias=",
+    # Chainer 7's own.
+    r"'NoneType' object has no attribute '(enabled|add_hook|hyperparam)'": (
+        "update rules come with the optimizer; before that a link's disable_update() works"
+    ),
+}
 
-    name = getattr(error, "name", None) or ""
-    if name == "FunctionSet":
-        return " (Chainer 1's FunctionSet is chainer.Chain)"
-    if getattr(error, "obj", None) is chainer.functions and hasattr(chainer.links, name):
-        return f" (write L.{name}, with `import chainer.links as L`)"
+
+def _hint(error: BaseException) -> str:
+    """Returns in brackets what to write in place of something that Chainer 1 had, or ""."""
+    text = str(error)
+    for said, hint in _HINTS.items():
+        if re.search(said, text):
+            return f" ({hint})"
+    found = re.search(r"'chainer\.functions' has no attribute '(\w+)'", text)
+    if found and hasattr(chainer.links, found[1]):
+        return f" (write L.{found[1]}, with `import chainer.links as L`)"
     return ""

@@ -187,10 +187,17 @@ def test_it_can_be_used_as_the_variable_it_is():
 @pytest.mark.parametrize(
     ("forward", "hint"),
     [
-        ("F.dropout(x, train=self.train)", "(leave it out: what trains and tests the network sets"),
+        (
+            "F.dropout(x, train=self.train)",
+            "(leave it out: what trains and tests the network sets it",
+        ),
         ("L.BatchNormalization(784)(x, test=True)", "(leave it out: what trains and tests"),
         ("F.Linear(784, 10)(x)", "(write L.Linear, with `import chainer.links as L`)"),
-        ("chainer.FunctionSet()", "(Chainer 1's FunctionSet is chainer.Chain)"),
+        ("chainer.FunctionSet()", "(write chainer.Chain)"),
+        ("setattr(L.Linear(1, 1).W.update_rule, 'enabled', 0)", "a link's disable_update() works)"),
+        ("L.Linear(1, 1).W.update_rule.add_hook(1)", "(update rules come with the optimizer; bef"),
+        ("L.Linear(784, 10, wscale=2)(x)", "(give initialW= one of chainer.initializers)"),
+        ("L.Linear(784, 10, bias=0)(x)", "(write initial_bias=)"),
         ("chainer.Variable(x.data, volatile='on')", "volatile argument is not supported anymore"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_folder_of_another_run_is_never_taken(settings, tiny_data, no_plots):
     args = config.folder / "args"
     other = json.loads(args.read_text())
     args.write_text(json.dumps({**other, "lr": 0.5}))
-    with pytest.raises(UserError, match=r"finished run with lr 0\.5, not the default: choose"):
+    with pytest.raises(UserError, match=r"finished run with lr 0\.5, not 0\.001: choose"):
         sweep.is_finished(config)
     args.write_text("{")
     with pytest.raises(UserError, match="expected the settings"):
