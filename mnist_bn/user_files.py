@@ -154,7 +154,8 @@ def _imported(path: Path, package: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            of = package.split(".") if package else []
+            above = of[: max(0, len(of) - node.level + 1)]
             parts = [*(above if node.level else ()), *filter(None, [node.module])]
             yield from (".".join([*parts, alias.name]) for alias in node.names)
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
@@ -166,6 +167,8 @@ def _imported(path: Path, package: str) -> Iterator[str]:
 def _files_of(module: str, folder: Path) -> Iterator[tuple[Path, str]]:
     """Yields the files in the folder that importing a module runs, each with its package."""
     parts = module.split(".")
+    if not all(map(str.isidentifier, parts)):
+        return
     if parts[0] in (*sys.stdlib_module_names, "mnist_bn", "models"):
         return  # never found there: ours may be, if the file is in the project's own folder
     for end in range(1, len(parts) + 1):

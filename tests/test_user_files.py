@@ -80,6 +80,27 @@ def test_a_file_alone_has_its_own_sum_and_ours_are_not_the_users(tmp_path):
     assert user_files.combined({name: own}) == own
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from . import beside",
+        "from ... import above",
+        "import importlib\nimportlib.import_module('..above')",
+        "import importlib\nimportlib.import_module('/above')",
+        "import importlib\nimportlib.import_module('')",
+        "import importlib\nimportlib.import_module('a b.' + 'c')",
+        "from user import *",
+        "import = 3",
+        "\0",
+    ],
+)
+def test_what_cannot_be_imported_stops_no_sum_and_leaves_no_folder(tmp_path, imports):
+    for name in ("above", "user"):
+        module(tmp_path / f"{name}.py")
+    path = write(tmp_path / "user", imports=imports)
+    assert list(user_files.checksums(path)) == ["net.py"]
+
+
 def run(path, out, **settings):
     return RunConfig(
         f"{path}:Net", "SGD", dataset="mnist", batchsize=8, epoch=2, out=str(out),
