@@ -36,7 +36,7 @@ def create(
         UsageError: there is no such optimizer, it has no such hyperparameter, or it cannot be made.
     """
     path, _, _, arguments = _parse(spec)
-    optimizer_class = _class(spec)
+    _, optimizer_class = _find(spec)
     given = {learning_rate(optimizer_class): lr, "momentum": momentum}
     for flag, name in (("--lr", learning_rate(optimizer_class)), ("--momentum", "momentum")):
         if given.get(name) is None:
@@ -104,13 +104,13 @@ def resolve(
         UsageError: as `create`.
     """
     _, typed, call, arguments = _parse(spec)
-    optimizer_class = _class(spec)
+    class_name, optimizer_class = _find(spec)
     apart = (learning_rate(optimizer_class), "momentum")
     kept = [f"{name}={value!r}" for name, value in arguments.items() if name not in apart]
     brackets = call.removeprefix(typed)
     if len(kept) < len(arguments):
         brackets = f"({', '.join(kept)})" if kept else ""
-    name = spec.removesuffix(call) + optimizer_class.__name__ + brackets
+    name = spec.removesuffix(call) + class_name + brackets
     return name, *effective(spec, lr, momentum)
 
 
@@ -139,26 +139,27 @@ def _public_classes(names: dict) -> dict[str, type[chainer.GradientMethod]]:
     }
 
 
-def _class(spec: str) -> type[chainer.GradientMethod]:
+def _find(spec: str) -> tuple[str, type[chainer.GradientMethod]]:
+    """Returns the class that `spec` names, and its name where it is."""
     path, class_name, _, _ = _parse(spec)
     if path is None:
         known = _classes()
         if found := in_any_case(class_name, known):
-            return known[found]
+            return found, known[found]
         if nearest := suggestion(class_name, known):
             raise UsageError(f"no optimizer named {class_name!r}{nearest} --help has all names")
         raise UsageError(
             f"no optimizer named {class_name!r}: choose one of {', '.join(known)}, or your own as "
             "path/to/file.py:ClassName"
         )
-    return _class_of_file(path, class_name)
+    return _find_in_file(path, class_name)
 
 
-def _class_of_file(path: Path, class_name: str) -> type[chainer.GradientMethod]:
+def _find_in_file(path: Path, class_name: str) -> tuple[str, type[chainer.GradientMethod]]:
     module = user_files.load(path, "--optimizer")
     every = _public_classes(vars(module))
     if found := in_any_case(class_name, every):
-        return every[found]
+        return found, every[found]
     its_own = [name for name, value in every.items() if value.__module__ == module.__name__]
     found = f"it has {', '.join(its_own)}" if its_own else "it defines none"
     raise UsageError(

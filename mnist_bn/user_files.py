@@ -59,19 +59,23 @@ class _Neighbours:
 
     def __init__(self) -> None:
         self._folders: list[str] = []  # the newest first
-        self._others: frozenset[str] = frozenset()  # modules that are no user's
+        self._appended: list[str] = []  # those that were not in sys.path anyway
+        self._others: frozenset[str] = frozenset()  # modules and packages that are no user's
 
     def go_to(self, folder: Path) -> None:
         if not self._folders:
             self._others = frozenset(sys.modules)
         for name in set(sys.modules) - self._others:
-            if any(_is_beside(sys.modules[name], name, Path(one)) for one in self._folders):
+            if name.partition(".")[0] not in self._others and self._has(name):
                 del sys.modules[name]
-        # Last, so that they shadow nothing.
-        given = [one for one in sys.path if one not in self._folders]
+        given = [one for one in sys.path if one not in self._appended]
         self._folders = list(dict.fromkeys([str(folder), *self._folders]))
-        sys.path[:] = given + [one for one in self._folders if one not in given]
+        self._appended = [one for one in self._folders if one not in given]
+        sys.path[:] = given + self._appended  # last, so that they shadow nothing
         importlib.invalidate_caches()
+
+    def _has(self, name: str) -> bool:
+        return any(_is_beside(sys.modules[name], name, Path(one)) for one in self._folders)
 
 
 _neighbours = _Neighbours()

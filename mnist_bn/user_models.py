@@ -31,7 +31,7 @@ def create(spec: str) -> chainer.Link:
             `spec` alone.
     """
     path, class_name, _, arguments = _parse(spec)
-    make = _load_class(path, class_name) if path else partial(models.create, class_name)
+    make = _load_class(path, class_name)[1] if path else partial(models.create, class_name)
     try:
         return taking_inputs(make(**arguments))
     except UsageError:
@@ -47,7 +47,7 @@ def canonical(spec: str) -> str:
         UsageError: there is no such name, file or class.
     """
     path, typed, call, _ = _parse(spec)
-    class_name = _load_class(path, typed).__name__ if path else models.canonical(typed)
+    class_name = _load_class(path, typed)[0] if path else models.canonical(typed)
     return spec.removesuffix(call) + class_name + call.removeprefix(typed)
 
 
@@ -103,13 +103,14 @@ def _parse(spec: str) -> specs.Spec:
     return specs.parse(spec, "--model", "ReluMLP(slope=0.1)")
 
 
-def _load_class(path: Path, class_name: str) -> type[chainer.Link]:
+def _load_class(path: Path, class_name: str) -> tuple[str, type[chainer.Link]]:
+    """Returns the class and its name in the file."""
     module = user_files.load(path, "--model")
     its_own = models.links_of(module)
     name = in_any_case(class_name, its_own) or class_name
     value = vars(module).get(name)
     if isinstance(value, type) and issubclass(value, chainer.Link):
-        return value
+        return name, value
     if value is not None and not isinstance(value, type):
         raise UsageError(
             f"{path}: {name} is no class (its type is {type(value).__name__}): expected the "

@@ -1,12 +1,13 @@
 """Python files of the user's own, and what lies beside them."""
 
 import dataclasses
+import importlib
 import sys
 
 import numpy as np
 import pytest
 
-from mnist_bn import snapshots, sweep, training, user_files, user_models
+from mnist_bn import optimizers, snapshots, sweep, training, user_files, user_models
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
 
@@ -171,3 +172,29 @@ def test_modules_of_one_name_beside_network_and_optimizer_are_refused(tmp_path, 
         f"{tmp_path}/a/layers.py and {tmp_path}/b/layers.py would be one module: rename one, or "
         "put net.py and mine.py in one folder"
     )
+
+
+def test_what_was_on_the_path_stays_where_it_was_and_our_modules_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(user_files, "_neighbours", user_files._Neighbours())
+    given = [str(tmp_path / "given"), *sys.path]
+    monkeypatch.setattr(sys, "path", list(given))
+    module(tmp_path / "given/not_of_the_user/__init__.py")
+    module(tmp_path / "given/not_of_the_user/late.py")
+    package = importlib.import_module("not_of_the_user")
+    for folder in ("given", "other", "given"):
+        user_files.load(write(tmp_path / folder), "--model")
+    assert sys.path == [*given, str(tmp_path / "other")]
+    late = importlib.import_module("not_of_the_user.late")
+    user_files.load(write(tmp_path / "given"), "--model")
+    assert sys.modules["not_of_the_user"] is package
+    assert sys.modules["not_of_the_user.late"] is late
+
+
+def test_a_class_by_the_name_that_the_file_gives_it(tmp_path):
+    module(tmp_path / "far.py", NET.format(imports="", in_forward="pass", scale="1"))
+    module(
+        tmp_path / "near.py",
+        "from far import Net as Mine\nfrom chainer.optimizers import SGD as Own\n",
+    )
+    assert user_models.canonical(f"{tmp_path}/near.py:Mine") == f"{tmp_path}/near.py:Mine"
+    assert optimizers.resolve(f"{tmp_path}/near.py:own")[0] == f"{tmp_path}/near.py:Own"
