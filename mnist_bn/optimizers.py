@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_bn import specs, user_files
 from mnist_bn.errors import UsageError
-from mnist_bn.suggestions import in_any_case, suggestion
+from mnist_bn.suggestions import suggestion
 
 OF_2016 = (
     *("SGD", "MomentumSGD", "NesterovAG", "AdaGrad", "AdaDelta"),
@@ -144,7 +144,7 @@ def _find(spec: str) -> tuple[str, type[chainer.GradientMethod]]:
     path, class_name, _, _ = _parse(spec)
     if path is None:
         known = _classes()
-        if found := in_any_case(class_name, known):
+        if found := specs.in_any_case(class_name, known):
             return found, known[found]
         if nearest := suggestion(class_name, known):
             raise UsageError(f"no optimizer named {class_name!r}{nearest} --help has all names")
@@ -158,7 +158,7 @@ def _find(spec: str) -> tuple[str, type[chainer.GradientMethod]]:
 def _find_in_file(path: Path, class_name: str) -> tuple[str, type[chainer.GradientMethod]]:
     module = user_files.load(path, "--optimizer")
     every = _public_classes(vars(module))
-    if found := in_any_case(class_name, every):
+    if found := specs.in_any_case(class_name, every):
         return found, every[found]
     its_own = [name for name, value in every.items() if value.__module__ == module.__name__]
     found = f"it has {', '.join(its_own)}" if its_own else "it defines none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,15 @@ def path_of(text: str) -> Path | None:
     """Returns the user's own file that a class named so is in, None for one of ours."""
     path = text.rpartition(":")[0]
     return Path(path) if path else None
+
+
+def in_any_case(name: str, names: Iterable[str]) -> str | None:
+    """Returns which of `names` is meant by `name`, None for none or several."""
+    known = list(names)
+    alike = [one for one in known if one.lower() == name.lower()]
+    if name in known:
+        return name
+    return alike[0] if len(alike) == 1 else None
 
 
 def _arguments(

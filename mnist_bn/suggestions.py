@@ -1,4 +1,4 @@
-"""Names in any case, and the nearest right name to a wrong one for the line that refuses it."""
+"""The nearest right name to a wrong one, for the lines that refuse a name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,3 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     by_lower = {known.lower(): known for known in names}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
-
-
-def in_any_case(name: str, names: Iterable[str]) -> str | None:
-    """Returns which of `names` is meant by `name`, None for none or several."""
-    known = list(names)
-    alike = [one for one in known if one.lower() == name.lower()]
-    if name in known:
-        return name
-    return alike[0] if len(alike) == 1 else None

@@ -16,7 +16,7 @@ from mnist_bn import specs, user_files
 from mnist_bn.data import Dataset
 from mnist_bn.errors import UsageError
 from mnist_bn.inputs import taking_inputs
-from mnist_bn.suggestions import in_any_case, suggestion
+from mnist_bn.suggestions import suggestion
 
 CLASSES = 10  # of every dataset
 
@@ -107,7 +107,7 @@ def _load_class(path: Path, class_name: str) -> tuple[str, type[chainer.Link]]:
     """Returns the class and its name in the file."""
     module = user_files.load(path, "--model")
     its_own = models.links_of(module)
-    name = in_any_case(class_name, its_own) or class_name
+    name = specs.in_any_case(class_name, its_own) or class_name
     value = vars(module).get(name)
     if isinstance(value, type) and issubclass(value, chainer.Link):
         return name, value

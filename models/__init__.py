@@ -13,7 +13,8 @@ import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes before C
 import chainer
 
 from mnist_bn.errors import UsageError
-from mnist_bn.suggestions import in_any_case, suggestion
+from mnist_bn.specs import in_any_case
+from mnist_bn.suggestions import suggestion
 
 
 def networks() -> dict[str, type[chainer.Link]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -153,8 +153,6 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
         if curve.unfinished:
             folders = ", ".join(printable(run.folder) for run in curve.unfinished)
             note(f"{folders}: fewer epochs than the other seeds; left out of their mean")
-    shown = _short_names({curve.optimizer for curve in curves} - {None})
-    curves = [replace(curve, optimizer=shown.get(curve.optimizer)) for curve in curves]
     return sorted(
         curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
     )
@@ -170,11 +168,11 @@ def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
     return name is None, usual.index(name) if name in usual else len(usual), name or ""
 
 
-def _short_names(specs: Iterable[str]) -> dict[str, str]:
+def _short_names(models: Iterable[str]) -> dict[str, str]:
     """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
-    short = {spec: spec.rpartition(":")[2] or spec for spec in specs}
+    short = {model: model.rpartition(":")[2] or model for model in models}
     taken = Counter(short.values())
-    return {spec: name if taken[name] == 1 else spec for spec, name in short.items()}
+    return {model: name if taken[name] == 1 else model for model, name in short.items()}
 
 
 def _settings(run: Run) -> dict[str, str]:
