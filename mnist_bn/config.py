@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_bn import files, optimizers
+from mnist_bn import files
 from mnist_bn.errors import UsageError, UserError
 
 SEMANTICS = ("today", "2016")
@@ -323,6 +323,8 @@ def _with_defaults(settings: dict) -> dict:
 
 @functools.lru_cache
 def _optimizer_defaults(optimizer: str) -> tuple[float | None, float | None]:
+    from mnist_bn import optimizers  # imports Chainer, which takes a second and drawing need not
+
     return optimizers.effective(optimizer)
 
 
