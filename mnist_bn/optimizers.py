@@ -106,7 +106,11 @@ def resolve(
     _, typed, call, arguments = _parse(spec)
     class_name, optimizer_class = _find(spec)
     apart = (learning_rate(optimizer_class), "momentum")
-    kept = [f"{name}={value!r}" for name, value in arguments.items() if name not in apart]
+    kept = [
+        f"{name}={value!r}"
+        for name, value in arguments.items()
+        if name not in apart or isinstance(value, str)
+    ]
     brackets = call.removeprefix(typed)
     if len(kept) < len(arguments):
         brackets = f"({', '.join(kept)})" if kept else ""

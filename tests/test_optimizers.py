@@ -102,6 +102,7 @@ def test_every_optimizer_of_chainers_is_there():
         (("AdaDelta(rho=0.5)",), ("AdaDelta(rho=0.5)", None, None)),
         (("Adam(beta1=0.5)", 0.1), ("Adam(beta1=0.5)", 0.1, None)),
         (("RMSprop(alpha=0.5)",), ("RMSprop(alpha=0.5)", 0.01, None)),
+        (("SGD(lr='a')",), ("SGD(lr='a')", None, None)),  # for `check` to refuse
     ],
 )
 def test_settings_in_brackets_and_flags_are_the_same(given, resolved):
