@@ -55,13 +55,18 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, Input) or not isinstance(value, chainer.Variable)
 
 
+def _operand(value: object) -> object:
+    """Returns an array of an Input, and of NumPy's number one of Python's: float32 it stays then."""
+    return value.item() if isinstance(value, np.generic) else chainer.as_array(value)
+
+
 def _method(name: str):
     """Returns the array's method of this name, for operands that no gradient is computed of."""
 
     def method(self, *args, **options):
         if not all(map(_is_plain, args)):
             return getattr(super(Input, self), name)(*args, **options)
-        result = getattr(self.array, name)(*map(chainer.as_array, args), **options)
+        result = getattr(self.array, name)(*map(_operand, args), **options)
         is_array = hasattr(chainer.Variable, name) and isinstance(result, type(self.array))
         return Input.of_own(result) if is_array and name not in _COMPARISONS else result
 

@@ -180,6 +180,7 @@ def test_it_can_be_used_as_the_variable_it_is():
     assert np.allclose(scale.grad, array.sum(axis=0))
     with pytest.raises(TypeError, match="are expected"):
         chainer.Variable(chainer.Variable(array))
+    assert (x * np.sqrt(2) - np.float64(1)).dtype == np.float32  # NumPy's own would be float64
     x[:, 0] = 0
     assert (x.array[:, 0] == 0).all()
 
