@@ -56,7 +56,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _operand(value: object) -> object:
-    """Returns an array of an Input, and of NumPy's number one of Python's: float32 it stays then."""
+    """Returns an array of an Input, and of NumPy's number one of Python's, which widens nothing."""
     return value.item() if isinstance(value, np.generic) else chainer.as_array(value)
 
 
