@@ -45,13 +45,14 @@ IDENTITY = (
     "holdout",
 )
 
+# How long a run is: a longer one goes on where a shorter one has ended, in the same folder.
+LENGTHS = ("epoch", "iteration")
+
 # What stands before a setting that differs from the default, in the name of a run's folder.
 _PREFIXES = {
     "lr": "lr",
     "momentum": "m",
     "batchsize": "b",
-    "epoch": "e",
-    "iteration": "i",
     "evaluate_every": "every",
     "sampling": "",
     "augment": "",
@@ -215,7 +216,7 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`."""
+        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`, without the length."""
         default = RunConfig(dataset="mnist")
         parts = [self.model_label, self.optimizer]
         if self.dataset != default.dataset:
@@ -225,7 +226,9 @@ class RunConfig:
         for field, prefix in _PREFIXES.items():
             value = getattr(self, field)
             if value != getattr(default, field):
-                parts.append(f"{prefix}{value}")
+                # Drops after so many epochs and after so many steps are two runs.
+                unit = "steps" if field == "lr_drop" and self.iteration else ""
+                parts.append(f"{prefix}{value}{unit}")
         if self.init is not None:
             parts.append(f"init{self.init_sha256[:8]}")
         return "-".join([*parts, f"s{self.seed}"])
@@ -270,13 +273,15 @@ class RunConfig:
 def difference(before: dict, now: dict) -> str | None:
     """Returns in words the first setting in which two runs differ, None if they are the same.
 
+    How long they are is no such setting.
+
     Args:
         before, now: of both runs what their numbers depend on (`training.identity`).
     """
     # A run of before there was a setting had its default.
     before = {**RunConfig().to_args(), **before}
     for setting, value in now.items():
-        if before.get(setting) == value:
+        if before.get(setting) == value or setting in LENGTHS:
             continue
         if setting in _FILES:
             return f"{_FILES[setting]} (another {setting})"

@@ -14,7 +14,7 @@ from mnist_bn.errors import UsageError
 def test_name_says_only_what_differs():
     assert RunConfig(dataset="mnist").name == "MnistCNN_BN_before-Adam-s0"
     other = RunConfig("MnistCNN", "SGD", lr=0.1, seed=3, dataset="digits", epoch=5, batchsize=50)
-    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-e5-s3"
+    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-s3"
     assert RunConfig(dataset="mnist", semantics="2016").name == "MnistCNN_BN_before-Adam-2016-s0"
 
 
@@ -90,7 +90,7 @@ def test_name_of_a_run_on_a_part_of_cifar10():
 
 def test_name_of_a_run_counted_in_iterations():
     config = RunConfig(iteration=1000, evaluate_every=10, sampling="replacement", dataset="mnist")
-    assert config.name == "MnistCNN_BN_before-Adam-i1000-every10-replacement-s0"
+    assert config.name == "MnistCNN_BN_before-Adam-every10-replacement-s0"
     assert config.unit == "iteration"
     assert RunConfig().unit == "epoch"
 

@@ -30,7 +30,7 @@ def test_a_run_ends_at_an_iteration_and_evaluates_there(config):
     assert [(e["epoch"], e["iteration"]) for e in log(config)] == [(1, 4), (1, 7)]
     assert all("validation/main/accuracy" in entry for entry in log(config))
     folder = training.resolve(config).folder
-    assert folder.name == "ReluMLP-Adam-b10-e2-i7-s0"
+    assert folder.name == "ReluMLP-Adam-b10-s0"
     assert (folder / "snapshot_iter_7").exists()
     assert sweep.is_finished(training.resolve(config))
 

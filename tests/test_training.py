@@ -34,7 +34,7 @@ def parameters(config):
 def test_the_result_folder(config_with_plots, tmp_path):
     config = config_with_plots
     last = training.train(config)
-    folder = tmp_path / "MnistCNN_BN_before-SGD-b20-e2-s0"
+    folder = tmp_path / "MnistCNN_BN_before-SGD-b20-s0"
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock",
         "accuracy.png",

@@ -39,7 +39,7 @@ import train_mnist  # noqa: E402  the variables and the path must be set before
 # isort: split
 import numpy as np  # noqa: E402
 
-from mnist_bn import accelerate, archives, data, files, snapshots, sweep, training  # noqa: E402
+from mnist_bn import accelerate, archives, data, files, result_folder, snapshots, training  # noqa: E402
 from mnist_bn.data import cifar10, digits, idx, reading  # noqa: E402
 from mnist_bn.errors import UserError  # noqa: E402
 from mnist_bn.extensions.plot_report import PlotReport  # noqa: E402
@@ -64,7 +64,7 @@ class Kind(NamedTuple):
         return [*f"{settings} --dataset digits -b 50 -e 3 -f 1".split(), "-o", str(out), *more]
 
     def folder(self, out: Path) -> Path:
-        return out / f"{self.model}-{self.optimizer}-digits-b50-e3-s0"
+        return out / f"{self.model}-{self.optimizer}-digits-b50-s0"
 
 
 class Ended(NamedTuple):
@@ -456,7 +456,7 @@ class Campaign:
 
         def read_args(content: bytes) -> None:
             read_result("args", content)
-            sweep._read_args(folder / "args")
+            result_folder.read_args(folder)
 
         def read_idx(kind: idx.Kind, content: bytes) -> None:
             idx.decode(io.BytesIO(content), "file", kind)
