@@ -67,10 +67,13 @@ def files_of_run(folder: Path) -> list[Path]:
     return [path for path in every if os.path.lexists(path) and not _is(stat.S_ISDIR, path)]
 
 
-def make_room(folder: Path) -> None:
+def make_room(folder: Path, begins: str) -> None:
     """Sets aside an earlier run's files, with a line on stderr that says what they are.
 
     Of a run that had neither logged nor saved anything they are removed.
+
+    Args:
+        begins: what begins now, in words such as "training anew".
 
     Raises:
         CannotWriteError: a file cannot be moved.
@@ -86,10 +89,9 @@ def make_room(folder: Path) -> None:
     aside = set_aside(folder)
     how = "it had no snapshot to go on from"
     if newest := next(iter(snapshots.found(aside)), None):
-        how = f"--autoload goes on instead; with that one now: --resume {shlex.quote(str(newest))}"
-    print(
-        f"note: {folder} held {what}: set aside in {aside}, training anew ({how})", file=sys.stderr
-    )
+        how = f"to go on with it: --resume {shlex.quote(str(newest))}; next time: --autoload"
+    where = aside.relative_to(folder)
+    print(f"note: {folder} held {what}: set aside in {where}, {begins} ({how})", file=sys.stderr)
 
 
 def set_aside(folder: Path) -> Path:

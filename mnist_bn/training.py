@@ -167,7 +167,8 @@ def _begin(trainer: Trainer, config: RunConfig, snapshot: snapshots.Snapshot | N
         for name in ("model.npz", "error.txt", *(f"{name}.npz" for name in config.observed)):
             files.remove(folder / name)
     else:
-        result_folder.make_room(folder)
+        begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
+        result_folder.make_room(folder, begins)
     run_id = checkpoint.run.run_id
     files.write_json(folder / "args", {**describe_run(config), "run_id": run_id})
     if snapshot is None:

@@ -74,8 +74,8 @@ def test_an_unfinished_run_is_set_aside_with_a_line(config, monkeypatch, capsys)
     training.train(config)
     aside = folder / "earlier" / "1"
     assert capsys.readouterr().err == (
-        f"note: {folder} held an unfinished run (2 of 3 epochs): set aside in {aside}, training "
-        f"anew (--autoload goes on instead; with that one now: --resume {aside}/snapshot_iter_10)\n"
+        f"note: {folder} held an unfinished run (2 of 3 epochs): set aside in earlier/1, training "
+        f"anew (to go on with it: --resume {aside}/snapshot_iter_10; next time: --autoload)\n"
     )
     assert contents(aside) | {"notes.txt": b"mine"} == before
     assert (folder / "notes.txt").read_text() == "mine"
@@ -127,8 +127,8 @@ def test_a_diverged_run_is_kept_when_it_is_to_train_on(config, capsys):
     training.train(config)
     training.train(dataclasses.replace(config, on_divergence="continue"), autoload=True)
     assert capsys.readouterr().err == (
-        f"note: {config.folder} held a run that diverged at iteration 2: set aside in "
-        f"{config.folder}/earlier/1, training anew (it had no snapshot to go on from)\n"
+        f"note: {config.folder} held a run that diverged at iteration 2: set aside in earlier/1, "
+        "training anew (it had no snapshot to go on from)\n"
     )
 
 
