@@ -44,6 +44,14 @@ def read_args(folder: Path) -> dict:
         ) from None
 
 
+def run_id(folder: Path) -> str | None:
+    """Returns the ID of the run that a result folder is of, None if there is none."""
+    try:
+        return files.read_json_object(folder / ARGS).get("run_id")
+    except UserError:
+        return None
+
+
 def read_log(folder: Path) -> list:
     """Returns the log's entries, none if it cannot be read."""
     try:

@@ -126,6 +126,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
 def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
     """Yields each run's Outcome as it ends; a run that kills its process fails alone."""
     left = list(configs)
+    before = {config: result_folder.run_id(config.folder) for config in configs}
     try:
         for outcome in _parallel(configs, jobs, autoload):
             left.remove(outcome.config)
@@ -135,8 +136,9 @@ def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterat
         for config in left:
             if signals.requested():
                 return
+            is_ours = result_folder.run_id(config.folder) != before[config]
             try:
-                yield from _parallel([config], 2, autoload)
+                yield from _parallel([config], 2, autoload or is_ours)
             except TerminatedWorkerError:
                 yield Outcome(config, error="failed: its process was killed (out of memory?)")
 

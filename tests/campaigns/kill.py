@@ -1,7 +1,7 @@
 """Kills, stops, starves and corrupts training runs at random, and counts how they end.
 
     python tests/campaigns/kill.py                     # all of it, a quarter of an hour
-    python tests/campaigns/kill.py --kills 8 --longer 4 --corrupted 5 --signals 2 --fuzz 1000 --pairs 3
+    python tests/campaigns/kill.py --kills 8 --longer 4 --corrupted 5 --signals 2 --fuzz 99
 
 Every run is a process of its own, forked from one that has imported everything; its figures are
 left out. It trains on 300 of scikit-learn's digits. An ending is exact if `model.npz` has the bytes
@@ -219,7 +219,7 @@ class Campaign:
                 assert Process(kind.arguments(out, length=length)).wait().status == 0
                 autoload = self.rng.choice((["--autoload"], []))
                 process = Process(kind.arguments(out, *autoload))
-                time.sleep(self.rng.uniform(0, 0.8 * self.seconds[kind]))
+                time.sleep(self.rng.uniform(0, 0.6 * self.seconds[kind]))
                 process.send(signal.SIGKILL)
                 ended = process.wait()
                 counts["killed" if ended.status else "had ended before"] += 1
