@@ -325,6 +325,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
         study.measure(Path(configs[0].out))
     waiting = [config for config in configs if not sweep.is_finished(config)]
+    if line := sweep.longer_than_asked([config for config in configs if config not in waiting]):
+        print(f"note: {line}", file=sys.stderr)
     if len(waiting) < len(configs):
         if arguments.resume is not None:
             raise UsageError(f"--resume: {configs[0].folder} is finished; more epochs are -e N")

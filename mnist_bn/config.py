@@ -47,13 +47,14 @@ IDENTITY = (
     "holdout",
 )
 
+# How long a run is: a longer one goes on where a shorter one has ended, in the same folder.
+LENGTHS = ("epoch", "iteration")
+
 # What stands before a setting that differs from the default, in the name of a run's folder.
 _PREFIXES = {
     "lr": "lr",
     "momentum": "m",
     "batchsize": "b",
-    "epoch": "e",
-    "iteration": "i",
     "evaluate_every": "every",
     "sampling": "",
     "augment": "",
@@ -221,7 +222,7 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`.
+        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`, without the length.
 
         Raises:
             UsageError: it would be no name for a folder.
@@ -237,7 +238,9 @@ class RunConfig:
         for field, prefix in _PREFIXES.items():
             value = getattr(self, field)
             if value not in (getattr(default, field), defaults[field]):
-                parts.append(f"{prefix}{value}")
+                # Drops after so many epochs and after so many steps are two runs.
+                unit = "steps" if field == "lr_drop" and self.iteration else ""
+                parts.append(f"{prefix}{value}{unit}")
         if self.init is not None:
             parts.append(f"init{self.init_sha256[:8]}")
         return _folder_name("-".join([*parts, f"s{self.seed}"]))
@@ -282,6 +285,8 @@ class RunConfig:
 def difference(before: dict, now: dict) -> str | None:
     """Returns in words the first setting in which two runs differ, None if they are the same.
 
+    How long they are is no such setting.
+
     Args:
         before, now: of both runs what their numbers depend on (`training.identity`).
     """
@@ -290,7 +295,8 @@ def difference(before: dict, now: dict) -> str | None:
     if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
         before, now = _with_defaults(before), _with_defaults(now)
     for setting, value in now.items():
-        if before.get(setting) == value or (setting in _FILES and before.get(setting) is None):
+            is_unknown = setting in _FILES and before.get(setting) is None
+            if before.get(setting) == value or setting in LENGTHS or is_unknown:
             continue
         if setting in _FILES:
             return _other_file(before[setting], value or {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
@@ -16,7 +15,7 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
-from mnist_bn import files, locks, signals, training
+from mnist_bn import files, locks, result_folder, schedule, signals, training
 from mnist_bn.config import RunConfig, difference
 from mnist_bn.errors import UserError
 
@@ -36,7 +35,7 @@ class Outcome:
 
 
 def is_finished(config: RunConfig) -> bool:
-    """Tells whether the run's result folder holds its final parameters.
+    """Tells whether the run's result folder holds its final parameters, or those of a longer one.
 
     Raises:
         UserError: the folder holds another run's results, which must not be overwritten.
@@ -44,12 +43,16 @@ def is_finished(config: RunConfig) -> bool:
     # Not Path.exists, which raises for a folder that may not be entered.
     if not os.path.exists(config.folder / "model.npz"):
         return False
-    args = _read_args(config.folder / "args")
+    args = result_folder.read_args(config.folder)
     if other := difference(args, training.identity(config, training.load_dataset(config))):
         raise UserError(
             f"{config.folder} holds a finished run with {other}: "
             "choose another --out, or remove that folder to train anew"
         )
+    was_broken_off = _was_broken_off(config.folder, args)
+    # One that ended because it diverged would have ended so at any greater length.
+    if not was_broken_off and _steps_beyond(config, args) < 0:
+        return False
     # Not the files: a run that diverged before its first evaluation has measured nothing.
     observed = args.get("observe") or ""
     for name in config.observed:
@@ -58,26 +61,45 @@ def is_finished(config: RunConfig) -> bool:
                 f"{config.folder} holds a finished run without --observe {name}: "
                 "choose another --out, or remove that folder to train anew"
             )
-    return config.on_divergence != "continue" or not _was_broken_off(config.folder, args)
+    return config.on_divergence != "continue" or not was_broken_off
 
 
-def _read_args(path: Path) -> dict:
+def longer_than_asked(configs: Sequence[RunConfig]) -> str | None:
+    """Returns in one line which of the finished runs are longer than asked for, None for none."""
+    lines = []
+    for config in configs:
+        args = result_folder.read_args(config.folder)
+        if _steps_beyond(config, args) > 0 and not _was_broken_off(config.folder, args):
+            there, asked = map(schedule.describe_length, (_config_of(config.folder, args), config))
+            lines.append(f"{config.folder} holds a finished run of {there}, more than the {asked} ")
+    if not lines:
+        return None
+    others = f", and {len(lines) - 1} more such" if len(lines) > 1 else ""
+    return f"{lines[0]}asked for{others}: skipped (a shorter one goes into another --out)"
+
+
+def _steps_beyond(config: RunConfig, args: dict) -> int:
+    """Returns how many steps the run that `args` describes is longer than that of `config`."""
+    images = len(training.load_dataset(config).train.labels)
+    there = _config_of(config.folder, args)
+    return schedule.last_iteration(there, images) - schedule.last_iteration(config, images)
+
+
+def _config_of(folder: Path, args: dict) -> RunConfig:
     try:
-        return files.read_json_object(path)
-    except UserError:
+        return RunConfig.from_args(args)
+    except UserError as error:
         raise UserError(
-            f"{path}: expected the settings (a JSON object) of the finished run in this folder; "
-            "choose another --out, or remove the folder to train anew"
+            f"{folder / 'args'}: not the settings of a run ({error}); choose another --out, or "
+            "remove the folder to train anew"
         ) from None
 
 
 def _was_broken_off(folder: Path, args: dict) -> bool:
     """Tells whether the finished run ended early because it diverged."""
-    try:
-        log = json.loads(files.read_bytes(folder / "log", files.MAX_JSON_BYTES))
-    except (UserError, ValueError, RecursionError):
-        return False
-    return args.get("on_divergence") == "stop" and '"diverged_at"' in json.dumps(log)
+    log = result_folder.read_log(folder)
+    has_diverged = any(isinstance(entry, dict) and "diverged_at" in entry for entry in log)
+    return args.get("on_divergence") == "stop" and has_diverged
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False) -> list[Outcome]:
@@ -104,6 +126,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
 def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
     """Yields each run's Outcome as it ends; a run that kills its process fails alone."""
     left = list(configs)
+    before = {config: result_folder.run_id(config.folder) for config in configs}
     try:
         for outcome in _parallel(configs, jobs, autoload):
             left.remove(outcome.config)
@@ -113,8 +136,9 @@ def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterat
         for config in left:
             if signals.requested():
                 return
+            is_ours = result_folder.run_id(config.folder) != before[config]
             try:
-                yield from _parallel([config], 2, autoload)
+                yield from _parallel([config], 2, autoload or is_ours)
             except TerminatedWorkerError:
                 yield Outcome(config, error="failed: its process was killed (out of memory?)")
 
@@ -171,8 +195,9 @@ def run_one(config: RunConfig, train: Callable[[], dict]) -> Outcome:
         reason = (str(error).splitlines() or [""])[0]
         line = f"failed: {type(error).__name__}: {reason}"
         try:
-            report.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
-        except OSError:
+            with files.replacing(report) as file:
+                file.write(traceback.format_exc().encode(errors="backslashreplace"))
+        except files.CannotWriteError:
             return Outcome(config, error=line)
         return Outcome(config, error=f"{line} (traceback in {report})")
 

@@ -101,8 +101,7 @@ def test_from_the_command_to_the_figure(config, capsys, tmp_path):
     )
     resolved = training.resolve(config)
     assert resolved.folder.name == (
-        "Net-MomentumSGD-cifar10-unverified-lr0.1-b8-e3-crop-flip-wd0.01-drop1,2-train40-holdout10-"
-        "s0"
+        "Net-MomentumSGD-cifar10-unverified-lr0.1-b8-crop-flip-wd0.01-drop1,2-train40-holdout10-s0"
     )
     args = json.loads((resolved.folder / "args").read_bytes())
     assert RunConfig.from_args(args) == resolved

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.config import RunConfig, difference, grid
+from mnist_bn.config import LENGTHS, RunConfig, difference, grid
 from mnist_bn.errors import UsageError
 
 
 def test_name_says_only_what_differs():
     assert RunConfig(dataset="mnist").name == "MnistCNN_BN_before-Adam-s0"
     other = RunConfig("MnistCNN", "SGD", lr=0.1, seed=3, dataset="digits", epoch=5, batchsize=50)
-    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-e5-s3"
+    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-s3"
     assert RunConfig(dataset="mnist", semantics="2016").name == "MnistCNN_BN_before-Adam-2016-s0"
 
 
@@ -91,7 +91,7 @@ def test_name_of_a_run_on_a_part_of_cifar10():
 
 def test_name_of_a_run_counted_in_iterations():
     config = RunConfig(iteration=1000, evaluate_every=10, sampling="replacement", dataset="mnist")
-    assert config.name == "MnistCNN_BN_before-Adam-i1000-every10-replacement-s0"
+    assert config.name == "MnistCNN_BN_before-Adam-every10-replacement-s0"
     assert config.unit == "iteration"
     assert RunConfig().unit == "epoch"
 
@@ -131,7 +131,26 @@ def test_args_of_a_wrong_type():
 @given(configs, configs)
 def test_runs_that_differ_in_their_numbers_have_folders_of_their_own(a, b):
     a, b = (dataclasses.replace(config, model="MnistCNN") for config in (a, b))
-    assert (a.name == b.name) == (a.identity() == b.identity())
+    assert (a.name == b.name) == (numbers_but_length(a) == numbers_but_length(b))
+
+
+@given(configs, st.integers(1, 10**6))
+def test_how_long_a_run_is_is_no_part_of_its_name(config, number):
+    longer = "iteration" if config.iteration else "epoch"
+    assert dataclasses.replace(config, **{longer: number}).name == config.name
+
+
+def test_drops_after_epochs_and_after_steps_are_two_runs():
+    epochs = RunConfig(dataset="mnist", lr_drop="5,9")
+    steps = dataclasses.replace(epochs, iteration=20)
+    assert epochs.name == "MnistCNN_BN_before-Adam-drop5,9-s0"
+    assert steps.name == "MnistCNN_BN_before-Adam-drop5,9steps-s0"
+
+
+def numbers_but_length(config):
+    """What a run's numbers depend on up to where the shorter of two ends."""
+    settings = {k: v for k, v in config.identity().items() if k not in LENGTHS}
+    return settings, config.lr_drop is not None and config.iteration is not None
 
 
 NEW_SETTINGS = ("augment", "weight_decay", "lr_drop", "train_images", "test_images", "holdout")

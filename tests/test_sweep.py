@@ -107,6 +107,26 @@ def test_a_run_that_kills_its_process_fails_alone(settings, tmp_path):
     }
 
 
+def test_what_was_under_way_when_a_process_was_killed_goes_on(settings, monkeypatch):
+    """Where this command had begun it; what an earlier one had begun is set aside, as ever."""
+    begun, waiting = configs = grid({**settings, "seed": [0, 1]})
+    for config in configs:
+        config.folder.mkdir(parents=True)
+        (config.folder / "args").write_text('{"run_id": "of an earlier command"}')
+    calls = []
+
+    def parallel(configs, jobs, autoload):
+        calls.append((tuple(configs), autoload))
+        if len(calls) == 1:
+            (begun.folder / "args").write_text('{"run_id": "of this command"}')
+            raise sweep.TerminatedWorkerError("killed")
+        return iter(sweep.Outcome(config, {}) for config in configs)
+
+    monkeypatch.setattr(sweep, "_parallel", parallel)
+    assert [outcome.config for outcome in sweep._outcomes(configs, 2, False)] == configs
+    assert calls[1:] == [((begun,), True), ((waiting,), False)]
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("caf\udce9"), SystemExit(3)])
 def test_whatever_a_run_raises_is_its_outcome(tmp_path, failure):
     def fail():

@@ -132,7 +132,7 @@ def test_list_models(capsys):
 def test_one_run_from_any_folder_then_again(tmp_path, capsys):
     arguments = ["--dataset", "digits", "-e", "1", "-b", "200", "-o", str(tmp_path / "result")]
     done = command(*arguments)
-    folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-e1-s0"
+    folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-s0"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Dataset digits: 1,497 training and 300 test images")
     assert f"python plot_results.py {folder}" in done.stdout
@@ -163,7 +163,7 @@ def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_pl
     printed = capsys.readouterr()
     assert "train_mnist.py: 1 of 2 runs failed:" in printed.err
     assert "Traceback" not in printed.err
-    assert "MnistCNN-Adam-b20-e1-s0: epoch 1, validation accuracy" in printed.out
+    assert "MnistCNN-Adam-b20-s0: epoch 1, validation accuracy" in printed.out
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
@@ -197,7 +197,7 @@ def test_two_networks_of_one_name_are_not_mixed(tmp_path):
 
 def test_resuming_a_finished_run_is_refused(tmp_path, tiny_data, no_plots):
     arguments = ["--dataset", "mnist", "-e", "1", "-b", "20", "-o", str(tmp_path)]
-    folder = tmp_path / "MnistCNN_BN_before-Adam-b20-e1-s0"
+    folder = tmp_path / "MnistCNN_BN_before-Adam-b20-s0"
     assert train_mnist.main(arguments) == 0
     assert refused(*arguments, "--resume", str(folder / "snapshot_iter_2")) == (
         2,
@@ -221,6 +221,6 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("train_mnist.py: SIGINT: MnistCNN_BN_before-Adam-digits-e1000-s0: ")
+    assert errors.startswith("train_mnist.py: SIGINT: MnistCNN_BN_before-Adam-digits-s0: ")
     assert "; go on with: " in errors
     assert errors.count("\n") == 1

@@ -17,6 +17,7 @@ from mnist_bn.files import replacing
 NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
+SECONDS_FOR_FFMPEG = 60
 GREYS = 16  # a GIF of more is several times as large
 SCALE = 2  # screen pixels to one of the image, each way
 SECONDS = 0.4  # a frame
@@ -104,15 +105,20 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
 
 
 def _mp4(frames: Sequence[Image.Image]) -> bytes | None:
-    """Returns the film as H.264 in MP4, None where this ffmpeg cannot make it."""
+    """Returns the film as H.264 in MP4, None if this ffmpeg cannot make it, or not in time."""
     width, height = frames[0].size
     command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "gray"]
     command += ["-s", f"{width}x{height}", "-r", str(1 / SECONDS), "-i", "-", "-pix_fmt", "yuv420p"]
     # To a pipe, MP4 must be fragmented: ffmpeg cannot go back and write its index in front.
     command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
     pixels = b"".join(frame.tobytes() for frame in frames)
-    done = subprocess.run(command, input=pixels, capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+    try:
+        done = subprocess.run(
+            command, input=pixels, capture_output=True, check=True, timeout=SECONDS_FOR_FFMPEG
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout or None
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -207,6 +207,21 @@ def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
     assert f"-s {width}x{height}" in (tmp_path / "arguments").read_text()
 
 
+@pytest.mark.parametrize(
+    "does", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\n", "#!/bin/sh\nsleep 5\n", "#!/no/shell\n"]
+)
+def test_an_ffmpeg_that_cannot_costs_only_the_mp4(tmp_path, monkeypatch, does):
+    """It fails, writes nothing, is slow, or cannot be started."""
+    (tmp_path / "ffmpeg").write_text(does)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(film, "SECONDS_FOR_FFMPEG", 0.3)
+    tiles = np.zeros((2, 3, 28, 28), np.uint8)
+    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
+    paths = film.save({"a": series}, tmp_path, "film", "epoch")
+    assert [path.name for path in paths] == ["film.gif"]
+
+
 @pytest.mark.skipif(film.shutil.which("ffmpeg") is None, reason="no ffmpeg")
 def test_ffmpeg_makes_a_video(tmp_path):
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
