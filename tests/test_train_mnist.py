@@ -82,7 +82,8 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("--dataset mnist --unverified-data", "--unverified-data goes with --dataset cifar10"),
         (
             "--dataset cifar10-unverified",
-            "argument --dataset: invalid choice: 'cifar10-unverified'",
+            "argument --dataset: invalid choice: 'cifar10-unverified' (expected auto, mnist, digits "
+            "or cifar10)",
         ),
         ("--study blgo", "no study named 'blgo': choose one of blog"),
         ("--study blog --preset fast", "--preset fast: blog has quick, full"),
@@ -135,9 +136,10 @@ def test_one_run_from_any_folder_then_again(tmp_path, capsys):
     folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-e1-s0"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Dataset digits: 1,497 training and 300 test images")
-    assert f"python plot_results.py {folder}" in done.stdout
+    to_draw = f"{sys.executable} {ROOT / 'plot_results.py'} {folder}"
+    assert done.stdout.endswith(f"Results in {folder}. To draw them: {to_draw}\n")
     assert train_mnist.main(arguments) == 0
-    assert "1 of 1 runs are finished already: skipped" in capsys.readouterr().out
+    assert "The run is finished already: skipped" in capsys.readouterr().out
 
 
 def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsys):
@@ -163,7 +165,8 @@ def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_pl
     printed = capsys.readouterr()
     assert "train_mnist.py: 1 of 2 runs failed:" in printed.err
     assert "Traceback" not in printed.err
-    assert "MnistCNN-Adam-b20-e1-s0: epoch 1, validation accuracy" in printed.out
+    assert printed.out.count("\nMnistCNN: validation accuracy") == 1
+    assert printed.out.count("\nBroken: failed: RuntimeError: broken (traceback in ") == 1
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):

@@ -179,7 +179,9 @@ def test_a_folder_without_any_of_the_files_is_passed_over(tmp_path):
 def test_an_unknown_name():
     with pytest.raises(UsageError) as caught:
         data.load("minst")
-    assert str(caught.value) == "--dataset minst: expected auto, mnist, digits or cifar10"
+    assert str(caught.value) == (
+        "--dataset minst: expected auto, mnist, digits or cifar10; did you mean 'mnist'?"
+    )
 
 
 # --- Chainer's cache --------------------------------------------------------------------------
@@ -298,23 +300,23 @@ def test_all_mirrors_fail(serve, monkeypatch, tmp_path):
     wrong, _ = serve({f"{TRAIN_IMAGES}.gz": GZIPPED[f"{TEST_IMAGES}.gz"]})
     monkeypatch.setattr(mnist, "MIRRORS", (missing, wrong, NO_SERVER))
     found = hashlib.sha256(CONTENTS[TEST_IMAGES]).hexdigest()
-    reason = (
-        f"no MNIST: Chainer's cache {tmp_path}/chainer/pfnet/chainer/mnist has no train.npz; "
+    tried = (
+        f"Chainer's cache {tmp_path}/chainer/pfnet/chainer/mnist has no train.npz",
         f"{missing}{TRAIN_IMAGES}.gz: HTTP status 404; "
         f"{wrong}{TRAIN_IMAGES}.gz: not MNIST's published bytes: expected SHA-256 "
         f"{SHA256[TRAIN_IMAGES]} (uncompressed), found {found}; get the file again; "
-        f"{NO_SERVER}{TRAIN_IMAGES}.gz: no connection"
+        f"{NO_SERVER}{TRAIN_IMAGES}.gz: no connection",
     )
     assert complaint() == (
-        f"{reason}; name a folder of its four files with --data-dir, copy {tmp_path}/cache/mnist"
-        " from a machine that has a network, or use --dataset digits"
+        f"no MNIST: {'; '.join(tried)}; name a folder of its four files with --data-dir, "
+        f"copy {tmp_path}/cache/mnist from a machine that has a network, or use --dataset digits"
     )
     assert asked == [f"{TRAIN_IMAGES}.gz"]  # the other files are not tried
     assert os.listdir(mnist.cache_folder()) == []
 
     dataset = data.load("auto")
     assert dataset.name == "digits"
-    assert dataset.note == reason
+    assert dataset.tried == tried
 
 
 def test_a_silent_server_does_not_hold_us_up(monkeypatch):
@@ -336,7 +338,7 @@ def test_an_unwritable_cache(serve, monkeypatch, tmp_path):
     )
     assert reason in complaint()
     assert asked == []
-    assert data.load("auto").note.endswith(reason)
+    assert data.load("auto").tried[-1] == reason
 
 
 def test_a_full_disk(serve, monkeypatch):
