@@ -4,15 +4,18 @@ python plot_results.py                      # everything under result/
 python plot_results.py result/blog -o figures --format png svg
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
-
-import door
+try:
+    import door  # first: from here on Ctrl-C costs no traceback
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 with door.importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
     import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
 
     # isort: split

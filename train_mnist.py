@@ -7,17 +7,20 @@ python train_mnist.py --study blog --preset quick
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import signal
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-import door
+try:
+    import door  # first: from here on Ctrl-C costs no traceback
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
 
 with door.importing(__name__):
+    import argparse
+    import os
+    import shlex
+    import signal
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
 
     # isort: split

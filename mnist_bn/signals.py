@@ -128,9 +128,10 @@ def handle_in_worker(parent: int) -> None:
     if _parent is not None:
         return
     _parent, _is_deferred = parent, True
+    # One handler each, set once: to ignore a signal drops one that waits.
     for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _note_in_worker)
+        handler = _note_in_worker if signum == signal.SIGTERM else signal.SIG_IGN
+        signal.signal(signum, handler)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

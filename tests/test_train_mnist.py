@@ -82,8 +82,8 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("--dataset mnist --unverified-data", "--unverified-data goes with --dataset cifar10"),
         (
             "--dataset cifar10-unverified",
-            "argument --dataset: invalid choice: 'cifar10-unverified' (expected auto, mnist, digits "
-            "or cifar10)",
+            "argument --dataset: invalid choice: 'cifar10-unverified' (expected auto, mnist, "
+            "digits or cifar10)",
         ),
         ("--study blgo", "no study named 'blgo': choose one of blog"),
         ("--study blog --preset fast", "--preset fast: blog has quick, full"),
