@@ -72,7 +72,7 @@ def _what_is_missing(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError):
         line += ": run `pip install -r requirements.txt` in the project's folder"
     if (python := venv_python()) and os.path.realpath(sys.prefix) != os.path.realpath(VENV):
-        line += f", or use {python}, which is there"
+        line += f", or run it with {python}"
     return line
 
 

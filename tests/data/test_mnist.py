@@ -162,6 +162,55 @@ def test_what_the_user_named_is_never_swapped(tmp_path, monkeypatch, name):
     )
 
 
+@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("variant", ["{}", "{}.gz"])
+def test_a_folder_called_as_a_file_hides_none(tmp_path, name, variant):
+    folder = write(tmp_path / "data", GZIPPED if variant == "{}" else CONTENTS)
+    (folder / variant.format(name)).mkdir()
+    assert_is_stand_in(data.load("mnist", folder))
+
+
+def test_a_broken_link_hides_no_file(tmp_path):
+    folder = write(tmp_path / "data", GZIPPED)
+    (folder / TRAIN_IMAGES).symlink_to("nowhere")
+    assert_is_stand_in(data.load("mnist", folder))
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+def test_each_file_in_a_folder_of_its_own(tmp_path, dotted):
+    for name, content in CONTENTS.items():
+        folder = tmp_path / "data" / (name.replace("-idx", ".idx") if dotted else name)
+        write(folder, {name: content})
+    assert_is_stand_in(data.load("mnist", tmp_path / "data"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "auto"])
+@pytest.mark.parametrize("inner", ["MNIST/raw", "raw", "MNIST", "mnist"])
+def test_the_files_in_a_usual_folder_of_the_one_named(tmp_path, name, inner):
+    folder = write(tmp_path / "data" / inner, GZIPPED)
+    write(tmp_path / "data", {TRAIN_IMAGES: b"a part of them does not count"})
+    dataset = data.load(name, tmp_path / "data")
+    assert_is_stand_in(dataset)
+    assert dataset.origin == str(folder)
+
+
+def test_a_part_of_the_files_is_named_where_it_is(tmp_path):
+    folder = write(tmp_path / "MNIST" / "raw", {TRAIN_IMAGES: b"", TRAIN_LABELS: b""})
+    assert complaint("auto", tmp_path) == (
+        f"{folder}: expected MNIST's four files, found 2; add {TEST_IMAGES}, {TEST_LABELS}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "more"), [({}, ""), ({"mnist.npz": b""}, ", and Keras's mnist.npz is not read")]
+)
+def test_a_folder_with_none_of_the_files_is_told_which(tmp_path, files, more):
+    folder = write(tmp_path / "data", files)
+    assert data.load("auto", folder).tried[0] == (
+        f"{folder} has none of its files (expected {', '.join(SHA256)}, gzipped or not){more}"
+    )
+
+
 def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     def refuse(_):
         raise PermissionError(errno.EACCES, "Permission denied")
