@@ -23,6 +23,7 @@ from mnist_bn import files, locks, signals, streams, training, wording
 from mnist_bn.config import RunConfig, difference
 from mnist_bn.errors import UserError
 
+TICK_SECONDS = 1
 _NOT_BEGUN = "not begun"
 _FINISHED_ELSEWHERE = "finished already, by another process: left as it is"
 
@@ -125,7 +126,7 @@ def _ticking_bar(total: int) -> Iterator[tqdm]:
         is_over = threading.Event()
 
         def tick() -> None:
-            while not is_over.wait(1):
+            while not is_over.wait(TICK_SECONDS):
                 bar.refresh()
 
         ticking = threading.Thread(target=tick, daemon=True)
