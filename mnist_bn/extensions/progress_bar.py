@@ -25,21 +25,25 @@ class ProgressBar(extension.Extension):
     def __call__(self, trainer: Trainer) -> None:
         """Moves the bar on by a step; it begins with the first, which of a resumed run is later."""
         updater = trainer.updater
+        where = self._describe(updater.epoch, updater.is_new_epoch)
         if self._bar is None:
             self._bar = tqdm(
+                desc=where,
                 total=self._steps(updater.iteration, updater.epoch_detail),
                 initial=updater.iteration - 1,
-                unit=" steps",
+                unit="step",
                 leave=False,
                 dynamic_ncols=True,
                 disable=None,  # if it is no terminal
             )
-        epochs = self._length if self._unit == "epoch" else math.inf
-        # Within the last step of an epoch the updater counts the next one already.
-        epoch = min(updater.epoch + (not updater.is_new_epoch), epochs)
-        of = f"/{epochs}" if self._unit == "epoch" else ""
-        self._bar.set_description(f"epoch {epoch}{of}", refresh=False)
+        self._bar.set_description(where, refresh=False)
         self._bar.update()
+
+    def _describe(self, finished_epochs: int, is_new_epoch: bool) -> str:
+        """Returns the epoch of the last step, such as "epoch 3/20"."""
+        # After the last step of an epoch that is finished already, and the next is not begun.
+        epoch = finished_epochs + (not is_new_epoch)
+        return f"epoch {epoch}/{self._length}" if self._unit == "epoch" else f"epoch {epoch}"
 
     def _steps(self, iteration: int, epoch_detail: float) -> int:
         if self._unit == "iteration":

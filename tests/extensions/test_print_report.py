@@ -96,8 +96,8 @@ def test_a_run_on_a_terminal(tmp_path):
     *lines, command, last = re.split(r"[\r\n]+", shown)
     assert not [line for line in lines if len(line) > 80]
     bars = [line for line in lines if "/100 [" in line]
-    assert bars and bars[0].startswith("epoch 1/2:   1%|")
-    assert all(" steps/s]" in bar or "s/ steps]" in bar for bar in bars)
+    assert bars and bars[0].startswith("epoch 1/2:   0%|")
+    assert all("step/s]" in bar or "s/step]" in bar for bar in bars)
     assert "inf" not in shown and "0:00:00" not in shown
     assert [line.split()[0] for line in lines if re.match(r"\d+  ", line)] == ["1", "2"]
     assert lines[-1].endswith(" To draw them:")
