@@ -79,7 +79,7 @@ def _one_of(names: Sequence[str]) -> dict:
 def _add_what(parser: Parser) -> None:
     default = RunConfig()
     what = parser.add_argument_group(
-        "what to train (several values, with spaces or commas: each combination is a run)"
+        "what to train (several values, with spaces or commas: each combination)"
     )
     what.add_argument(
         "-m",
@@ -362,7 +362,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def list_models() -> int:
     """Prints the networks' names, each with its first sentence; returns the exit status."""
     for name, network in models.networks().items():
-        print(f"{name:28}{(network.__doc__ or '').partition(chr(10))[0]}")
+        line = f"{name:26}{(network.__doc__ or '').partition(chr(10))[0]}"
+        print(wording.fitted(line, sys.stdout, indent=" " * 26))
     return 1 if streams.has_failed() else 0
 
 

@@ -13,10 +13,6 @@ from mnist_bn.errors import UsageError
 
 CPU = "CPU"
 
-INSTALL_CUPY = (
-    "install CuPy with `pip install -r requirements-cuda13.txt` (NVIDIA driver 580 or newer) "
-    "or `pip install -r requirements-cuda12.txt` (older drivers)"
-)
 
 NO_DRIVER = "there is no NVIDIA driver: install it, or run without --gpu"
 
@@ -83,7 +79,7 @@ def why_no_gpu(gpu_id: int) -> str | None:
     except ModuleNotFoundError:
         return _why_no_cupy()
     except Exception as error:
-        return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {INSTALL_CUPY}"
+        return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {_install()}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
@@ -97,12 +93,17 @@ def why_no_gpu(gpu_id: int) -> str | None:
     except Exception as error:
         return (
             f"it cannot run a kernel ({_first_line(error)}): see `nvidia-smi`, and if CuPy does "
-            f"not fit the driver, uninstall it and {INSTALL_CUPY}"
+            f"not fit the driver, uninstall it and {_install()}"
         )
     if not chainer.backends.cuda.available:
         reason = _first_line(chainer.backends.cuda._resolution_error)
-        return f"CuPy does not find CUDA's libraries ({reason}): {INSTALL_CUPY}"
+        return f"CuPy does not find CUDA's libraries ({reason}): {_install()}"
     return None
+
+
+def _install() -> str:
+    newer, older = (wording.pip_install(f"requirements-cuda{cuda}.txt") for cuda in (13, 12))
+    return f"install CuPy with `{newer}` (NVIDIA driver 580 or newer) or `{older}` (older drivers)"
 
 
 def _why_no_cupy() -> str:
@@ -111,7 +112,8 @@ def _why_no_cupy() -> str:
         return NO_DRIVER
     for cuda in (13, 12):
         if driver >= 1000 * cuda:
-            return f"CuPy is not installed: `pip install -r requirements-cuda{cuda}.txt`"
+            install = wording.pip_install(f"requirements-cuda{cuda}.txt")
+            return f"CuPy is not installed: `{install}`"
     return (
         f"CuPy is not installed, and the NVIDIA driver supports CUDA {_version(driver)} only: "
         "update the driver to 525 or newer first"
@@ -139,7 +141,7 @@ def _why_no_device(cupy, error: Exception) -> str:
     if driver // 1000 < runtime // 1000:
         return (
             f"the NVIDIA driver supports CUDA {_version(driver)} and this CuPy is built for "
-            f"CUDA {_version(runtime)}: update the driver, or uninstall CuPy and {INSTALL_CUPY}"
+            f"CUDA {_version(runtime)}: update the driver, or uninstall CuPy and {_install()}"
         )
     return f"CUDA reports no usable GPU ({_first_line(error)}): see `nvidia-smi`"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+_ROOT = Path(__file__).resolve().parent.parent
 _INDENT = "  "
 
 
@@ -23,14 +25,18 @@ def say(line: str, command: str = "", file: TextIO | None = None) -> None:
     print(fitted(line, file) + (between + command if command else ""), file=file)
 
 
-def fitted(line: str, file: TextIO) -> str:
-    """Returns a line broken between words if it is for a terminal that is too narrow for it."""
+def fitted(line: str, file: TextIO, indent: str = _INDENT) -> str:
+    """Returns a line broken between words if it is for a terminal that is too narrow for it.
+
+    Args:
+        indent: what the other parts begin with.
+    """
     if not file.isatty():
         return line
     return textwrap.fill(
         line,
         max(_columns(file) - 1, 20),
-        subsequent_indent=_INDENT,
+        subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -65,6 +71,18 @@ def command(script: str, *arguments: str | Path) -> str:
         other = str(Path(typed[0]).with_name(script))
     paths = (str(path) for path in arguments)
     return shlex.join([*interpreter, other, *(_no_flag(path) for path in paths)])
+
+
+def pip_install(requirements: str) -> str:
+    """Returns the command that installs a requirements file of the project where we run.
+
+    `pip` alone is another environment's if ours is not active.
+    """
+    pip = shutil.which("pip")
+    is_ours = pip is not None and Path(pip).parent == Path(sys.executable).parent
+    words = ["pip"] if is_ours else [sys.orig_argv[0], "-m", "pip"]
+    file = requirements if Path.cwd() == _ROOT else str(_ROOT / requirements)
+    return shlex.join([*words, "install", "-r", file])
 
 
 def split_typed(words: Sequence[str], script_words: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ import chainer
 import numpy as np
 import pytest
 
-from mnist_bn import devices
+from mnist_bn import devices, wording
 from mnist_bn.errors import UsageError
 
 PROJECT = Path(devices.__file__).parents[1]
@@ -51,6 +51,14 @@ def fake_cupy(count, driver=13000, runtime=13000, kernel_error=None):
         Device=Device,
     )
     return cupy
+
+
+@pytest.fixture(autouse=True)
+def active_environment(monkeypatch):
+    """The project's folder is the current one, and the environment's `pip` comes first."""
+    monkeypatch.chdir(PROJECT)
+    pip = str(Path(sys.executable).with_name("pip"))
+    monkeypatch.setattr(wording.shutil, "which", lambda name: pip)
 
 
 def refusal(specifier):
@@ -157,7 +165,9 @@ def test_cudas_libraries_are_missing(monkeypatch):
     monkeypatch.setattr(chainer.backends.cuda, "_resolution_error", missing, raising=False)
     assert refusal("0") == (
         "GPU 0 was asked for, but CuPy does not find CUDA's libraries "
-        "(libcublas.so.12: cannot open shared object file): " + devices.INSTALL_CUPY
+        "(libcublas.so.12: cannot open shared object file): install CuPy with `pip install -r "
+        "requirements-cuda13.txt` (NVIDIA driver 580 or newer) or `pip install -r "
+        "requirements-cuda12.txt` (older drivers)"
     )
 
 

@@ -4,10 +4,13 @@ import io
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
 from mnist_bn import wording
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_numbers_of_things():
@@ -32,6 +35,24 @@ def test_the_command_of_another_script(monkeypatch, typed, folder, command):
     monkeypatch.setattr(sys, "orig_argv", words)
     monkeypatch.setattr(sys, "argv", words[script:])
     assert wording.command("plot_results.py", folder) == command
+
+
+@pytest.mark.parametrize(
+    ("pip", "words"),
+    [
+        ("/x/.venv/bin/pip", "pip"),
+        ("/usr/bin/pip", ".venv/bin/python -m pip"),
+        (None, ".venv/bin/python -m pip"),
+    ],
+)
+def test_what_installs_into_our_environment(monkeypatch, pip, words):
+    monkeypatch.setattr(sys, "executable", "/x/.venv/bin/python")
+    monkeypatch.setattr(sys, "orig_argv", [".venv/bin/python", "train_mnist.py"])
+    monkeypatch.setattr(wording.shutil, "which", lambda name: pip)
+    monkeypatch.chdir(ROOT)
+    assert wording.pip_install("r.txt") == f"{words} install -r r.txt"
+    monkeypatch.chdir("/")
+    assert wording.pip_install("r.txt") == f"{words} install -r {ROOT / 'r.txt'}"
 
 
 class Terminal(io.StringIO):
