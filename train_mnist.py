@@ -11,6 +11,8 @@ try:
     import door  # first: from here on Ctrl-C costs no traceback
 except KeyboardInterrupt:
     raise SystemExit(130) from None
+except ImportError as error:  # as with `python -P`, which leaves this folder out
+    raise SystemExit(f"train_mnist.py: {error}; its folder must be on PYTHONPATH") from None
 
 with door.importing(__name__):
     import argparse

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mnist_bn import files
+from mnist_bn import files, wording
 from mnist_bn.data import cache, layout, reading
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError, UserError
@@ -165,7 +165,7 @@ def _read_records(file: BinaryIO, source: str) -> np.ndarray:
         raise reading.bad(source, f"at most {MAX_RECORDS:,} records", "more")
     if not body or len(body) % RECORD_BYTES:
         expected = f"one record or more, each a label and 3 planes of 32x32, {RECORD_BYTES:,} bytes"
-        raise reading.bad(source, expected, f"{len(body):,} bytes")
+        raise reading.bad(source, expected, wording.count(len(body), "byte"))
     records = np.frombuffer(body, np.uint8).reshape(-1, RECORD_BYTES)
     if records[:, 0].max() > 9:
         raise reading.bad(source, "labels from 0 to 9", f"{records[:, 0].max()}")
