@@ -40,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command_line.status_of(lambda: plot(_parser().parse_args(argv)), **ENDING)
 
 
-def plot(arguments: argparse.Namespace) -> int:
-    """Read the folders, draw the figures, write and print the table; returns the exit status."""
+def plot(arguments: argparse.Namespace) -> None:
+    """Read the folders, draw the figures, write and print the table."""
     folders = [Path(folder) for folder in arguments.folders]
     out = Path(arguments.out) if arguments.out else folders[0] / "figures"
     runs = read_runs(folders, _note)
@@ -65,7 +65,6 @@ def plot(arguments: argparse.Namespace) -> int:
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     count = f"Read {read} run{'s' * (read != 1)}" + f", drew {drawn}" * (drawn != read)
     wording.say(f"{count}. Written to {out}: {', '.join(names)}")
-    return 0
 
 
 def _study_of(runs: Sequence[Run]) -> ModuleType | None:

@@ -25,15 +25,16 @@ def run(main: Callable[[], int], program: str, if_interrupted: str) -> NoReturn:
     sys.exit(status)
 
 
-def status_of(action: Callable[[], int], program: str, if_interrupted: str) -> int:
+def status_of(action: Callable[[], int | None], program: str, if_interrupted: str) -> int:
     """Returns the exit status of a command's action; an error of the user's is one line.
 
     Args:
+        action: returns an exit status, or None for 0.
         program: the command's name, which its messages begin with.
         if_interrupted: what to say after a Ctrl-C that the action does not handle itself.
     """
     try:
-        return action()
+        return action() or 0
     except UserError as error:
         wording.say(f"{program}: {error}", file=sys.stderr)
         return error.status
