@@ -61,6 +61,12 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         """Parses the arguments; a flag that there is not is refused with the nearest that is."""
+        for word in sys.argv[1:] if args is None else args:
+            flag = word.partition("=")[0]
+            # It would be the short flag -m with the value "odel".
+            is_short = flag.startswith("-") and not flag.startswith("--")
+            if is_short and f"-{flag}" in self._option_string_actions:
+                self.error(f"there is no flag {flag}; did you mean '-{flag}'?")
         arguments, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._near(unknown)}")

@@ -11,7 +11,7 @@ from mnist_bn.errors import UsageError, UserError
 
 def parse(*words):
     parser = Parser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
-    parser.add_argument("--model", action=ListAction)
+    parser.add_argument("-m", "--model", action=ListAction)
     parser.add_argument("--seed", action=ListAction, of=int, expected="whole numbers")
     parser.add_argument("--format", action=ListAction, of=one_of(("png", "svg")), default=["png"])
     return parser.parse_args(words)
@@ -21,6 +21,7 @@ def parse(*words):
     ("words", "values"),
     [
         (["A"], ["A"]),
+        (["m", "model"], ["m", "model"]),  # called as the flags are
         (["A", "B"], ["A", "B"]),
         (["A,B"], ["A", "B"]),
         (["A,", "B", ",C"], ["A", "B", "C"]),
@@ -75,6 +76,8 @@ def test_a_file_with_a_comma_in_its_name_is_one_value(tmp_path):
             ["--sede=1"],
             "unrecognized arguments: --sede=1; did you mean '--seed'? (see --help)",
         ),
+        (["-model", "A"], "there is no flag -model; did you mean '--model'? (see --help)"),
+        (["-seed=1"], "there is no flag -seed; did you mean '--seed'? (see --help)"),
         (["--colour"], "unrecognized arguments: --colour (see --help)"),
         (["word"], "unrecognized arguments: word (see --help)"),
     ],
