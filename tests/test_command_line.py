@@ -60,9 +60,9 @@ def test_a_file_with_a_comma_in_its_name_is_one_value(tmp_path):
             "argument --seed: 'x': expected whole numbers, with spaces or commas between "
             "(see --help)",
         ),
-        (["--model", ""], "argument --model: '': nothing stands"),
-        (["--model", "A", "B,"], "argument --model: 'A B,': nothing stands"),
-        (["--model", ",A"], "argument --model: ',A': nothing stands"),
+        (["--model", ""], "argument -m/--model: '': nothing stands"),
+        (["--model", "A", "B,"], "argument -m/--model: 'A B,': nothing stands"),
+        (["--model", ",A"], "argument -m/--model: ',A': nothing stands"),
         (
             ["--format", "pgn"],
             "argument --format: invalid choice: 'pgn' (expected png or svg); did you mean 'png'? "
