@@ -4,38 +4,40 @@ python plot_results.py                      # everything under result/
 python plot_results.py result/blog -o figures --format png svg
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
-
 try:
-    import mnist_bn  # noqa: F401
-except ImportError as unsupported:
-    sys.exit(f"plot_results.py: {unsupported}")
+    import door  # first: from here on Ctrl-C costs no traceback
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+except ImportError as error:  # as with `python -P`, which leaves this folder out
+    raise SystemExit(f"plot_results.py: {error}; its folder must be on PYTHONPATH") from None
 
-from mnist_bn import studies
-from mnist_bn.command_line import Parser
-from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, observations, tables
-from mnist_bn.plotting.groups import group_runs
-from mnist_bn.plotting.results import Run, read_runs
+with door.importing(__name__):
+    import argparse
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+    import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
+
+    # isort: split
+    from mnist_bn import command_line, studies, wording
+    from mnist_bn.command_line import ListAction, Parser, one_of
+    from mnist_bn.errors import UserError
+    from mnist_bn.plotting import comparison, observations, tables
+    from mnist_bn.plotting.groups import group_runs
+    from mnist_bn.plotting.results import Run, read_runs
+
+FORMATS = ("png", "svg", "pdf")
+ENDING = {
+    "program": "plot_results.py",
+    "if_interrupted": "the figures written so far are whole",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a terminal without ± or ✕ is no reason to stop
-    try:
-        plot(_parser().parse_args(argv))
-    except UserError as error:
-        print(f"plot_results.py: {error}", file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("plot_results.py: interrupted; the figures written so far are whole", file=sys.stderr)
-        return 130
-    return 0
+    return command_line.status_of(lambda: plot(_parser().parse_args(argv)), **ENDING)
 
 
 def plot(arguments: argparse.Namespace) -> None:
@@ -62,7 +64,7 @@ def plot(arguments: argparse.Namespace) -> None:
     names = [path.name for path in figures] + ["table.md", "summary.csv"]
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     count = f"Read {read} run{'s' * (read != 1)}" + f", drew {drawn}" * (drawn != read)
-    print(f"{count}. Written to {out}: {', '.join(names)}")
+    wording.say(f"{count}. Written to {out}: {', '.join(names)}")
 
 
 def _study_of(runs: Sequence[Run]) -> ModuleType | None:
@@ -74,7 +76,7 @@ def _study_of(runs: Sequence[Run]) -> ModuleType | None:
 
 
 def _note(line: str) -> None:
-    print(f"plot_results.py: note: {line}", file=sys.stderr)
+    wording.say(f"plot_results.py: note: {line}", file=sys.stderr)
 
 
 def _parser() -> Parser:
@@ -93,10 +95,11 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--format",
-        nargs="+",
-        choices=("png", "svg", "pdf"),
+        action=ListAction,
+        of=one_of(FORMATS),
         default=["png"],
-        help="of the figures; several are possible (default: png)",
+        metavar="FORMAT",
+        help="of the figures, one or more of png, svg and pdf (default: png)",
     )
     parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")
     parser.add_argument(
@@ -106,4 +109,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main, **ENDING)

@@ -295,8 +295,8 @@ def difference(before: dict, now: dict) -> str | None:
     if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
         before, now = _with_defaults(before), _with_defaults(now)
     for setting, value in now.items():
-            is_unknown = setting in _FILES and before.get(setting) is None
-            if before.get(setting) == value or setting in LENGTHS or is_unknown:
+        is_unknown = setting in _FILES and before.get(setting) is None
+        if before.get(setting) == value or setting in LENGTHS or is_unknown:
             continue
         if setting in _FILES:
             return _other_file(before[setting], value or {})

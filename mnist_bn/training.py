@@ -7,14 +7,13 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import chainer
 import chainer.links as L
 import numpy as np
 from chainer.optimizer_hooks import WeightDecay
-from chainer.training import Trainer, extensions
+from chainer.training import Trainer
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
@@ -45,16 +44,11 @@ from mnist_bn.extensions.divergence import Divergence, IntervalOrDivergence
 from mnist_bn.extensions.dump_graph import DumpGraph
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
+from mnist_bn.extensions.print_report import PrintReport
+from mnist_bn.extensions.progress_bar import ProgressBar
 from mnist_bn.iterators import ORDERS, make_iterator, send_batch
 
 QUANTITIES = ("loss", "accuracy")
-PRINTED = [
-    "main/loss",
-    "validation/main/loss",
-    "main/accuracy",
-    "validation/main/accuracy",
-    "elapsed_time",
-]
 
 
 def train(
@@ -335,7 +329,8 @@ def build_trainer(
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)
     if show_progress:
-        _print_progress(trainer, config.unit, is_due)
+        trainer.extend(PrintReport(config.unit), trigger=is_due)
+        trainer.extend(ProgressBar(*schedule.length(config)), trigger=lambda _: True)
     return trainer
 
 
@@ -348,25 +343,6 @@ def _make_classifier(config: RunConfig, dataset: data.Dataset) -> L.Classifier:
     if config.init is not None:
         parameters.load(Path(config.init), network)
     return classifier
-
-
-def _print_progress(trainer: Trainer, unit: str, is_due: Callable[[Trainer], bool]) -> None:
-    """Prints the log as it grows, and on a terminal a progress bar."""
-    on_terminal = sys.stdout.isatty()
-    out = sys.stdout if on_terminal else _WithoutCursorCodes()
-    trainer.extend(extensions.PrintReport([unit, *PRINTED], out=out), trigger=is_due)
-    if on_terminal:
-        trainer.extend(extensions.ProgressBar())
-
-
-class _WithoutCursorCodes:
-    """Standard output without the terminal codes that PrintReport writes: it is a file or pipe."""
-
-    def write(self, text: str) -> None:
-        sys.stdout.write(text.replace("\033[J", ""))
-
-    def flush(self) -> None:
-        sys.stdout.flush()
 
 
 def seed_everything(seed: int, device: chainer.backend.Device) -> None:
