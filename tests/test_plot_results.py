@@ -59,7 +59,6 @@ def test_a_bad_folder_is_a_note_and_the_others_are_drawn(tmp_path, capsys):
     [
         (["nowhere"], 2, "nowhere: no such folder"),
         (["empty"], 1, "nothing to draw in empty"),
-        (["mixed"], 2, "they differ in semantics (1 2016, 1 today)"),
         (["mixed", "--semantics", "today", "-o", "file"], 1, "cannot be written"),
         (["mixed", "--semantics", "1999"], 2, "--semantics 1999: no such run"),
         (["file"], 2, "file: is a file; expected a result folder"),

@@ -53,7 +53,7 @@ def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
 @pytest.mark.parametrize(
     ("setting", "values", "variants"),
     [
-        ("lr", (None, 0.1), ["", "lr 0.1"]),
+        ("lr", (None, 0.1), ["lr 0.01", "lr 0.1"]),
         ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
         ("batchsize", (64, 128), ["batch 128", "batch 64"]),
         ("lr_drop", (None, "82,123"), ["", "lr / 10 after epoch 82,123"]),

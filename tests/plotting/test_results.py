@@ -110,9 +110,9 @@ def test_a_log_cut_off_keeps_its_complete_entries(tmp_path, entries):
 
 def test_odd_entries_are_left_out_and_told(tmp_path):
     log = [
+        {"epoch": 1, "main/loss": 0.5, "main/accuracy": "0.9"},
+        {"epoch": 2, "main/loss": 0.7},
         {"epoch": 2, "main/loss": 0.2},
-        {"epoch": 1, "main/loss": 0.7, "main/accuracy": "0.9"},
-        {"epoch": 1, "main/loss": 0.5},
         {"main/loss": 0.1},
         7,
     ]
@@ -120,7 +120,7 @@ def test_odd_entries_are_left_out_and_told(tmp_path):
     np.testing.assert_array_equal(run.values("main/loss"), [0.5, 0.2])
     assert run.notes == (
         "2 entries without a usable epoch left out",
-        "1 entry repeating an epoch, the last one kept",
+        "1 entry of before a resume left out, the later ones kept",
         "1 value that should be a number left out",
     )
 

@@ -29,8 +29,8 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
     expected = f"{np.mean(final):.4f} ± {np.std(final, ddof=1):.4f}"
     assert rows(text) == [
         ["Optimizer", "MnistCNN", "MnistCNN_BN_before"],
-        ["SGD", expected, "diverged"],
-        ["Adam", "", "0.9900 (1 seed, 1 epoch)"],
+        ["SGD, lr 0.01", expected, "diverged"],
+        ["Adam, lr 0.001", "", "0.9900 (1 seed, 1 epoch)"],
     ]
     assert text.splitlines()[0] == (
         "Final validation accuracy, mean ± standard deviation of 3 seeds after 2 epochs where not"
@@ -42,14 +42,14 @@ def test_a_diverged_seed_is_counted_beside_the_mean(tmp_path, make_run):
     for seed, accuracy in enumerate((0.9, 0.8, None)):
         make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, accuracy))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (1 diverged)"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.8500 ± 0.0707 (1 diverged)"]
 
 
 def test_an_unfinished_seed_is_counted_beside_the_mean(tmp_path, make_run):
     for seed, accuracies in enumerate(((0.5, 0.9), (0.5, 0.8), (0.5,))):
         make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(*accuracies))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (2 of 3 seeds)"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.8500 ± 0.0707 (2 of 3 seeds)"]
     assert "of 2 seeds after 2 epochs" in text
 
 
@@ -58,7 +58,7 @@ def test_without_any_accuracy_the_caption_promises_none(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "Adam", log=[{"epoch": 1, "main/loss": 0.5}])
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert text.splitlines()[0] == "No run has a final validation accuracy."
-    assert rows(text)[1:] == [["SGD", "diverged"], ["Adam", "not recorded"]]
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged"], ["Adam, lr 0.001", "not recorded"]]
 
 
 def test_the_summary_has_a_row_a_run(result):
@@ -68,7 +68,9 @@ def test_the_summary_has_a_row_a_run(result):
     for row, run in zip(table, runs, strict=True):
         assert (row["model"], row["optimizer"], row["seed"]) == (run.model, run.optimizer, run.seed)
         assert float(row[VALIDATION_ACCURACY]) == run.log[-1][VALIDATION_ACCURACY]
-        assert (row["epochs"], row["diverged_at"], row["lr"]) == ("3", "", "")
+        assert (row["epochs"], row["iterations"], row["unit"]) == ("3", "1800", "epoch")
+        assert (row["diverged_at"], row["momentum"]) == ("", "")
+        assert row["lr"] == {"SGD": "0.01", "Adam": "0.001"}[run.optimizer]
 
 
 def test_the_summary_says_what_a_run_was_trained_and_measured_on(tmp_path, make_run):
@@ -82,7 +84,7 @@ def test_the_summary_says_what_a_run_was_trained_and_measured_on(tmp_path, make_
 def test_a_log_that_has_only_its_start(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "SGD", log=[{"epoch": 0, VALIDATION_ACCURACY: 0.1}])
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.1000"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.1000"]
     assert "of 1 seed after 0 epochs" in text
 
 
@@ -93,7 +95,7 @@ def test_many_networks_are_rows(tmp_path, make_run):
     make_run(tmp_path, names[0], "Adam", log=log(0.5, 0.6))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert rows(text)[:3] == [
-        ["Network", "SGD", "Adam"],
+        ["Network", "SGD, lr 0.01", "Adam, lr 0.001"],
         ["Net00", "0.0000", "0.6000"],
         ["Net01", "0.0100", ""],
     ]
