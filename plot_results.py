@@ -7,7 +7,8 @@ python plot_results.py result/blog -o figures --format png svg
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 try:
@@ -91,18 +92,41 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
     Raises:
         UserError: a figure cannot be drawn or written.
     """
-    study = studies.get(part.kind.study) if part.kind.study in studies.names() else None
+    of_a_study = part.kind.study in studies.names()
+    study = studies.get(part.kind.study) if of_a_study else comparison
     curves = group_runs(part.runs, _note)
     runs = observations.without_bad_files(part.runs, curves, _note)
-    figures = (study.draw if study else comparison.draw)(runs, out, formats)
-    shown = getattr(study, "OBSERVED", ())
-    figures += observations.draw(runs, out, formats, leave_out=shown)
+    figures = _drawn(f"the figures of {part.name}", study.draw, runs, out, formats)
+    if figures is None and of_a_study:
+        figures = _drawn(f"the curves of {part.name}", comparison.draw, runs, out, formats)
+    draw = partial(observations.draw, leave_out=getattr(study, "OBSERVED", ()))
+    observed = _drawn(f"the measurements of {part.name}", draw, runs, out, formats)
+    figures = (figures or []) + (observed or [])
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
     print(table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
+
+
+def _drawn(what: str, draw: Callable[..., list[Path]], *arguments: object) -> list[Path] | None:
+    """What `draw` has written; None, with a note, if it cannot make a figure of these runs.
+
+    Whatever it raises: the runs' files may hold any numbers, and the other figures are to be drawn.
+
+    Raises:
+        CannotWriteError: a figure cannot be written.
+    """
+    try:
+        return draw(*arguments)
+    except files.CannotWriteError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        reason = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+        _note(f"{what} are not drawn ({reason})")
+    return None
 
 
 def _common(folders: Sequence[Path]) -> Path:

@@ -32,6 +32,7 @@ from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, printable
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14
+MAX_TIME, MAX_NAME = 10**9, 200
 
 Observed = dict[str, np.ndarray]
 
@@ -145,6 +146,13 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
         return "no times in it"
     if any(array.shape[:1] != clock[0].shape for array in series.values()):
         return "its arrays differ in length"
+    if any(array.min() < 0 or array.max() > MAX_TIME for array in clock):
+        return "its times are none"
+    if not all(key.isprintable() and len(key) <= MAX_NAME for key in series):
+        return "a name in it is none"
+    accuracy = series.get("accuracy", np.zeros(1))
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        return "accuracy is not from 0 to 1"
     measured = measurements(series)
     lengths: dict[str, int] = {}
     found = set()
@@ -163,6 +171,8 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
     numbers = measured.get("layer", np.ones(1, np.int64))
     if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
         return "layer is no layer"
+    if measured.get("batch_size", numbers).min() < 1:
+        return "batch_size is none"
     return None
 
 
