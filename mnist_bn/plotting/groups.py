@@ -18,6 +18,7 @@ from mnist_bn.plotting.words import bounded, printable
 NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
 _SOURCE = "model_sha256"  # of a user's own network: edited, it is another network
+_OPTIMIZER = "optimizer_sha256"  # and of a user's own optimizer
 _IMAGES = "images_sha256"  # of images that are not verified: others are another dataset
 
 # Settings that name a run or say where and how long it ran: they do not make it another curve.
@@ -40,6 +41,7 @@ _WORDS = {
     "train_images": "training images",
     "test_images": "test images",
     _SOURCE: "source",
+    _OPTIMIZER: "optimizer's source",
     _IMAGES: "images",
     "init_sha256": "init",
 }
@@ -146,12 +148,13 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     members = [tuple(seeds.values()) for seeds in grouped.values()]
     varying = _varying([group[0] for group in members])
     models = _short_names({group[0].model for group in members} - {None})
+    optimizers = _short_names({group[0].optimizer for group in members} - {None})
     names = Counter(group[0].name for group in members)
     curves = [
         Curve(
             runs=group,
             model=models.get(first.model),
-            optimizer=first.optimizer,
+            optimizer=optimizers.get(first.optimizer),
             variant=_variant(first, varying[first.optimizer]),
             name=first.name if names[first.name] == 1 else bounded(printable(first.folder)),
         )
@@ -181,11 +184,11 @@ def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
     return name is None, usual.index(name) if name in usual else len(usual), name or ""
 
 
-def _short_names(models: Iterable[str]) -> dict[str, str]:
+def _short_names(names: Iterable[str]) -> dict[str, str]:
     """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
-    short = {model: model.rpartition(":")[2] or model for model in models}
+    short = {name: name.rpartition(":")[2] or name for name in names}
     taken = Counter(short.values())
-    return {model: name if taken[name] == 1 else model for model, name in short.items()}
+    return {name: one if taken[one] == 1 else name for name, one in short.items()}
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -200,9 +203,15 @@ def _settings(run: Run) -> dict[str, str]:
         settings["lr_drop"] = f"{unit} {settings['lr_drop']}"
     if run.args.get("unverified_data"):
         # One name of a dataset, and whatever images there were.
-        sums = json.dumps(run.args.get("dataset_sha256"), sort_keys=True)
-        settings[_IMAGES] = hashlib.sha256(sums.encode()).hexdigest()
+        settings[_IMAGES] = _digest(run.args.get("dataset_sha256"))
+    if sums := run.args.get("optimizer_files"):
+        settings[_OPTIMIZER] = _digest(sums)
     return settings
+
+
+def _digest(sums: Any) -> str:
+    """One checksum of the checksums of several files."""
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
@@ -220,9 +229,10 @@ def _varying(runs: Sequence[Run]) -> dict[str | None, set[str]]:
     """
     settings = [(run, _settings(run)) for run in runs if run.model]
     varying = _differing([_not_by_default(run) for run, _ in settings])
-    sources = {(run.model, one.get(_SOURCE)) for run, one in settings}
-    if len(sources) == len({model for model, _ in sources}):  # one source for each network
-        varying.discard(_SOURCE)
+    for field, source in (("model", _SOURCE), ("optimizer", _OPTIMIZER)):
+        sources = {(getattr(run, field), one.get(source)) for run, one in settings}
+        if len(sources) == len({name for name, _ in sources}):  # one source for each
+            varying.discard(source)
     of_each: dict[str | None, set[str]] = {}
     for optimizer in {run.optimizer for run in runs}:
         its = (_not_by_default(run) for run, _ in settings if run.optimizer == optimizer)

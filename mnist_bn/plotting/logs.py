@@ -40,7 +40,7 @@ def parse(text: str, notes: list[str]) -> list[Any]:
     if not is_whole:
         notes.append(f"log is cut off or damaged after {counted(len(entries), 'complete entry')}")
     if lists > 1:
-        notes.append(f"log has {lists} JSON lists one after the other")
+        notes.append(f"log has {lists} JSON lists, one after the other")
     return entries
 
 
@@ -117,10 +117,10 @@ def one_run(entries: Sequence[Any], unit: str, notes: list[str]) -> tuple[Entry,
         left_out = counted(len(entries) - len(usable), "entry")
         notes.append(f"{left_out} without a usable {unit} left out")
     if runs > 1:
-        part = f"its {counted(len(kept), 'entry')} of {len(usable)}"
-        notes.append(f"log has {runs} runs one after the other; the last is drawn, {part}")
+        part = f"{len(kept)} of {counted(len(usable), 'entry')}"
+        notes.append(f"log is of {runs} runs, one after the other: only the last counts, {part}")
     if gone:
-        notes.append(f"{counted(gone, 'entry')} of before a resume left out, the later ones kept")
+        notes.append(f"{counted(gone, 'entry')} from before a resume left out, the later ones kept")
     odd = sum(math.isnan(number(one[key])) for one in kept for key in CURVE_KEYS if key in one)
     if odd:
         notes.append(f"{counted(odd, 'value')} that should be a number left out")

@@ -81,6 +81,8 @@ _LAYOUT = {
     },
     "reestimated-bn": {"accuracy": ("f", ())},
 }
+# Arrays that are an axis.
+_LOGARITHMIC = {"batch_size", "step_size"}
 
 
 def read(run: Run, name: str) -> Observed | None:
@@ -171,8 +173,9 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
     numbers = measured.get("layer", np.ones(1, np.int64))
     if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
         return "layer is no layer"
-    if measured.get("batch_size", numbers).min() < 1:
-        return "batch_size is none"
+    for key in _LOGARITHMIC & measured.keys():
+        if not (np.isfinite(measured[key]) & (measured[key] > 0)).all():
+            return f"{key} is not above 0"
     return None
 
 

@@ -38,7 +38,7 @@ def _is_usable(key: str, value: Any) -> bool:
     """Tells whether a setting that figures and tables depend on has a value that it may have."""
     if value is None:
         return True
-    if key.endswith("_sha256"):
+    if key.endswith(("_sha256", "_files")):
         sums = value if isinstance(value, dict) else {"": value}
         return all(isinstance(one, str) for one in sums.values())
     if key not in (*IDENTITY, "study", "on_divergence"):
@@ -81,5 +81,5 @@ def effective(
         from mnist_bn import optimizers  # imports Chainer, which takes a second
 
         return optimizers.effective(name, lr, momentum)
-    except (UserError, ImportError):
+    except (UserError, ImportError, TypeError, ValueError):
         return lr, momentum
