@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plot(_parser().parse_args(argv))
     except UserError as error:
-        print(f"plot_results.py: {printable(str(error))}", file=sys.stderr)
+        print(f"plot_results.py: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("plot_results.py: interrupted; the figures written so far are whole", file=sys.stderr)
