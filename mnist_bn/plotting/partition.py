@@ -72,7 +72,7 @@ def parts(runs: Sequence[Run]) -> list[Part]:
         else:
             (other,) = fitting
             known[_joined(kind, other)] = [*known.pop(other), run]
-    kinds = sorted(known, key=lambda kind: [word or "" for word in kind])
+    kinds = sorted(known, key=_order)
     members = {kind: {id(run) for run in known[kind]} for kind in kinds}
     return [
         Part(kind, name, [run for run in runs if id(run) in members[kind]])
@@ -102,6 +102,12 @@ def _kind(run: Run) -> Kind:
     preset = run.folder.absolute().parent.name
     has_folder = run.study in studies.names() and preset in studies.get(run.study).PRESETS
     return Kind(run.study, preset if has_folder else None, run.dataset, run.semantics, run.unit)
+
+
+def _order(kind: Kind) -> tuple:
+    """Sorting key: by name; of each dataset those of other semantics than today's last."""
+    words = [word or "" for word in kind]
+    return *words[:3], kind.semantics not in (None, RunConfig.semantics), *words[3:]
 
 
 def _fit(kind: Kind, other: Kind) -> bool:

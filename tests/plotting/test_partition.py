@@ -29,7 +29,7 @@ def stock(folder, entries, by_iteration=False) -> str:
     ("one", "other", "names"),
     [
         ({}, {"dataset": "digits"}, ["digits", "mnist"]),
-        ({}, {"semantics": "2016"}, ["mnist-2016", "mnist"]),
+        ({}, {"semantics": "2016"}, ["mnist", "mnist-2016"]),
         ({}, {"evaluate_every": 600}, ["mnist", "mnist-iterations"]),
         ({}, {"study": "blog"}, ["mnist", "blog"]),
         ({"study": "blog"}, {"study": "exercise"}, ["blog", "exercise"]),
