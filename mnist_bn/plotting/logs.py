@@ -4,6 +4,7 @@ Stock Chainer's may be written by epoch or by iteration, may hold NaN, and may h
 a kill, gone back by a resume, or written by several runs one after the other.
 """
 
+import bisect
 import itertools
 import json
 import math
@@ -103,15 +104,15 @@ def one_run(entries: Sequence[Any], unit: str, notes: list[str]) -> tuple[Entry,
     runs, gone = 1, 0
     for i, (at, entry) in enumerate(usable):
         if kept and at <= kept[-1][unit]:
-            before = [one for one in kept if one[unit] < at]
+            before = bisect.bisect_left(kept, at, key=lambda one: one[unit])
             following = usable[i + 1][0] if i + 1 < len(usable) else None
             # The first of a run: nothing is before it, or from there on it counts from 0 in other
             # steps, as 100, 200, 300 and then 200, 400.
             if not before or following == 2 * at:
                 runs, gone, kept = runs + 1, 0, []
             else:
-                gone += len(kept) - len(before)
-                kept = before
+                gone += len(kept) - before
+                del kept[before:]
         kept.append(entry | {unit: at})
     if len(usable) < len(entries):
         left_out = counted(len(entries) - len(usable), "entry")
