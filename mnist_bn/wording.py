@@ -50,8 +50,9 @@ def _columns(terminal: TextIO) -> int:
 
 
 def count(number: int, noun: str) -> str:
-    """Returns the number with the noun, such as "1 run" or "2 runs"."""
-    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+    """Returns the number with the noun, such as "1 run", "2 runs" or "3 entries"."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def command(script: str, *arguments: str | Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_bn.errors import UsageError, UserError
+from mnist_bn.errors import UserError
 from mnist_bn.files import replacing
 from mnist_bn.plotting import curves
 from mnist_bn.plotting.appearance import (
@@ -49,39 +49,8 @@ _PARTS = {
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def select_runs(
-    runs: Sequence[Run], semantics: str | None = None, dataset: str | None = None
-) -> list[Run]:
-    """Runs recorded with these semantics and this dataset; None takes all, if they can be compared.
-
-    Raises UsageError when none is left, or when those left mix semantics or datasets.
-    """
-    wanted = {"semantics": semantics, "dataset": dataset}
-    for field, value in wanted.items():
-        there = _kinds(runs, field)
-        if value is not None:
-            runs = [run for run in runs if getattr(run, field) == value]
-        if not runs:
-            known = _counts(there) or "none is recorded"
-            raise UsageError(f"--{field} {value}: no such run; the runs' {field}: {known}")
-    for field in wanted:
-        kinds = _kinds(runs, field)
-        if len(kinds) > 1:
-            flags = " or ".join(f"--{field} {kind}" for kind in sorted(kinds))
-            raise UsageError(
-                f"these runs cannot share a figure: they differ in {field} ({_counts(kinds)});"
-                f" choose with {flags}"
-            )
-    if len(_kinds(runs, "unit")) > 1:
-        raise UsageError(
-            "these runs cannot share a figure: some are evaluated once an epoch, others every few"
-            " iterations (--evaluate-every, --iteration); draw their folders apart"
-        )
-    return list(runs)
-
-
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw the figures that make sense for these runs (of `select_runs`); returns their files.
+    """Draw the figures that make sense for these runs, which share figures; returns their files.
 
     Raises UserError when `out` cannot be written.
     """
@@ -263,10 +232,6 @@ def _by(every: Sequence[Curve], field: str) -> dict[str, list[Curve]]:
 
 def _kinds(runs: Sequence[Run], field: str) -> Counter:
     return Counter(getattr(run, field) for run in runs if getattr(run, field) is not None)
-
-
-def _counts(kinds: Counter) -> str:
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds))
 
 
 def _joined(*words: str) -> str:

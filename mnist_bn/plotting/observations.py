@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
-from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, printable
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14
+MAX_TIME, MAX_NAME = 10**9, 200
 
 Observed = dict[str, np.ndarray]
 
@@ -78,16 +81,20 @@ _LAYOUT = {
     },
     "reestimated-bn": {"accuracy": ("f", ())},
 }
+# Arrays that are an axis.
+_LOGARITHMIC = {"batch_size", "step_size"}
 
 
 def read(run: Run, name: str) -> Observed | None:
     """Returns what the observer `name` measured, arrays `(T, ...)`; None: it was not there.
 
+    None also for a file that is known to be no such time series: `without_bad_files`.
+
     Raises:
         UserError: the file is no such time series.
     """
     path = run.folder / f"{name}.npz"
-    if not os.path.lexists(path):
+    if name in run.unreadable or not os.path.lexists(path):
         return None
     try:
         series = archives.read(path, checksum_required=False)
@@ -97,9 +104,41 @@ def read(run: Run, name: str) -> Observed | None:
     if wrong is not None:
         raise UserError(
             f"{printable(path)}: expected the arrays that --observe {name} writes "
-            f"({printable(wrong)}); remove the file to draw the rest"
+            f"({printable(wrong)})"
         )
     return series
+
+
+def without_bad_files(
+    runs: Sequence[Run], curves: Sequence[Curve], note: Callable[[str], None]
+) -> list[Run]:
+    """Returns the runs, of which a bad file counts as not there, with a note of each.
+
+    Bad is a file that `read` refuses, and one of other shapes than that of the first seed of its
+    curve, the number of measurements aside.
+    """
+    shapes: dict[tuple[Path, str], dict[str, tuple[int, ...]]] = {}
+    bad: set[tuple[Path, str]] = set()
+    for run, name in itertools.product(runs, _LAYOUT):
+        try:
+            series = read(run, name)
+        except UserError as error:
+            note(f"{error}; not drawn")
+            bad.add((run.folder, name))
+        else:
+            if series is not None:
+                shapes[run.folder, name] = {key: a.shape[1:] for key, a in series.items()}
+    for curve, name in itertools.product(curves, _LAYOUT):
+        there = [run.folder for run in curve.runs if (run.folder, name) in shapes]
+        for folder in there[1:]:
+            if shapes[folder, name] != shapes[there[0], name]:
+                note(
+                    f"{printable(folder / name)}.npz: its arrays are of other shapes than those in "
+                    f"{printable(there[0])}, another seed; not drawn"
+                )
+                bad.add((folder, name))
+    unreadable = [frozenset(name for name in _LAYOUT if (run.folder, name) in bad) for run in runs]
+    return [replace(run, unreadable=names) for run, names in zip(runs, unreadable, strict=True)]
 
 
 def _what_is_wrong(name: str, series: Observed) -> str | None:
@@ -109,6 +148,13 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
         return "no times in it"
     if any(array.shape[:1] != clock[0].shape for array in series.values()):
         return "its arrays differ in length"
+    if any(array.min() < 0 or array.max() > MAX_TIME for array in clock):
+        return "its times are none"
+    if not all(key.isprintable() and len(key) <= MAX_NAME for key in series):
+        return "a name in it is none"
+    accuracy = series.get("accuracy", np.zeros(1))
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        return "accuracy is not from 0 to 1"
     measured = measurements(series)
     lengths: dict[str, int] = {}
     found = set()
@@ -127,6 +173,9 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
     numbers = measured.get("layer", np.ones(1, np.int64))
     if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
         return "layer is no layer"
+    for key in _LOGARITHMIC & measured.keys():
+        if not (np.isfinite(measured[key]) & (measured[key] > 0)).all():
+            return f"{key} is not above 0"
     return None
 
 

@@ -102,7 +102,7 @@ def stacked(
         elif x_ticks:
             _name_ticks(axes, x_ticks)
         else:
-            axes.set_xlim(0, last)
+            axes.set_xlim(0, last if last > 0 else 1)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         _draw(axes, panel)
         lowest = i == len(panels) - 1

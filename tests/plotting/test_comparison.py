@@ -5,8 +5,8 @@ import json
 import pytest
 from matplotlib.image import imread
 
-from mnist_bn.errors import UsageError, UserError
-from mnist_bn.plotting import comparison
+from mnist_bn.errors import UserError
+from mnist_bn.plotting import comparison, partition
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 
@@ -94,8 +94,8 @@ def test_a_run_that_did_not_record_is_drawn_with_others_and_told(tmp_path, make_
     make_run(tmp_path, "MnistCNN", "SGD")
     (tmp_path / "stock").mkdir()
     (tmp_path / "stock" / "log").write_text(json.dumps(entries("MnistCNN", "Adam", 0, 3)))
-    runs = comparison.select_runs(read(tmp_path))
-    assert comparison.conditions(group_runs(runs)) == (
+    (part,) = partition.parts(read(tmp_path))
+    assert comparison.conditions(group_runs(part.runs)) == (
         "MNIST (not recorded for 1 of 2 runs)  ·  evaluated in test mode (not recorded for 1 of 2"
         " runs)"
     )
@@ -109,38 +109,6 @@ def test_the_subtitle_counts_the_seeds_in_the_mean(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "Adam")
     every = group_runs(read(tmp_path))
     assert comparison.subtitle(every).endswith("mean and range of up to 2 seeds")
-
-
-def test_semantics_are_never_mixed(tmp_path, make_run):
-    make_run(tmp_path, seed=0)
-    make_run(tmp_path, seed=1)
-    make_run(tmp_path, seed=0, semantics="2016")
-    runs = read(tmp_path)
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(runs)
-    assert str(caught.value) == (
-        "these runs cannot share a figure: they differ in semantics (1 2016, 2 today);"
-        " choose with --semantics 2016 or --semantics today"
-    )
-    assert len(comparison.select_runs(runs, semantics="today")) == 2
-    assert len(comparison.select_runs(runs, semantics="2016", dataset="mnist")) == 1
-
-
-def test_datasets_are_never_mixed(tmp_path, make_run):
-    make_run(tmp_path)
-    make_run(tmp_path, dataset="digits")
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(read(tmp_path))
-    assert str(caught.value) == (
-        "these runs cannot share a figure: they differ in dataset (1 digits, 1 mnist);"
-        " choose with --dataset digits or --dataset mnist"
-    )
-
-
-def test_a_filter_that_leaves_nothing_lists_what_there_is(result):
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(read(result), dataset="cifar")
-    assert str(caught.value) == "--dataset cifar: no such run; the runs' dataset: 8 mnist"
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):

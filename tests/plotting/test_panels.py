@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from mnist_bn.errors import UsageError
 from mnist_bn.plotting import comparison, panels
 from mnist_bn.plotting.curves import broken
 from mnist_bn.plotting.groups import group_runs
@@ -42,13 +41,6 @@ def test_a_log_by_iterations_is_read_by_them(tmp_path, make_run, entries):
     assert series.x.tolist() == [10, 20, 30, 40]
     _, figure = next(iter(comparison.figures([curve])))
     assert "Iteration" in [axes.get_xlabel() for axes in figure.axes]
-
-
-def test_epochs_and_iterations_share_no_figure(tmp_path, make_run, entries):
-    by_iteration(make_run, tmp_path, entries)
-    make_run(tmp_path, seed=1)
-    with pytest.raises(UsageError, match="some are evaluated once an epoch, others every few"):
-        comparison.select_runs(read_runs([tmp_path], pytest.fail))
 
 
 def test_a_wide_subtitle_is_broken_between_its_parts():

@@ -152,8 +152,15 @@ def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
 def test_presets_are_drawn_apart(tmp_path, capsys):
     write_run(tmp_path / "full" / "run")
     write_run(tmp_path / "quick" / "run", unit="iteration")
-    assert plot_results.main([str(tmp_path)]) == 2
-    assert "draw their folders apart" in capsys.readouterr().err
+    write_run(tmp_path / "cpu" / "run")
+    assert plot_results.main([str(tmp_path)]) == 0
+    assert "in 3 groups: they differ in preset and epochs or iterations" in capsys.readouterr().out
+    drawn = {path.parent.name: path.name for path in tmp_path.glob("figures/*/*.png")}
+    assert drawn == {
+        "understanding-bn-full": "accuracy.png",
+        "understanding-bn-cpu": "accuracy.png",
+        "understanding-bn-quick": "divergence.png",
+    }
 
 
 def curves_of(tmp_path):
