@@ -19,7 +19,7 @@ from mnist_bn.accelerate.arrays import (
     nhwc,
     pointer,
 )
-from mnist_bn.accelerate.seam import Replacements
+from mnist_bn.accelerate.seam import Replacements, leaving_out_subclasses
 
 _GEOMETRY = "iiiiiiiiiiiii"
 
@@ -30,12 +30,13 @@ def replacements(library: ctypes.CDLL) -> Replacements:
     Covered: float32, any size of kernel, stride and padding, one group, no dilation. Arrays that
     are neither C-contiguous nor NHWC are copied.
     """
-    return {
+    methods = {
         (Convolution2DFunction, "forward_cpu"): _forward(library),
         (Deconvolution2DFunction, "forward_cpu"): _input_gradient(library),
         (Convolution2DGradW, "forward_cpu"): _weight_gradient(library),
         (Sum, "forward"): _bias_gradient(library),
     }
+    return leaving_out_subclasses(methods)
 
 
 def _covers(node, arrays: tuple) -> bool:

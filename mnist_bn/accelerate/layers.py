@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 
+import chainer
 import numpy as np
 from chainer.configuration import config
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
@@ -22,7 +23,7 @@ from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDG
 
 from mnist_bn.accelerate.arrays import are_writable, function, is_float32, nchw, nhwc, pointer
 from mnist_bn.accelerate.graph import variable
-from mnist_bn.accelerate.seam import Replacements
+from mnist_bn.accelerate.seam import Replacements, leaving_out_subclasses
 
 _GENERAL_BN = bn.GeneralBatchNormalizationImpl()
 # ndim of x -> the axes that BatchNormalization averages over, and what makes (C,) broadcast with x
@@ -34,7 +35,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces the methods of Chainer's function nodes."""
     softmax = softmax_cross_entropy.SoftmaxCrossEntropy
     softmax_grad = softmax_cross_entropy._SoftmaxCrossEntropyGrad_NoDoubleBackprop
-    return {
+    methods = {
         (bn.BatchNormalization, "forward"): _bn_forward(library),
         (bn.BatchNormalizationGrad, "forward"): _bn_backward(library),
         (bn.FixedBatchNormalization, "forward"): _bn_fixed_forward(library),
@@ -52,6 +53,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
         (softmax_grad, "forward_cpu"): _softmax_cross_entropy_backward(library),
         (Accuracy, "forward_cpu"): _accuracy(library),
     }
+    return leaving_out_subclasses(methods) | {(MaxPoolingND, "indexes"): _max_pool_indexes}
 
 
 def _as_rows(x: np.ndarray) -> np.ndarray:
@@ -250,8 +252,13 @@ def _linear_forward(original):
 
 def _linear_backward(original):
     def backward(self, indexes, grad_outputs):
-        # The gradient is to have a gradient, or a static graph is being recorded.
-        if config.enable_backprop or config.schedule_func is not None:
+        # The gradient is to have a gradient, a static graph is being recorded, or a hook is to see
+        # the functions that Chainer's own calls.
+        if (
+            config.enable_backprop
+            or config.schedule_func is not None
+            or chainer.get_function_hooks()
+        ):
             return original(self, indexes, grad_outputs)
         x, w, gy = [v.array for v in (*self.get_retained_inputs(), *grad_outputs)]
         if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):
@@ -359,9 +366,13 @@ def _max_pool_backward(library):
         def forward_cpu(self, inputs):
             (gy,) = inputs
             func = self.func
-            indexes = func.indexes
-            # Chainer's own are int64
-            if indexes.dtype != np.uint8 or not is_float32(inputs) or gy.shape != indexes.shape:
+            indexes = vars(func).get("indexes")  # as the kernel left them, or Chainer's int64
+            if (
+                type(indexes) is not np.ndarray
+                or indexes.dtype != np.uint8
+                or not is_float32(inputs)
+                or gy.shape != indexes.shape
+            ):
                 return original(self, inputs)
             n, c, h, w = func._in_shape
             gx = np.empty((n, h, w, c), np.float32)
@@ -375,6 +386,29 @@ def _max_pool_backward(library):
         return forward_cpu
 
     return wrap
+
+
+def _max_pool_indexes(original: None) -> property:
+    """What is seen of `indexes`: the kernel's bytes become int64, as Chainer's, when looked at.
+
+    From then on they are Chainer's array, which may be written to.
+    """
+
+    def get(self):
+        indexes = vars(self).get("indexes")
+        if indexes is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'indexes'")
+        if indexes.dtype == np.uint8:
+            indexes = vars(self)["indexes"] = np.ascontiguousarray(indexes, np.intp)
+        return indexes
+
+    def set_(self, indexes):
+        vars(self)["indexes"] = indexes
+
+    def delete(self):
+        del vars(self)["indexes"]
+
+    return property(get, set_, delete)
 
 
 def _pools_whole_map(node, in_shape) -> bool:
