@@ -160,6 +160,20 @@ def test_deconvolution_as_a_layer(replacements):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
+class Doubled(Convolution2DFunction):
+    """Overrides a method that Chainer's forward pass calls, and no kernel does."""
+
+    def _forward_cpu_core(self, x, W, b):
+        return (2 * super()._forward_cpu_core(x, W, b)[0],)
+
+
+def test_subclasses_are_chainers_to_run(replacements):
+    x, w, _, _ = arrays(2, 3, 6, 6, 4, 3)
+    with kernels(replacements):
+        (y,) = Doubled().apply((x, w))
+    np.testing.assert_array_equal(y.array, 2 * F.convolution_2d(x, w).array)
+
+
 def test_sums_of_other_axes_are_stocks(replacements):
     x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     with kernels(replacements):
