@@ -1089,18 +1089,25 @@ static void weight_gradient(const Geometry& g, const float* x, size_t x_image, i
   }
 }
 
-// To Chainer's order, (output, input, kernel row, kernel column).
+// To Chainer's order, (output, input, kernel row, kernel column), in squares of WIDTH outputs and
+// elements: so whole cache lines are read and written, at whatever distances they lie.
 static void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw) {
-  int channels = g.out_vectors() * WIDTH;
-  size_t filter = (size_t)g.in_channels * g.taps();
-  for (int first = 0; first < g.out_channels; first += WIDTH, gw += WIDTH * filter)
-    for (int c = 0; c < g.in_channels; c++)
-      for (int t = 0; t < g.taps(); t++) {  // reads and writes whole cache lines
-        const float* from = packed + ((size_t)t * g.in_channels + c) * channels + first;
-        float* to = gw + (size_t)c * g.taps() + t;
-        int lanes = smaller(WIDTH, g.out_channels - first);
-        for (int o = 0; o < lanes; o++) to[o * filter] = from[o];
+  int channels = g.out_vectors() * WIDTH, filter = g.in_channels * g.taps();
+  for (int first = 0; first < g.out_channels; first += WIDTH) {
+    int lanes = smaller(WIDTH, g.out_channels - first);
+    for (int start = 0; start < filter; start += WIDTH) {
+      int elements = smaller(WIDTH, filter - start);
+      float square[WIDTH][WIDTH];
+      for (int e = 0; e < elements; e++) {
+        int c = (start + e) / g.taps(), t = (start + e) % g.taps();
+        store(square[e], load(packed + ((size_t)t * g.in_channels + c) * channels + first));
       }
+      for (int o = 0; o < lanes; o++) {
+        float* to = gw + (size_t)(first + o) * filter + start;
+        for (int e = 0; e < elements; e++) to[e] = square[e][o];
+      }
+    }
+  }
 }
 
 // ---- gradient of the input
