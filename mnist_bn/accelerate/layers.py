@@ -21,13 +21,27 @@ from chainer.functions.normalization import batch_normalization as bn
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, AveragePooling2DGrad
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
-from mnist_bn.accelerate.arrays import are_writable, function, is_float32, nchw, nhwc, pointer
+from mnist_bn.accelerate.arrays import (
+    are_writable,
+    function,
+    is_float32,
+    is_nhwc,
+    nchw,
+    nhwc,
+    pointer,
+)
 from mnist_bn.accelerate.graph import variable
 from mnist_bn.accelerate.seam import Replacements, leaving_out_subclasses
 
 _GENERAL_BN = bn.GeneralBatchNormalizationImpl()
 # ndim of x -> the axes that BatchNormalization averages over, and what makes (C,) broadcast with x
 _BN_AXES = {2: (0,), 4: (0, 2, 3)}
+# Beyond such sizes stock Chainer is as fast or faster. Of a single channel the kernels use one lane
+# of a vector, and scores they take one by one; NumPy takes both by whole vectors. The limits were
+# measured, and are of shapes only, so that a seed gives the same bits.
+_LARGEST_SINGLE_CHANNEL = 4096  # elements
+_FEW_CLASSES = 32
+_LARGEST_SCORES = {"loss": 20_000, "accuracy": 50_000}  # elements, of more than a few classes
 _BN_EXPANDERS = {2: (None, slice(None)), 4: (None, slice(None), None, None)}
 
 
@@ -87,11 +101,21 @@ def _bn_covers(node, x, channel_arrays) -> bool:
     """Whether x is normalized over all but the channels, and all else is `(C,)`, float32, dense."""
     return (
         x.ndim in _BN_AXES
+        and not _is_single_channel(x)
         and node.axis in (None, _BN_AXES[x.ndim])
         and x.size > x.shape[1]  # otherwise Chainer warns
         and is_float32((x, *channel_arrays))
         and all(a.shape == x.shape[1:2] and a.flags.c_contiguous for a in channel_arrays)
     )
+
+
+def _is_single_channel(x) -> bool:
+    return x.shape[1] == 1 and x.size > _LARGEST_SINGLE_CHANNEL
+
+
+def _is_not_worth_a_copy(x) -> bool:
+    """Whether `(N, C, H, W)`, not NHWC, has so few channels that fixed statistics do not pay."""
+    return x.ndim == 4 and x.shape[1] < 4 and x.size > _LARGEST_SINGLE_CHANNEL and not is_nhwc(x)
 
 
 def _set_axes(node, ndim) -> None:
@@ -176,7 +200,7 @@ def _bn_fixed_forward(library):
     def wrap(original):
         def forward(self, inputs):
             x, *channel_arrays = inputs
-            if not _bn_covers(self, x, channel_arrays):
+            if not _bn_covers(self, x, channel_arrays) or _is_not_worth_a_copy(x):
                 return original(self, inputs)
             self.retain_inputs((0, 1, 3, 4))
             _set_axes(self, x.ndim)
@@ -208,6 +232,7 @@ def _bn_fixed_backward(library):
                 or gy.shape != x.shape
                 or not is_float32((gy,))
                 or not _bn_covers(self, x, (gamma, mean, var, self.inv_std, self.inv_var))
+                or _is_not_worth_a_copy(x)
             ):
                 return original(self, inputs)
             rows, gradient = _as_rows(x), _as_rows(gy)
@@ -339,6 +364,7 @@ def _max_pool_forward(library):
                 or self.return_indices  # promised as int64
                 or not is_float32(inputs)
                 or x.size == 0
+                or _is_single_channel(x)
             ):
                 return original(self, inputs)
             n, c, h, w = x.shape
@@ -513,6 +539,11 @@ def _mt19937_address(generator) -> int | None:
 # --- Softmax cross-entropy and accuracy ---
 
 
+def _is_large(x, use: str) -> bool:
+    """Whether `(N, classes)` is for Chainer's own, which is faster."""
+    return x.shape[1] > _FEW_CLASSES and x.size > _LARGEST_SCORES[use]
+
+
 def _covers_scores(x, t) -> bool:
     """Whether x is float32 `(N, classes)` and t int32 `(N,)`."""
     return (
@@ -536,6 +567,7 @@ def _softmax_cross_entropy_forward(library):
                 or self.reduce != "mean"
                 or not self.cache_score
                 or not _covers_scores(x, t)
+                or _is_large(x, "loss")
             ):
                 return original(self, inputs)
             softmax, loss = np.empty(x.shape, np.float32), np.empty((), np.float32)
@@ -589,7 +621,11 @@ def _accuracy(library):
     def wrap(original):
         def forward_cpu(self, inputs):
             y, t = inputs
-            if self.ignore_label is not None or not _covers_scores(y, t):
+            if (
+                self.ignore_label is not None
+                or not _covers_scores(y, t)
+                or _is_large(y, "accuracy")
+            ):
                 return original(self, inputs)
             share = np.empty((), np.float32)
             y, t = np.ascontiguousarray(y), np.ascontiguousarray(t)

@@ -102,14 +102,13 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
             grad = param.grad
             if grad is None:
                 return
-            bound = bind(self, param.data, update_core_cpu)
+            data = param.data
+            if not is_float32((data, grad)) or grad.shape != data.shape:
+                original(self, param)
+                return
+            bound = bind(self, data, update_core_cpu)
             numbers = _scalars(numbers_of(self, _hyperparameters(self)))
-            if (
-                bound is None
-                or numbers is None
-                or not is_float32((grad,))
-                or grad.shape != bound.data.shape
-            ):
+            if bound is None or numbers is None:
                 original(self, param)
                 return
             _run(numbers, [(bound, grad)])
