@@ -5,6 +5,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.function_hooks import TimerHook as FunctionTimerHook
 from chainer.link_hooks import TimerHook
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,6 +121,14 @@ def test_other_cases_are_chainers(change):
     with chainer.using_config("type_check", False):
         y = dense.linear_relu_dropout(x, linear)
     assert y.creator.label == "Dropout"
+
+
+def test_a_hook_of_functions_sees_each_of_them():
+    x, _, linear = layer((3, 4), 5)
+    dense.use(True)
+    with FunctionTimerHook() as hook:
+        dense.linear_relu_dropout(x, linear)
+    assert [name for name, _ in hook.call_history] == ["LinearFunction", "ReLU", "Dropout"]
 
 
 def test_a_wrong_size_is_chainers_error():

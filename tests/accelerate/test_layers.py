@@ -188,6 +188,59 @@ def test_max_pooling_takes_the_first_of_equals_and_the_first_nan(replacements, c
     np.testing.assert_array_equal(actual[1], stock[1])
 
 
+def pooling_node(x):
+    node = MaxPoolingND(2, 2)
+    return node, node.apply((x,))[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_indexes_of_max_pooling_are_chainers(replacements, layout):
+    x = random(3, 5, 7, 6)
+    expected = pooling_node(x)[0].indexes
+    with kernels(replacements, only=True):
+        node, _ = pooling_node(in_layout(x, layout))
+        actual = node.indexes
+        assert node.indexes is actual
+    assert actual.dtype == expected.dtype
+    assert actual.flags.c_contiguous
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(actual * 100, expected * 100)
+
+
+@pytest.mark.parametrize("use", ["looked at", "written to", "after uninstalling", "upsampling"])
+def test_gradients_follow_the_indexes(replacements, use):
+    def gradient():
+        x = chainer.Variable(random(3, 5, 8, 6))
+        node, y = pooling_node(x)
+        if use == "looked at":
+            assert node.indexes.max() == 3
+        elif use == "written to":
+            node.indexes[...] = 2
+        elif use == "upsampling":
+            y = F.upsampling_2d(y, node.indexes, 2, outsize=x.shape[2:])
+        y.grad = random(*y.shape, seed=1)
+        if use != "after uninstalling":
+            y.backward()
+        return x, y
+
+    expected, y = gradient()
+    with kernels(replacements):
+        actual, z = gradient()
+    if use == "after uninstalling":
+        y.backward()
+        z.backward()
+    np.testing.assert_array_equal(actual.grad, expected.grad)
+
+
+def test_max_pooling_has_no_indexes_before_it_ran(replacements):
+    with kernels(replacements):
+        assert not hasattr(MaxPoolingND(2, 2), "indexes")
+        node, _ = pooling_node(random(1, 1, 2, 2))
+        del node.indexes
+        assert not hasattr(node, "indexes")
+    assert "indexes" not in vars(MaxPoolingND)
+
+
 @settings(deadline=None, max_examples=25)
 @given(map_shapes, st.sampled_from(LAYOUTS), st.booleans())
 def test_average_pooling_over_the_map(replacements, shape, layout, double):
