@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import maps, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
 from mnist_bn.plotting.maps import HeatMap
+from mnist_bn.plotting.notation import OneNotation
 
 Observed = dict[str, np.ndarray]
 
@@ -49,7 +50,7 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         axes.set_title(f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}")
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_major_formatter(OneNotation())
     row[0].set_ylabel("Density")
     return figure
 
@@ -168,7 +169,7 @@ def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
     for group in groups:
         gradient = group.first("gradient")[0]
         images, classes = gradient.shape
-        extent = (-0.5, classes - 0.5, 0.5, images)
+        extent = (-0.5, classes - 0.5, 0.5, images + 0.5)
         y_label = "" if row else "Image"
         heading = f"{group.label} (first seed)"
         row.append(HeatMap(heading, gradient, "Class", y_label, extent, is_signed=True))
@@ -273,7 +274,7 @@ def _range(values: np.ndarray) -> str:
 def _label_logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(numticks=7))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_major_formatter(OneNotation())
 
 
 # File name -> observer, title, and what draws it.

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import labels
-from mnist_bn.plotting.curves import (
+from mnist_bn.plotting.canvas import (
     BOTTOM,
     LEFT,
     RIGHT,
@@ -21,12 +21,15 @@ from mnist_bn.plotting.curves import (
     TOP,
     add_axes,
     broken,
-    fate,
+    draw_strip,
     new_figure,
+    strip_height,
     text_width,
     write_head,
 )
+from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve
+from mnist_bn.plotting.notation import OneNotation
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
 SUBTITLE_WIDTH = 8.5  # inches; a wider one has several lines
@@ -37,7 +40,8 @@ MAX_TICKS = 10  # with names
 class Series:
     """A line: y over x, both `(n,)`, with a band from `low` to `high` if they are given.
 
-    An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs.
+    An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs: they
+    stand in a strip beside the panel.
     """
 
     x: np.ndarray
@@ -53,13 +57,28 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows; `limits` of the y axis, None to fit the lines."""
+    """What one panel shows; `limits` of the y axis, None to fit the lines.
+
+    `lost` says what the crosses of its series mean. Their strip is below, or above where
+    `lost_is_high`, as of a loss.
+    """
 
     title: str
     series: Sequence[Series] = field(default_factory=list)
     limits: tuple[float, float] | None = None
     log_y: bool = False
     integer: bool = False
+    lost: str = "diverged"
+    lost_is_high: bool = False
+
+    @property
+    def crossed(self) -> list[tuple[Sequence[float], str]]:
+        """Places and colour of each series that has crosses."""
+        return [(series.crosses, series.colour) for series in self.series if len(series.crosses)]
+
+    def room(self, is_above: bool) -> float:
+        """Inches that its strip takes above it, or below."""
+        return strip_height(len(self.crossed)) * (is_above == self.lost_is_high)
 
 
 def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
@@ -83,17 +102,19 @@ def stacked(
     Args:
         x_ticks: the places on the x axis that have a name, in ascending order; None counts.
     """
-    names = [series.label for panel in panels for series in panel.series]
-    column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
+    named = [_end(panel, series) for panel in panels for series in panel.series if series.label]
+    strips = [f"✕ {panel.lost}" for panel in panels if panel.crossed]
+    column = max(labels.column_width(named), *(0.06 + text_width(strip) for strip in [*strips, ""]))
     lines = broken(subtitle, SUBTITLE_WIDTH)
     width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
     top = TOP + (len(lines) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + top)
+    heights = [panel.room(False) + HEIGHT + panel.room(True) for panel in panels]
+    figure = new_figure(width, BOTTOM + sum(heights) + GAP * (len(panels) - 1) + top)
     every = [x for panel in panels for series in panel.series for x in (*series.x, *series.crosses)]
     first, last = min(every, default=1), max(every, default=1)
     for i, panel in enumerate(panels):
-        bottom = BOTTOM + (len(panels) - 1 - i) * (HEIGHT + GAP)
-        axes = add_axes(figure, LEFT, bottom, WIDTH, HEIGHT)
+        below = sum(heights[i + 1 :]) + GAP * (len(panels) - 1 - i)
+        axes = add_axes(figure, LEFT, BOTTOM + below + panel.room(False), WIDTH, HEIGHT)
         axes.set_title(panel.title)
         if log_x:
             axes.set_xscale("log")
@@ -108,7 +129,9 @@ def stacked(
         lowest = i == len(panels) - 1
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(x_label if lowest else "")
-        labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
+        ends = [_end(panel, series) for series in panel.series if series.label]
+        labels.label_ends(axes, ends)
+        draw_strip(axes, panel.crossed, panel.lost, panel.lost_is_high)
     write_head(figure, title, "\n".join(lines))
     return figure
 
@@ -136,7 +159,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
             color=series.colour,
             linestyle=series.dashes,
             linewidth=1.7 if series.dashes == "-" else 1.1,
-            marker=series.marker or "o" * (len(series.x) == 1),  # a line of one point is none
         )
     if panel.integer:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
@@ -145,20 +167,34 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             _label_logarithmic(axis)
-    for i, series in enumerate(panel.series):
-        # One above the other where several have none at one x.
-        height = 0.03 + 0.05 * i
-        axes.plot(
-            series.crosses,
-            [height] * len(series.crosses),
-            transform=axes.get_xaxis_transform(),
-            color=series.colour,
-            marker="x",
-            markersize=6,
-            markeredgewidth=1.8,
-            linestyle="none",
-            clip_on=False,
-        )
+    if not panel.log_y:
+        axes.yaxis.set_major_formatter(OneNotation(is_aligned=True))
+    for series in panel.series:
+        _draw_markers(axes, series)
+
+
+def _draw_markers(axes: Axes, series: Series) -> None:
+    """The series' marker at each point in the axes, whole also at their edge.
+
+    A point without a neighbour makes no line: it gets a marker in any case.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    there = np.isfinite(y)
+    neighbours = np.pad(there, 1)
+    alone = there & ~neighbours[:-2] & ~neighbours[2:]
+    shown = there & (left <= x) & (x <= right) & (low <= y) & (y <= high)
+    shown &= alone | bool(series.marker)
+    axes.plot(
+        x[shown],
+        y[shown],
+        color=series.colour,
+        marker=series.marker or "o",
+        linestyle="none",
+        clip_on=False,
+        zorder=2.1,
+        gid="markers",
+    )
 
 
 def _label_logarithmic(axis: Axis) -> None:
@@ -166,10 +202,11 @@ def _label_logarithmic(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=8))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(OneNotation())
 
 
-def _end(series: Series) -> labels.EndLabel:
+def _end(panel: Panel, series: Series) -> labels.EndLabel:
     there = np.isfinite(series.y)
-    x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, -math.inf)
-    return labels.EndLabel(series.label, series.colour, float(x), float(y))
+    lost = math.inf if panel.lost_is_high else -math.inf
+    x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, lost)
+    return labels.EndLabel(series.label, series.colour, float(x), float(y), series.dashes)

@@ -29,7 +29,7 @@ def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
         height, width = imread(path).shape[:2]
         assert width > 1000 and height > 500
     svg = (tmp_path / "out" / "network-MnistCNN.svg").read_text()
-    assert ">MnistCNN</text>" in svg  # text stays text
+    assert ">MnistCNN under 2 optimizers, on MNIST</text>" in svg  # text stays text
 
 
 def test_long_names_of_curves_stay_apart(tmp_path, make_run):

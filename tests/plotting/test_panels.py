@@ -5,7 +5,7 @@ import pytest
 
 from mnist_bn.errors import UsageError
 from mnist_bn.plotting import comparison, panels
-from mnist_bn.plotting.curves import broken
+from mnist_bn.plotting.canvas import broken
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_runs
 
