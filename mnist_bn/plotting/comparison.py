@@ -141,9 +141,14 @@ def _title(group: Sequence[Curve]) -> str:
     combinations = Counter((curve.model, curve.optimizer) for curve in group)
     if len(group) > len(combinations) and title != "Learning curves":
         title += f", {len(group)} settings" if len(combinations) == 1 else ", at several settings"
+    return f"{title}{on(group)}"
+
+
+def on(group: Sequence[Curve]) -> str:
+    """The end of a title: ", on MNIST", or nothing where no dataset is recorded."""
     datasets = sorted(_kinds([run for curve in group for run in curve.runs], "dataset"))
-    on = " and ".join(_SHORT_DATASETS.get(name, _short(name)) for name in datasets)
-    return f"{title}, on {on}" if on else title
+    names = " and ".join(_SHORT_DATASETS.get(name, _short(name)) for name in datasets)
+    return f", on {names}" if names else ""
 
 
 def _one_or_many(names: Sequence[str | None], noun: str) -> str:
@@ -248,6 +253,11 @@ def training_note(unit: str) -> str:
         "an epoch's minibatches" if unit == "epoch" else "the minibatches since the point before"
     )
     return f"A training point is a mean over {since}, in train mode: dropout is on."
+
+
+def left_out(count: int) -> list[str]:
+    """The part of a subtitle that says how many runs are not in the figure; none if all are."""
+    return [f"{count} run{'s' * (count > 1)} not finished, left out"] * (count > 0)
 
 
 def subtitle(group: Sequence[Curve]) -> str:

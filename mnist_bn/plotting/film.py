@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -63,14 +64,21 @@ def _first_layer(series: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _frame(layers: Sequence[np.ndarray], titles: Sequence[str], when: str) -> Image.Image:
     grids = [_grid(tiles) for tiles in layers]
-    width = sum(grid.shape[1] + MARGIN for grid in grids) + MARGIN
+    font = ImageFont.load_default(15)
+    heads = [f"{title}, {when}" for title in titles]
+    # A convolution's tiles are small: its head may be wider than they are.
+    columns = [
+        max(grid.shape[1], math.ceil(font.getlength(head)))
+        for grid, head in zip(grids, heads, strict=True)
+    ]
+    width = sum(column + MARGIN for column in columns) + MARGIN
     height = max(grid.shape[0] for grid in grids) + HEAD + MARGIN
     frame = Image.new("L", (width + width % 2, height + height % 2), 255)  # even, for video
-    draw, font, left = ImageDraw.Draw(frame), ImageFont.load_default(15), MARGIN
-    for grid, title in zip(grids, titles, strict=True):
+    draw, left = ImageDraw.Draw(frame), MARGIN
+    for grid, head, column in zip(grids, heads, columns, strict=True):
         frame.paste(Image.fromarray(grid), (left, HEAD))
-        draw.text((left, 9), f"{title}, {when}", fill=0, font=font)
-        left += grid.shape[1] + MARGIN
+        draw.text((left, 9), head, fill=0, font=font)
+        left += column + MARGIN
     return frame
 
 
