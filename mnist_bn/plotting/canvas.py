@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
-FONT_SIZE, TITLE_SIZE = 9, 15  # points
+FONT_SIZE, TITLE_SIZE, AXES_TITLE_SIZE = 9, 15, 11  # points
 SUBTITLE_LINE = 0.18  # inches from one line of a subtitle to the next
 STRIP_ROW, STRIP_GAP, STRIP_PAD = 0.13, 0.06, 0.05  # inches
 BETWEEN = "  ·  "  # the parts of a subtitle
@@ -43,6 +43,12 @@ def write_head(figure: Figure, title: str, subtitle: str) -> None:
     for i, line in enumerate(subtitle.split("\n")):
         y = 1 - (0.67 + SUBTITLE_LINE * i) / height
         figure.text(LEFT / width, y, line, fontsize=FONT_SIZE, color="#5a5a5a")
+
+
+def write_title(axes: Axes, title: str, room: float, above: float = 0.0) -> None:
+    """Writes the title of axes, `above` inches higher; smaller where it is wider than `room`."""
+    size = AXES_TITLE_SIZE * min(1, room / max(text_width(title, AXES_TITLE_SIZE, "bold"), 1e-9))
+    axes.set_title(title, fontsize=size, pad=8 + 72 * above)
 
 
 def broken(subtitle: str, width: float) -> list[str]:
@@ -101,7 +107,7 @@ def draw_strip(
 ) -> None:
     """Draws ✕ for what has no place on the y axis, in a grey strip above or below the axes.
 
-    Call it when the limits and the title of the axes are final.
+    Call it when the limits of the axes are final. A title above it is the caller's to move.
 
     Args:
         rows: the x of the marks and their colour, a row for each curve.
@@ -150,8 +156,5 @@ def draw_strip(
             va="center",
             gid="strip-name",
         )
-    room = 72 * strip_height(len(rows))
-    if is_above:
-        axes.set_title(axes.get_title(loc="left"), loc="left", pad=8 + room)
-    else:
-        axes.tick_params(axis="x", pad=3.5 + room)
+    if not is_above:
+        axes.tick_params(axis="x", pad=3.5 + 72 * strip_height(len(rows)))

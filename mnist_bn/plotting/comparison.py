@@ -252,7 +252,7 @@ def training_note(unit: str) -> str:
     since = (
         "an epoch's minibatches" if unit == "epoch" else "the minibatches since the point before"
     )
-    return f"A training point is a mean over {since}, in train mode: dropout is on."
+    return f"A training point is a mean over {since}, in train mode (dropout on, if any)."
 
 
 def left_out(count: int) -> list[str]:

@@ -27,6 +27,7 @@ from mnist_bn.plotting.canvas import (
     strip_height,
     text_width,
     write_head,
+    write_title,
 )
 from mnist_bn.plotting.groups import Band, Curve
 from mnist_bn.plotting.notation import OneNotation, decimal
@@ -86,13 +87,14 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
             left = LEFT + side * (widths[0] + gap_x)
             axes = add_axes(figure, left, bottom, widths[side], heights[row])
-            axes.set_title(f"{part} {'loss' if row else 'accuracy'}")
+            outside = _outside(lines, key, limits[key])
+            above = strip_height(len(outside)) * row
+            write_title(axes, f"{part} {'loss' if row else 'accuracy'}", widths[side], above)
             _scale(axes, limits[key], _epochs(lines), log=row == 1 and limits[key][0] > 0)
             draw_lines(axes, lines, key)
             axes.tick_params(labelbottom=row == 1)
             axes.set_xlabel(_x_label(lines) if row else "")
-            name = "diverged" if side else ""
-            draw_strip(axes, _outside(lines, key, limits[key]), name, is_above=row == 1)
+            draw_strip(axes, outside, "diverged" if side else "", is_above=row == 1)
         labels.label_ends(axes, ends[row])
     write_head(figure, title, "\n".join(said))
     return figure

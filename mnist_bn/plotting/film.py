@@ -19,7 +19,8 @@ NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
 GREYS = 16  # a GIF of more is several times as large
-SCALE = 2  # screen pixels to one of the image, each way
+SCALE = 2  # screen pixels to one of the image, each way, at least
+TILE = 30  # screen pixels of a tile, about: those of small kernels are magnified
 SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
@@ -85,7 +86,8 @@ def _frame(layers: Sequence[np.ndarray], titles: Sequence[str], when: str) -> Im
 def _grid(tiles: np.ndarray) -> np.ndarray:
     """Returns the first UNITS of `(units, height, width)` in rows of COLUMNS, in few greys."""
     tiles = tiles[:UNITS] // (256 // GREYS) * (255 // (GREYS - 1))
-    tiles = tiles.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
+    scale = max(SCALE, TILE // max(tiles.shape[1:]))
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     tiles = np.pad(tiles, ((0, -len(tiles) % COLUMNS), (0, SCALE), (0, SCALE)), constant_values=255)
     rows = tiles.reshape(-1, COLUMNS, *tiles.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])

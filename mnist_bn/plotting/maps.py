@@ -21,6 +21,7 @@ from mnist_bn.plotting.canvas import (
     new_figure,
     text_width,
     write_head,
+    write_title,
 )
 from mnist_bn.plotting.notation import OneNotation
 
@@ -98,7 +99,7 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
         extent=heat_map.extent or (0.5, width + 0.5, 0.5, height + 0.5),
         **limits,
     )
-    axes.set_title(heat_map.title)
+    write_title(axes, heat_map.title, WIDTH + GAP_X)
     axes.set_xlabel(heat_map.x_label)
     axes.set_ylabel(heat_map.y_label)
     axes.grid(False)

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import maps, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
+from mnist_bn.plotting.canvas import write_title
 from mnist_bn.plotting.maps import HeatMap
 from mnist_bn.plotting.notation import OneNotation, decimal
 
@@ -48,7 +49,8 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         _label_logarithmic(axes)
         layer = int(group.first("layer")[0])
         kurtosis = group.first("kurtosis")[:, layer - 1]
-        axes.set_title(f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}")
+        title = f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}"
+        write_title(axes, title, maps.WIDTH + 0.6 * maps.GAP_X)
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(OneNotation())

@@ -212,7 +212,9 @@ def draw(
                 series = None if shown.observer in leave_out else read(run, shown.observer)
                 if series is not None:
                     group = minibatch.Group(run.model or run.name, BLUE, [series])
-                    said = f"{_subtitle(run)}{BETWEEN}one minibatch, in train mode\n{shown.to_see}"
+                    parts = [run.name, comparison.data(group_runs([run]))]
+                    parts.append("one minibatch, in train mode")
+                    said = f"{BETWEEN.join(parts)}\n{shown.to_see}"
                     figure = shown.draw([group], shown.title, said)
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
             if film.NAME not in leave_out and (series := read(run, film.NAME)) is not None:
@@ -236,8 +238,8 @@ def _dead_units(run: Run, series: Observed) -> Figure:
             for key in found
         ]
         lines = [
-            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", colour)
-            for key, count, colour in zip(found, counts, _colours(found), strict=False)
+            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", *_look(i))
+            for i, (key, count) in enumerate(zip(found, counts, strict=True))
         ]
         top = max((count.max(initial=0) for count in counts), default=0)
         shown.append(
@@ -285,8 +287,8 @@ def _gradient_norms(run: Run, series: Observed) -> Figure:
     for kind, keys in kinds.items():
         if keys:
             lines = [
-                panels.Series(times(run, series), norms[key], key, colour)
-                for key, colour in zip(keys[:MAX_LINES], _colours(keys), strict=False)
+                panels.Series(times(run, series), norms[key], key + _zero(norms[key]), *_look(i))
+                for i, key in enumerate(keys[:MAX_LINES])
             ]
             few = f", the first {MAX_LINES} of {len(keys)}" * (len(keys) > MAX_LINES)
             panel = panels.Panel(f"Norm of the gradient: {kind}{few}", lines, log_y=True)
@@ -299,8 +301,8 @@ def _training_accuracy(run: Run, series: Observed) -> Figure:
     """Accuracy on training images in test mode, from 0 to 1."""
     measured = measurements(series)
     lines = [
-        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", colour)
-        for (key, values), colour in zip(measured.items(), _colours(list(measured)), strict=True)
+        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", *_look(i))
+        for i, (key, values) in enumerate(measured.items())
     ]
     panel = panels.Panel("Training images, in test mode", lines, (0, 1))
     to_see = "Unlike the log's training accuracy, measured without dropout, and after the epoch."
@@ -363,8 +365,15 @@ def _reestimated_bn(run: Run, series: Observed) -> Figure:
     return _figure(run, [panel], "BN's statistics estimated anew, without dropout", to_see)
 
 
-def _colours(keys: Sequence[str]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(keys))]
+def _zero(norms: np.ndarray) -> str:
+    """What to add to the name of a line that a logarithmic axis cannot show."""
+    return " (always 0)" if not norms.any() else ""
+
+
+def _look(i: int) -> tuple[str, str | tuple]:
+    """Colour and dashes of the i-th line."""
+    again, colour = divmod(i, len(COLOURS))
+    return COLOURS[colour], DASHES[again % len(DASHES)]
 
 
 def _figure(

@@ -26,10 +26,11 @@ from mnist_bn.plotting.canvas import (
     strip_height,
     text_width,
     write_head,
+    write_title,
 )
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve
-from mnist_bn.plotting.notation import OneNotation
+from mnist_bn.plotting.notation import OneNotation, decimal
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
 SUBTITLE_WIDTH = 8.5  # inches; a wider one has several lines
@@ -115,7 +116,7 @@ def stacked(
     for i, panel in enumerate(panels):
         below = sum(heights[i + 1 :]) + GAP * (len(panels) - 1 - i)
         axes = add_axes(figure, LEFT, BOTTOM + below + panel.room(False), WIDTH, HEIGHT)
-        axes.set_title(panel.title)
+        write_title(axes, panel.title, width - LEFT - RIGHT, panel.room(True))
         if log_x:
             axes.set_xscale("log")
             margin = (last / first) ** 0.05 if last > first else 2
@@ -209,4 +210,10 @@ def _end(panel: Panel, series: Series) -> labels.EndLabel:
     there = np.isfinite(series.y)
     lost = math.inf if panel.lost_is_high else -math.inf
     x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, lost)
-    return labels.EndLabel(series.label, series.colour, float(x), float(y), series.dashes)
+    text = series.label
+    if panel.limits and there.any() and not panel.limits[0] <= y <= panel.limits[1]:
+        text += f"  {'↓' if y < panel.limits[0] else '↑'}"
+        # A logarithmic panel's values may be cut, far outside, and a cross has none.
+        is_known = not panel.log_y and max(series.crosses, default=-math.inf) < x
+        text += f" {decimal(float(f'{y:.3g}'))}" * is_known
+    return labels.EndLabel(text, series.colour, float(x), float(y), series.dashes)

@@ -167,7 +167,7 @@ def _depth_figure(curves: Sequence[Curve]) -> Figure:
     title = f"CS231n: deep networks on few images{comparison.on(curves)}"
     said = (
         f"{comparison.subtitle(curves)}\nSee whether BN fits the training images sooner, and "
-        "whether the images held out gain by it. The loss is the minibatches', in train mode."
+        "whether the images held out gain by it. The loss is of minibatches, in train mode."
     )
     return panels.stacked(shown, title, said, _x_label(curves[0].runs[0]))
 

@@ -172,19 +172,20 @@ def _plain(curves: Sequence[Curve]) -> list[tuple]:
     """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
+    plain = [curve for curve in curves if _slope(curve) == 0 and _size(curve) == usual]
     return [
-        (curve, _named(curve, curves), BLUE if _has_bn(curve) else BLACK, "-")
-        for curve in curves
-        if _slope(curve) == 0 and _size(curve) == usual
+        (curve, _named(curve, plain), BLUE if _has_bn(curve) else BLACK, "-") for curve in plain
     ]
 
 
 def _two_panels(shown: Sequence[tuple], title: str):
+    # Of one colour, dotted lines cannot be told apart.
+    has_dotted = len({colour for _, _, colour, _ in shown}) == len(shown) <= 2
     accuracy, dead = [], []
     for curve, label, colour, dashes in shown:
         test = panels.of_curve(curve, VALIDATION_ACCURACY, label, colour, dashes)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
-        accuracy += [training, test] if len(shown) <= 2 else [test]
+        accuracy += [training, test] if has_dotted else [test]
         x, number = counts(curve, "flat_update")
         mean = number.mean(axis=0)
         dead.append(
@@ -194,7 +195,6 @@ def _two_panels(shown: Sequence[tuple], title: str):
             )
         )
     top = max(5.0, *(series.high.max() for series in dead))
-    has_dotted = len(shown) <= 2
     dotted = " (on training minibatches: dotted)" * has_dotted
     curves = [curve for curve, *_ in shown]
     unit = curves[0].unit

@@ -68,10 +68,10 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         lines += [training, test]
     panel = panels.Panel("Accuracy on test images (on the minibatches: dotted)", lines, (0, 1))
     unit = curves[0].unit
-    said = (
-        f"{comparison.subtitle(curves)}\nSee how soon each leaves 0.1, the accuracy of guessing. "
-        f"trained: gamma and beta, too. {comparison.training_note(unit)}"
-    )
+    said = f"{comparison.subtitle(curves)}\nSee how soon each leaves 0.1, the accuracy of guessing."
+    if any("trained=True" in (curve.model or "") for curve in curves):
+        said += " With trained=True, gamma and beta are trained, too."
+    said += f" {comparison.training_note(unit)}"
     with style():
         figure = panels.stacked(
             [panel], f"BN exercise: 784-40-20-10{comparison.on(curves)}", said, unit.capitalize()

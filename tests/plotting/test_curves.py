@@ -84,7 +84,7 @@ def test_a_network_figure_has_a_labelled_curve_and_band_for_each_optimizer(resul
         "MnistCNN under 2 optimizers, on MNIST",
         "MNIST  ·  evaluated in test mode  ·  mean and range of 2 seeds",
         "See how soon each curve rises, and where it ends. A training point is a mean over an"
-        " epoch's minibatches, in train mode: dropout is on.",
+        " epoch's minibatches, in train mode (dropout on, if any).",
     ]
     colours = [line.get_color() for line in marked(figure.axes[0], "curve")]
     assert colours == [appearance.OPTIMIZER_LOOKS[name].colour for name in ("SGD", "Adam")]
