@@ -37,8 +37,7 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
 def write_head(figure: Figure, title: str, subtitle: str) -> None:
     """Writes the title, smaller where it is too long for the figure, and the subtitle's lines."""
     width, height = figure.get_size_inches()
-    room = width - LEFT - RIGHT
-    size = TITLE_SIZE * min(1, room / max(text_width(title, TITLE_SIZE, "bold"), 1e-9))
+    size = _size_within(title, TITLE_SIZE, width - LEFT - RIGHT)
     figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=size, weight="bold")
     for i, line in enumerate(subtitle.split("\n")):
         y = 1 - (0.67 + SUBTITLE_LINE * i) / height
@@ -47,8 +46,14 @@ def write_head(figure: Figure, title: str, subtitle: str) -> None:
 
 def write_title(axes: Axes, title: str, room: float, above: float = 0.0) -> None:
     """Writes the title of axes, `above` inches higher; smaller where it is wider than `room`."""
-    size = AXES_TITLE_SIZE * min(1, room / max(text_width(title, AXES_TITLE_SIZE, "bold"), 1e-9))
+    size = _size_within(title, AXES_TITLE_SIZE, room)
     axes.set_title(title, fontsize=size, pad=8 + 72 * above)
+
+
+def _size_within(title: str, size: float, room: float) -> float:
+    """Returns the font size, or a smaller one in which a bold title is as wide as `room` inches."""
+    width = text_width(title, size, "bold")
+    return size if width <= room else 0.97 * size * room / width  # letters of whole pixels vary
 
 
 def broken(subtitle: str, width: float) -> list[str]:

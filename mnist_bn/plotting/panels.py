@@ -215,5 +215,5 @@ def _end(panel: Panel, series: Series) -> labels.EndLabel:
         text += f"  {'↓' if y < panel.limits[0] else '↑'}"
         # A logarithmic panel's values may be cut, far outside, and a cross has none.
         is_known = not panel.log_y and max(series.crosses, default=-math.inf) < x
-        text += f" {decimal(float(f'{y:.3g}'))}" * is_known
+        text += f" {decimal(float(f'{y:.3g}'))}" * bool(is_known)
     return labels.EndLabel(text, series.colour, float(x), float(y), series.dashes)
