@@ -192,8 +192,8 @@ def _networks(curves: Sequence[Curve]) -> list[str]:
     """What each network is called in the figure, and the name that `--model` takes."""
     called = dict.fromkeys((_name(curve, curves), curve.model or curve.name) for curve in curves)
     parts = [name if name == model else f"{name}: {model}" for name, model in called]
-    kinds = " and ".join(dict.fromkeys(map(_network, curves)))
-    return [kinds, *parts] if kinds not in parts else parts
+    kind, *others = dict.fromkeys(map(_network, curves))
+    return parts if others or kind in parts else [kind, *parts]  # of several, the names tell it
 
 
 def _network(curve: Curve) -> str:
