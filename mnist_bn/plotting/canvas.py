@@ -17,6 +17,7 @@ LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
 FONT_SIZE, TITLE_SIZE, AXES_TITLE_SIZE = 9, 15, 11  # points
 SUBTITLE_LINE = 0.18  # inches from one line of a subtitle to the next
 STRIP_ROW, STRIP_GAP, STRIP_PAD = 0.13, 0.06, 0.05  # inches
+STRIP_NAME = 0.14  # inches from a strip to its name: a mark may stand on its edge
 BETWEEN = "  ·  "  # the parts of a subtitle
 
 
@@ -152,7 +153,7 @@ def draw_strip(
         )
     if name:
         axes.text(
-            1 + 0.06 * inch_x,
+            1 + STRIP_NAME * inch_x,
             zero + (bottom + height / 2) * inch_y,
             f"✕ {name}",
             transform=axes.transAxes,

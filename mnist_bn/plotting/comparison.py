@@ -190,6 +190,8 @@ def _pages(name: str, title: str, lines: Sequence[Line]) -> Iterator[tuple[str, 
     for page, number in _paged(lines, MAX_LINES):
         shown = [line.curve for line in page]
         said = f"{subtitle(shown)}\n{_to_see(shown)} {training_note(shown[0].unit)}"
+        if any(curve.survivors and curve.diverged for curve in shown):
+            said += " A thin line is a seed that diverged."
         part = f" ({number.lstrip('-')})" if number else ""
         yield f"{name}{number}", curves.learning_curves(page, title + part, said)
 
@@ -270,8 +272,7 @@ def subtitle(group: Sequence[Curve]) -> str:
     elif all(run.seed is not None for curve in group for run in curve.runs):
         parts.append(seeds(1))
     if any(curve.diverged for curve in group):
-        thin = any(curve.survivors and curve.diverged for curve in group)
-        parts.append("✕ diverged" + " (thin line: that seed)" * thin)
+        parts.append("✕ diverged")
     if any(curve.is_cut_short for curve in group):
         parts.append("○ not finished")
     return BETWEEN.join(parts)

@@ -155,7 +155,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
             **_look(line),
         )
         if line.curve.is_cut_short and len(band.epochs):
-            _draw_unfinished(axes, band, aside, line.colour)
+            draw_unfinished(axes, band.epochs[-1] + aside, band.mean[-1], line.colour)
         for run in line.curve.diverged:
             _draw_diverged(axes, run, key, line.colour)
     if not any(_is_shown(line, key) for line in lines):
@@ -178,11 +178,11 @@ def _draw_range(axes: Axes, band: Band, aside: float, colour: str, order: float)
         axes.fill_between(band.epochs, band.low, band.high, alpha=0.14, linewidth=0, **look)
 
 
-def _draw_unfinished(axes: Axes, band: Band, aside: float, colour: str) -> None:
+def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
     """An open circle where a curve ends before its time."""
     axes.plot(
-        band.epochs[-1:] + aside,
-        band.mean[-1:],
+        [x],
+        [y],
         marker="o",
         markersize=9,
         markerfacecolor="none",

@@ -17,6 +17,7 @@ from mnist_bn.plotting.canvas import (
     BOTTOM,
     LEFT,
     RIGHT,
+    STRIP_NAME,
     SUBTITLE_LINE,
     TOP,
     add_axes,
@@ -28,7 +29,7 @@ from mnist_bn.plotting.canvas import (
     write_head,
     write_title,
 )
-from mnist_bn.plotting.curves import fate
+from mnist_bn.plotting.curves import draw_unfinished, fate
 from mnist_bn.plotting.groups import Curve
 from mnist_bn.plotting.notation import OneNotation, decimal
 
@@ -42,7 +43,7 @@ class Series:
     """A line: y over x, both `(n,)`, with a band from `low` to `high` if they are given.
 
     An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs: they
-    stand in a strip beside the panel.
+    stand in a strip beside the panel. One that `is_cut_short` ends in an open circle.
     """
 
     x: np.ndarray
@@ -54,6 +55,7 @@ class Series:
     high: np.ndarray | None = None
     marker: str = ""
     crosses: Sequence[float] = ()
+    is_cut_short: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,22 @@ class Panel:
         return strip_height(len(self.crossed)) * (is_above == self.lost_is_high)
 
 
+def dotted(curves: Sequence[Curve]) -> str:
+    """Returns how dotted lines of these curves look: "dotted", or if each is a point, "hollow"."""
+    return "dotted" if max(len(run.log) for curve in curves for run in curve.runs) > 1 else "hollow"
+
+
 def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
-    """Mean over seeds of one series of the log, and where it has a label, their range and fate."""
+    """Mean over seeds of one series of the log, and if it has a label, their range and fate."""
     band = curve.band(key)
     limits = (band.low, band.high) if label else (None, None)
+    lost = sorted({run.diverged_at for run in curve.diverged}) if label else ()
     label += fate(curve) if label else ""
-    return Series(band.epochs, band.mean, label, colour, dashes, *limits)
+    return Series(
+        *(band.epochs, band.mean, label, colour, dashes, *limits),
+        crosses=lost,
+        is_cut_short=curve.is_cut_short,
+    )
 
 
 def stacked(
@@ -105,7 +117,9 @@ def stacked(
     """
     named = [_end(panel, series) for panel in panels for series in panel.series if series.label]
     strips = [f"✕ {panel.lost}" for panel in panels if panel.crossed]
-    column = max(labels.column_width(named), *(0.06 + text_width(strip) for strip in [*strips, ""]))
+    column = max(
+        labels.column_width(named), *(STRIP_NAME + text_width(strip) for strip in [*strips, ""])
+    )
     lines = broken(subtitle, SUBTITLE_WIDTH)
     width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
     top = TOP + (len(lines) - 1) * SUBTITLE_LINE
@@ -151,9 +165,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
     for series in panel.series:
         if series.low is not None and series.high is not None:
-            axes.fill_between(
-                series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
-            )
+            _draw_range(axes, series)
         axes.plot(
             series.x,
             series.y,
@@ -174,10 +186,21 @@ def _draw(axes: Axes, panel: Panel) -> None:
         _draw_markers(axes, series)
 
 
+def _draw_range(axes: Axes, series: Series) -> None:
+    """The band of a series, or of a single point, which has no band, a bar."""
+    if len(series.x) == 1:
+        axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
+    else:
+        axes.fill_between(
+            series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
+        )
+
+
 def _draw_markers(axes: Axes, series: Series) -> None:
     """The series' marker at each point in the axes, whole also at their edge.
 
-    A point without a neighbour makes no line: it gets a marker in any case.
+    A point without a neighbour makes no line: it gets a marker in any case, a hollow one if the
+    line would be dashed.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x, y = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
@@ -191,11 +214,15 @@ def _draw_markers(axes: Axes, series: Series) -> None:
         y[shown],
         color=series.colour,
         marker=series.marker or "o",
+        # A point has no dashes.
+        markerfacecolor=series.colour if series.dashes == "-" or series.marker else "white",
         linestyle="none",
         clip_on=False,
         zorder=2.1,
         gid="markers",
     )
+    if series.is_cut_short and there.any():
+        draw_unfinished(axes, x[there][-1], y[there][-1], series.colour)
 
 
 def _label_logarithmic(axis: Axis) -> None:

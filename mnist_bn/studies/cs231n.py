@@ -160,7 +160,7 @@ def _depth_figure(curves: Sequence[Curve]) -> Figure:
         if (series := _training_series(curve, *look)) is not None
     ]
     shown = [
-        panels.Panel("Training loss", losses),
+        panels.Panel("Training loss", losses, lost_is_high=True),
         panels.Panel("Accuracy on the training images, in test mode", training, _from_0(training)),
         panels.Panel("Accuracy on the validation images", validation, _from_0(validation)),
     ]
@@ -196,7 +196,10 @@ def _training_series(curve: Curve, label: str, colour: str) -> panels.Series | N
     values = np.stack([accuracy for _, accuracy in measured])
     low, high = values.min(axis=0), values.max(axis=0)
     return panels.Series(
-        *(measured[0][0], values.mean(axis=0), label + fate(curve), colour), low=low, high=high
+        *(measured[0][0], values.mean(axis=0), label + fate(curve), colour),
+        low=low,
+        high=high,
+        is_cut_short=curve.is_cut_short,
     )
 
 

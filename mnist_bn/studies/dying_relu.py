@@ -192,11 +192,12 @@ def _two_panels(shown: Sequence[tuple], title: str):
             panels.Series(
                 *(x, mean, f"{label}: {mean[-1]:g}", colour, dashes),
                 *(number.min(axis=0), number.max(axis=0)),
+                is_cut_short=curve.is_cut_short,
             )
         )
     top = max(5.0, *(series.high.max() for series in dead))
-    dotted = " (on training minibatches: dotted)" * has_dotted
     curves = [curve for curve, *_ in shown]
+    dotted = f" (on training minibatches: {panels.dotted(curves)})" * has_dotted
     unit = curves[0].unit
     said = (
         f"{comparison.subtitle(curves)}\nSee below how many units no longer learn, their weight "
@@ -205,7 +206,7 @@ def _two_panels(shown: Sequence[tuple], title: str):
     if has_dotted:
         said += f" {comparison.training_note(unit)}"
     if any(dashes != "-" for *_, dashes in shown):
-        said += " Dashed: without BN."
+        said += f" {'Dashed' if panels.dotted(curves) == 'dotted' else 'Hollow'}: without BN."
     units = sorted({hidden_units(curve) for curve in curves})
     return panels.stacked(
         [

@@ -244,8 +244,9 @@ def _accuracy(curves: Sequence[Curve]) -> Figure | None:
         lines = []
         for curve, colour in zip(shown, colours * len(shown), strict=False):
             series = panels.of_curve(curve, key, _with_rate(curve, shown), colour)
-            percent = 100 * series.x / _last(curve)
-            lines.append(dataclasses.replace(series, x=percent))
+            percent = 100 / _last(curve)
+            crosses = [percent * x for x in series.crosses]
+            lines.append(dataclasses.replace(series, x=percent * series.x, crosses=crosses))
         figures.append(panels.Panel(title, lines))
     said = BETWEEN.join([*_networks(shown), comparison.subtitle(shown)])
     said += (

@@ -142,6 +142,10 @@ def test_a_point_without_neighbours_is_marked():
     (axes,) = panels.stacked([panels.Panel("P", [series])], "T", "s", "x").axes
     (markers,) = artists(axes, "markers")
     assert markers.get_xdata().tolist() == [0, 2]
+    assert markers.get_markerfacecolor() == "#000000"
+    dotted = panels.Series(np.ones(1), np.ones(1), "a", "#000000", appearance.DASHES[2])
+    (axes,) = panels.stacked([panels.Panel("P", [dotted])], "T", "s", "x").axes
+    assert [one.get_markerfacecolor() for one in artists(axes, "markers")] == ["white"]
 
 
 def test_where_lines_are_dashed_a_piece_of_each_stands_before_its_name():
@@ -200,3 +204,22 @@ def test_a_long_sentence_of_a_subtitle_is_broken_between_words():
     assert lines[0] == "MNIST  ·  1 seed"
     assert " ".join(lines[1:]) == sentence.strip()
     assert len(lines) > 3 and all(text_width(line) <= 4.0 for line in lines)
+
+
+def test_a_study_shows_which_runs_diverged_or_did_not_finish(tmp_path, make_run, entries):
+    log = entries("MnistCNN", "SGD", 0, 3)
+    lost = [*log[:2], {**log[2], "main/loss": None, "diverged_at": {"iteration": 1700}}]
+    make_run(tmp_path, "MnistCNN", log=lost, epoch=5)
+    make_run(tmp_path, "MnistCNN_BN_before", log=log, epoch=5)
+    make_run(tmp_path, "MnistCNN_BN_after", epochs=5)
+    curves = group_runs(read_runs([tmp_path], pytest.fail))
+    lines = [
+        panels.of_curve(curve, VALIDATION_ACCURACY, curve.model, "#000000") for curve in curves
+    ]
+    (axes,) = panels.stacked([panels.Panel("P", lines)], "T", "s", "Epoch").axes
+    assert [mark.get_xdata() for mark in artists(axes, "lost")] == [[3]]
+    assert [mark.get_xdata() for mark in artists(axes, "unfinished")] == [[3]]
+    assert [text.get_text() for text in artists(axes, "end-label")] == [
+        *("MnistCNN (diverged)", "MnistCNN_BN_before (stopped at epoch 3 of 5)"),
+        "MnistCNN_BN_after",
+    ]
