@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,8 @@ UNITS = 64  # of a network, at most: more are too small to see, and too large a 
 COLUMNS = 8
 SECONDS_FOR_FFMPEG = 60
 GREYS = 16  # a GIF of more is several times as large
-SCALE = 2  # screen pixels to one of the image, each way
+SCALE = 2  # screen pixels to one of the image, each way, at least
+TILE = 30  # screen pixels of a tile, about: those of small kernels are magnified
 SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
@@ -64,21 +66,29 @@ def _first_layer(series: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _frame(layers: Sequence[np.ndarray], titles: Sequence[str], when: str) -> Image.Image:
     grids = [_grid(tiles) for tiles in layers]
-    width = sum(grid.shape[1] + MARGIN for grid in grids) + MARGIN
+    font = ImageFont.load_default(15)
+    heads = [f"{title}, {when}" for title in titles]
+    # A convolution's tiles are small: its head may be wider than they are.
+    columns = [
+        max(grid.shape[1], math.ceil(font.getlength(head)))
+        for grid, head in zip(grids, heads, strict=True)
+    ]
+    width = sum(column + MARGIN for column in columns) + MARGIN
     height = max(grid.shape[0] for grid in grids) + HEAD + MARGIN
     frame = Image.new("L", (width + width % 2, height + height % 2), 255)  # even, for video
-    draw, font, left = ImageDraw.Draw(frame), ImageFont.load_default(15), MARGIN
-    for grid, title in zip(grids, titles, strict=True):
+    draw, left = ImageDraw.Draw(frame), MARGIN
+    for grid, head, column in zip(grids, heads, columns, strict=True):
         frame.paste(Image.fromarray(grid), (left, HEAD))
-        draw.text((left, 9), f"{title}, {when}", fill=0, font=font)
-        left += grid.shape[1] + MARGIN
+        draw.text((left, 9), head, fill=0, font=font)
+        left += column + MARGIN
     return frame
 
 
 def _grid(tiles: np.ndarray) -> np.ndarray:
     """Returns the first UNITS of `(units, height, width)` in rows of COLUMNS, in few greys."""
     tiles = tiles[:UNITS] // (256 // GREYS) * (255 // (GREYS - 1))
-    tiles = tiles.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
+    scale = max(SCALE, TILE // max(tiles.shape[1:]))
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     tiles = np.pad(tiles, ((0, -len(tiles) % COLUMNS), (0, SCALE), (0, SCALE)), constant_values=255)
     rows = tiles.reshape(-1, COLUMNS, *tiles.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])

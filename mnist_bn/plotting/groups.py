@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from mnist_bn.config import RunConfig
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
+from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.recorded import effective
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import bounded, printable
@@ -96,6 +98,14 @@ class Curve:
     @property
     def unfinished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.survivors if run not in self.finished)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the runs that went farthest failed, or stopped before the end of their training.
+
+        Also if they are still going on.
+        """
+        return any(run.is_cut_short for run in self.finished)
 
     def values(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Epochs (E,) that all finished seeds have, and their values (seeds, E).
@@ -217,6 +227,8 @@ def _digest(sums: Any) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return decimal(value)
     return printable(value if isinstance(value, str) else repr(value))
 
 

@@ -27,8 +27,11 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
+from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, group_runs
-from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, printable
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import printable
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14
@@ -255,10 +258,14 @@ def draw(
                 if name not in leave_out and (series := read(run, name)) is not None:
                     figure = figure_of(run, series)
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
-            for name, (observer, title, figure_of) in minibatch.FIGURES.items():
-                if observer not in leave_out and (series := read(run, observer)) is not None:
+            for name, shown in minibatch.FIGURES.items():
+                series = None if shown.observer in leave_out else read(run, shown.observer)
+                if series is not None:
                     group = minibatch.Group(run.model or run.name, BLUE, [series])
-                    figure = figure_of([group], title, _subtitle(run))
+                    parts = [run.name, comparison.data(group_runs([run]))]
+                    parts.append("one minibatch, in train mode")
+                    said = f"{BETWEEN.join(parts)}\n{shown.to_see}"
+                    figure = shown.draw([group], shown.title, said)
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
             if film.NAME not in leave_out and (series := read(run, film.NAME)) is not None:
                 paths += film.save({run.name: series}, out, f"{prefix}-{film.NAME}", run.unit)
@@ -281,14 +288,14 @@ def _dead_units(run: Run, series: Observed) -> Figure:
             for key in found
         ]
         lines = [
-            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", colour)
-            for key, count, colour in zip(found, counts, _colours(found), strict=False)
+            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", *_look(i))
+            for i, (key, count) in enumerate(zip(found, counts, strict=True))
         ]
         top = max((count.max(initial=0) for count in counts), default=0)
         shown.append(
             panels.Panel(title, lines, (-0.04 * max(top, 5), 1.1 * max(top, 5)), False, True)
         )
-    return _figure(run, shown, "Dead units")
+    return _figure(run, shown, "Dead units", "See how many units each sign finds, and since when.")
 
 
 def _percentiles(run: Run, series: Observed) -> Figure:
@@ -297,7 +304,11 @@ def _percentiles(run: Run, series: Observed) -> Figure:
         percentile_panel(f"Input of {name}, its first unit", times(run, series), array[:, :, 0])
         for name, array in measurements(series).items()
     ]
-    return _figure(run, shown, "Percentiles of activations")
+    to_see = (
+        "Over 500 test images. See whether the median (50th) and the spread (15th to 85th, dashed)"
+        " move while the network trains."
+    )
+    return _figure(run, shown, "Percentiles of activations", to_see)
 
 
 def percentile_panel(
@@ -326,24 +337,26 @@ def _gradient_norms(run: Run, series: Observed) -> Figure:
     for kind, keys in kinds.items():
         if keys:
             lines = [
-                panels.Series(times(run, series), norms[key], key, colour)
-                for key, colour in zip(keys[:MAX_LINES], _colours(keys), strict=False)
+                panels.Series(times(run, series), norms[key], key + _zero(norms[key]), *_look(i))
+                for i, key in enumerate(keys[:MAX_LINES])
             ]
             few = f", the first {MAX_LINES} of {len(keys)}" * (len(keys) > MAX_LINES)
             panel = panels.Panel(f"Norm of the gradient: {kind}{few}", lines, log_y=True)
             shown.append(panel)
-    return _figure(run, shown, "Gradients")
+    to_see = "Of the last minibatch. See whether gradients vanish or explode in some of the layers."
+    return _figure(run, shown, "Norms of gradients", to_see)
 
 
 def _training_accuracy(run: Run, series: Observed) -> Figure:
     """Accuracy on training images in test mode, from 0 to 1."""
     measured = measurements(series)
     lines = [
-        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", colour)
-        for (key, values), colour in zip(measured.items(), _colours(list(measured)), strict=True)
+        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", *_look(i))
+        for i, (key, values) in enumerate(measured.items())
     ]
     panel = panels.Panel("Training images, in test mode", lines, (0, 1))
-    return _figure(run, [panel], "Training accuracy")
+    to_see = "Unlike the log's training accuracy, measured without dropout, and after the epoch."
+    return _figure(run, [panel], "Training accuracy", to_see.replace("epoch", run.unit))
 
 
 def shifts(series: Observed) -> Observed:
@@ -378,7 +391,11 @@ def _variance_shift(run: Run, series: Observed) -> Figure:
         lines,
         log_y=mean.max() > 3,
     )
-    return _figure(run, [panel], "Variance shift", "BN layer", ticks)
+    to_see = (
+        "At 1 BN meets in the test the variance of training. See whether the shift grows from"
+        " layer to layer."
+    )
+    return _figure(run, [panel], "Variance shift", to_see, "BN layer", ticks)
 
 
 def test_mode(runs: Sequence[Run]) -> str:
@@ -394,27 +411,39 @@ def _reestimated_bn(run: Run, series: Observed) -> Figure:
         times(run, series), series["accuracy"], f"estimated anew{test_mode([run])}", BLUE
     )
     panel = panels.Panel("Test accuracy", [kept, anew])
-    return _figure(run, [panel], "BN's statistics estimated anew, without dropout")
+    to_see = "See how much accuracy BN's statistics of training cost, those with dropout on."
+    return _figure(run, [panel], "BN's statistics estimated anew, without dropout", to_see)
 
 
-def _colours(keys: Sequence[str]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(keys))]
+def _zero(norms: np.ndarray) -> str:
+    """What to add to the name of a line that a logarithmic axis cannot show."""
+    return " (always 0)" if not norms.any() else ""
+
+
+def _look(i: int) -> tuple[str, str | tuple]:
+    """Colour and dashes of the i-th line."""
+    again, colour = divmod(i, len(COLOURS))
+    return COLOURS[colour], DASHES[again % len(DASHES)]
 
 
 def _figure(
     run: Run,
     shown: Sequence[panels.Panel],
     title: str,
+    to_see: str,
     x_label: str | None = None,
     x_ticks: dict[float, str] | None = None,
 ) -> Figure:
-    return panels.stacked(
-        shown, title, _subtitle(run), x_label or run.unit.capitalize(), x_ticks=x_ticks
-    )
+    title = f"{title}, {run.model}" if run.model else title
+    said = f"{_subtitle(run)}\n{to_see}"
+    return panels.stacked(shown, title, said, x_label or run.unit.capitalize(), x_ticks=x_ticks)
 
 
 def _subtitle(run: Run) -> str:
-    return "  ·  ".join((run.name, comparison.conditions(group_runs([run]))))
+    (curve,) = group_runs([run])
+    parts = [run.name, comparison.conditions([curve])]
+    parts += [fate(curve).strip(" ()")] * bool(fate(curve))
+    return BETWEEN.join(parts)
 
 
 _FIGURES: dict[str, Callable[[Run, Observed], Figure]] = {

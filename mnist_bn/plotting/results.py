@@ -96,6 +96,35 @@ class Run:
                 return entry[self.unit]
         return None
 
+    @cached_property
+    def progress(self) -> tuple[int, int | None, str]:
+        """How far the log goes, how far it was to go (None: not recorded), and in what unit."""
+        unit = "iteration" if self.args.get("iteration") else "epoch"
+        reached, length = self.log[-1].get(unit), self.args.get(unit)
+        is_known = all(
+            isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (reached, length)
+        )
+        return (reached, length, unit) if is_known else (int(self.epochs[-1]), None, self.unit)
+
+    @cached_property
+    def has_failed(self) -> bool:
+        """Whether an error ended the run."""
+        return not self._has("model.npz") and self._has("error.txt")
+
+    @cached_property
+    def is_cut_short(self) -> bool:
+        """Whether the run failed, was stopped, or goes on still: its log is no finished run's.
+
+        `model.npz` is written last; a run without one is told by the length that it was to have.
+        """
+        reached, length, _ = self.progress
+        if self.diverged_at is not None or length is None or self._has("model.npz"):
+            return False
+        return reached < length or self.has_failed
+
+    def _has(self, name: str) -> bool:
+        return os.path.lexists(self.folder / name)
+
     @property
     def has_trained_on(self) -> bool:
         """Whether the run was to train on if it diverged: its numbers from then on count too."""

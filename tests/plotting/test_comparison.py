@@ -29,7 +29,7 @@ def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
         height, width = imread(path).shape[:2]
         assert width > 1000 and height > 500
     svg = (tmp_path / "out" / "network-MnistCNN.svg").read_text()
-    assert ">MnistCNN</text>" in svg  # text stays text
+    assert ">MnistCNN under 2 optimizers, on MNIST</text>" in svg  # text stays text
 
 
 def test_long_names_of_curves_stay_apart(tmp_path, make_run):
@@ -132,3 +132,39 @@ def test_names_from_outside_are_safe_as_file_names_and_labels(tmp_path, make_run
     paths = comparison.draw(read(tmp_path / "in"), tmp_path / "out", ("png", "svg"))
     assert {path.parent for path in paths} == {tmp_path / "out"}
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def titles(root) -> dict[str, str]:
+    figures = comparison.figures(group_runs(read(root)))
+    return {
+        name: next(text.get_text() for text in figure.texts if text.get_fontsize() > 10)
+        for name, figure in figures
+    }
+
+
+def test_a_title_says_what_is_compared_on_what_data(result, tmp_path, make_run, entries):
+    assert titles(result) == {
+        "network-MnistCNN": "MnistCNN under 2 optimizers, on MNIST",
+        "network-MnistCNN_BN_before": "MnistCNN_BN_before under 2 optimizers, on MNIST",
+        "optimizer-SGD": "2 networks under SGD, on MNIST",
+        "optimizer-Adam": "2 networks under Adam, on MNIST",
+        "overview": "Validation accuracy of 2 networks under 2 optimizers, on MNIST",
+    }
+    make_run(tmp_path / "one", dataset="digits")
+    assert titles(tmp_path / "one") == {"runs": "MnistCNN under SGD, on scikit-learn digits"}
+    for batch in (10, 20, 30):
+        make_run(tmp_path / "three", batchsize=batch, dataset="cifar10-unverified")
+    assert set(titles(tmp_path / "three").values()) == {
+        "MnistCNN under SGD, 3 settings, on unverified CIFAR-10"
+    }
+    (tmp_path / "stock" / "try").mkdir(parents=True)
+    log = json.dumps(entries("MnistCNN", "SGD", 0, 2))
+    (tmp_path / "stock" / "try" / "log").write_text(log)
+    assert titles(tmp_path / "stock") == {"runs": "try"}
+
+
+def test_learning_rates_are_named_in_one_notation(tmp_path, make_run):
+    for lr in (1e-5, 1e-4, 0.1):
+        make_run(tmp_path, lr=lr)
+    curves = group_runs(read(tmp_path))
+    assert [curve.variant for curve in curves] == ["lr 0.00001", "lr 0.0001", "lr 0.1"]
