@@ -15,7 +15,7 @@ import stat
 import sys
 from pathlib import Path
 
-from mnist_bn import files, schedule, snapshots
+from mnist_bn import files, schedule, snapshots, wording
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.extensions import observers
@@ -99,7 +99,8 @@ def make_room(folder: Path, begins: str) -> None:
     if newest := next(iter(snapshots.found(aside)), None):
         how = f"to go on with it: --resume {shlex.quote(str(newest))}; next time: --autoload"
     where = aside.relative_to(folder)
-    print(f"note: {folder} held {what}: set aside in {where}, {begins} ({how})", file=sys.stderr)
+    note = f"note: {folder} held {what}: set aside in {where}, {begins} ({how})"
+    wording.say(note, file=sys.stderr)
 
 
 def set_aside(folder: Path) -> Path:

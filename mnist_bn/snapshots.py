@@ -25,7 +25,7 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives, files, update_rules
+from mnist_bn import archives, files, update_rules, wording
 from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
@@ -297,7 +297,7 @@ def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
         f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
     ]
     if changed:
-        print(
+        wording.say(
             f"note: {snapshot.path} was taken with {'; '.join(changed)}: from here on the numbers "
             "differ in rounding from a run that was never stopped",
             file=sys.stderr,
@@ -312,7 +312,8 @@ def _set_aside(path: Path, reason: UserError, used: Path) -> None:
         path.replace(aside)
     except OSError as error:
         raise files.CannotWriteError(aside, error) from error
-    print(f"note: {reason}; set aside as {aside.name}, going on from {used.name}", file=sys.stderr)
+    note = f"note: {reason}; set aside as {aside.name}, going on from {used.name}"
+    wording.say(note, file=sys.stderr)
 
 
 def _parameters(trainer: Trainer) -> list[tuple[str, chainer.Parameter]]:

@@ -34,6 +34,7 @@ from mnist_bn import (
     update_rules,
     user_files,
     user_models,
+    wording,
 )
 from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.data import augmentation, subsets
@@ -145,7 +146,7 @@ def _note_evaluation_for_the_end(
     shorter = dataclasses.replace(config, **before)
     is_evaluated = snapshot.header["observation"] is None
     if is_longer and is_evaluated and schedule.is_evaluation_for_the_end(trainer, shorter):
-        print(
+        wording.say(
             f"note: {snapshot.path} was taken after an evaluation that a longer run does not make: "
             "its entry stays in the log",
             file=sys.stderr,
