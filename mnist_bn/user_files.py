@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -51,28 +52,30 @@ def load(path: Path, flag: str) -> ModuleType:
 
 
 class _Neighbours:
-    """The folders whose modules a user's file can import: its own before those of earlier files.
+    """Finds the modules beside a user's file: first its own, then those of earlier files.
 
     Modules beside a file that was loaded before are forgotten, and stay with whoever has imported
-    them: two folders may have modules of one name, and a module may have been edited.
+    them: two folders may have modules of one name, and a module may have been edited. The folders
+    are not in `sys.path`, which new processes take over.
     """
 
     def __init__(self) -> None:
         self._folders: list[str] = []  # the newest first
-        self._appended: list[str] = []  # those that were not in sys.path anyway
         self._others: frozenset[str] = frozenset()  # modules and packages that are no user's
 
     def go_to(self, folder: Path) -> None:
         if not self._folders:
             self._others = frozenset(sys.modules)
+            sys.meta_path.append(self)  # last, so that they shadow nothing
         for name in set(sys.modules) - self._others:
             if name.partition(".")[0] not in self._others and self._has(name):
                 del sys.modules[name]
-        given = [one for one in sys.path if one not in self._appended]
         self._folders = list(dict.fromkeys([str(folder), *self._folders]))
-        self._appended = [one for one in self._folders if one not in given]
-        sys.path[:] = given + self._appended  # last, so that they shadow nothing
         importlib.invalidate_caches()
+
+    def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
+        """Python's protocol for finders of modules; `path` is that of a package."""
+        return PathFinder.find_spec(name, self._folders) if path is None else None
 
     def _has(self, name: str) -> bool:
         return any(_is_beside(sys.modules[name], name, Path(one)) for one in self._folders)
