@@ -123,7 +123,7 @@ def set_aside(folder: Path) -> Path:
 
 
 def finish_setting_aside(folder: Path) -> None:
-    """Carries through what a kill has interrupted, with a line on stderr; forgets what had not begun.
+    """Carries through what a kill has interrupted, with a line; forgets what had not begun.
 
     Raises:
         CannotWriteError: a file cannot be moved.
