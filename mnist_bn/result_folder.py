@@ -7,6 +7,7 @@ files of two runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -97,7 +98,7 @@ def make_room(folder: Path, begins: str) -> None:
     aside = set_aside(folder)
     how = "it had no snapshot to go on from"
     if newest := next(iter(snapshots.found(aside)), None):
-        how = f"to go on with it: --resume {shlex.quote(str(newest))}; next time: --autoload"
+        how = f"to go on with that run: --resume {shlex.quote(str(newest))}; next time: --autoload"
     where = aside.relative_to(folder)
     note = f"note: {folder} held {what}: set aside in {where}, {begins} ({how})"
     wording.say(note, file=sys.stderr)
@@ -123,9 +124,19 @@ def set_aside(folder: Path) -> Path:
 
 
 def finish_setting_aside(folder: Path) -> None:
-    """Carries through what a kill has interrupted."""
-    if os.path.lexists(folder / EARLIER / _UNFINISHED):
-        set_aside(folder)
+    """Carries through what a kill has interrupted, with a line; forgets what had not begun.
+
+    Raises:
+        CannotWriteError: a file cannot be moved.
+    """
+    unfinished = folder / EARLIER / _UNFINISHED
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        unfinished.rmdir()
+    if os.path.lexists(unfinished):
+        aside = set_aside(folder).relative_to(folder)
+        print(
+            f"note: {folder} held a run that was being set aside: now in {aside}", file=sys.stderr
+        )
 
 
 def describe(folder: Path) -> str:

@@ -75,7 +75,7 @@ def test_an_unfinished_run_is_set_aside_with_a_line(config, monkeypatch, capsys)
     aside = folder / "earlier" / "1"
     assert capsys.readouterr().err == (
         f"note: {folder} held an unfinished run (2 of 3 epochs): set aside in earlier/1, training "
-        f"anew (to go on with it: --resume {aside}/snapshot_iter_10; next time: --autoload)\n"
+        f"anew (to go on with that run: --resume {aside}/snapshot_iter_10; next time: --autoload)\n"
     )
     assert contents(aside) | {"notes.txt": b"mine"} == before
     assert (folder / "notes.txt").read_text() == "mine"
@@ -254,6 +254,22 @@ def test_a_kill_while_setting_aside_mixes_no_two_runs(config, monkeypatch, moves
         3,
     ]
     assert os.listdir(config.folder / "earlier") == ["1"]
+
+
+def test_a_run_that_was_about_to_be_set_aside_is_gone_on_with(config, monkeypatch):
+    training.train(dataclasses.replace(config, epoch=1))
+    mine = run_ids(config.folder)[0]
+    longer = dataclasses.replace(config, epoch=2)
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(result_folder.Path, "replace", kill)
+        training.train(longer)
+    training.train(longer, autoload=True)
+    assert run_ids(config.folder) == (mine, {mine})
+    assert os.listdir(config.folder / "earlier") == []
 
 
 def test_a_place_for_earlier_runs_that_cannot_be_made_is_one_line(config):
