@@ -108,12 +108,16 @@ def weight_gradient_pays(case: Case) -> bool:
     size, partial = c.taps * c.in_channels * channels, channels > c.out_channels
     images = max(1, _CHUNK // (c.outputs // c.n * channels))
     chunks = c.n if c.is_padded or partial else -(-c.n // images)
-    length = c.kernel_width * c.in_channels
-    tiles = -(-length // 12)
+    passes, length = c.kernel_height, c.kernel_width * c.in_channels
     pairs, single = divmod(channels // _VECTOR, 2)
+    if c.kernel_height == 3 and length <= 3:  # all rows of the kernel in one tile
+        passes, length, pairs, single = 1, 3 * length, 0, channels // _VECTOR
+    tiles = -(-length // 12)
     steps = pairs * _step(length / tiles, 2) + single * _step(length / tiles, 1)
     ours = 28_500 + _packed(size, chunks, 0.55, 3.0, 0.11) + 0.029 * chunks * size
-    ours += c.outputs * c.kernel_height * tiles * (0.168 * steps + 0.67 * channels / _VECTOR)
+    is_far = c.outputs // c.n * channels > _L2  # each tile reads gy anew
+    reading = (0.67 + 1.6 * is_far) * channels / _VECTOR
+    ours += c.outputs * passes * tiles * (0.168 * steps + reading)
     ours += _copied(c.x_is_nhwc, c.n, c.inputs, c.in_channels) + _copied(
         c.y_is_nhwc, c.n, c.outputs, c.out_channels
     )
