@@ -59,7 +59,7 @@ def plot(arguments: argparse.Namespace) -> None:
     read = len(runs)
     runs = partition.select(runs, arguments.semantics, arguments.dataset)
     parts = partition.parts(runs)
-    _make_folder(out)
+    files.make_folder(out)
     if len(parts) == 1:
         drawn, names = draw_part(parts[0], out, arguments.format)
         count = f"Read {wording.count(read, 'run')}" + f", drew {drawn}" * (drawn != read)
@@ -141,13 +141,6 @@ def _common(folders: Sequence[Path]) -> Path:
     except ValueError:  # on several drives
         return there[0]
     return Path(common if there[0].is_absolute() else os.path.relpath(common))
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        files.make_folder(out)
-    except UserError as error:
-        raise UserError(str(error).replace("--out", "-o")) from None
 
 
 def _note(line: str) -> None:

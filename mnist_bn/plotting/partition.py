@@ -91,13 +91,6 @@ def _values(kinds: Sequence[Kind], field: str) -> set[str | None]:
     return {getattr(kind, field) for kind in kinds}
 
 
-def study_of(runs: Sequence[Run]) -> str | None:
-    """The study that all the runs belong to, if there is one."""
-    belongs_to = {run.study for run in runs}
-    name = belongs_to.pop() if len(belongs_to) == 1 else None
-    return name if name in studies.names() else None
-
-
 def _kind(run: Run) -> Kind:
     preset = run.folder.absolute().parent.name
     has_folder = run.study in studies.names() and preset in studies.get(run.study).PRESETS
@@ -126,7 +119,7 @@ def _joined(kind: Kind, other: Kind) -> Kind:
 
 def _names(kinds: Sequence[Kind]) -> list[str]:
     """Of each kind the name of its folder, which has no separator in it and is no other's."""
-    names, taken = [], Counter()
+    names: list[str] = []
     for kind in kinds:
         words = [kind.study, kind.preset]
         # A study is called after its dataset where that is not the one it is usually on.
@@ -142,7 +135,8 @@ def _names(kinds: Sequence[Kind]) -> list[str]:
         # Not one that would make a result folder of the one it is in.
         name = f"{name}-runs" if name in ("log", "args") else name
         name = name.encode()[:120].decode(errors="ignore")
-        taken[name.casefold()] += 1
-        again = taken[name.casefold()]
-        names.append(name if again == 1 else f"{name}-{again}")
+        numbered = (name, *(f"{name}-{i}" for i in range(2, len(kinds) + 1)))
+        # Some file systems take names that differ in case for the same.
+        taken = {one.casefold() for one in names}
+        names.append(next(one for one in numbered if one.casefold() not in taken))
     return names

@@ -49,6 +49,13 @@ def test_what_cannot_share_a_figure_is_apart(tmp_path, make_run, one, other, nam
     assert sorted(found.values(), key=len) == [folders[2:], folders[:2]]
 
 
+def test_no_two_parts_have_one_name(tmp_path, make_run):
+    for settings in ({"study": "blog"}, {"dataset": "blog"}, {"dataset": "BLOG-2"}):
+        make_run(tmp_path, **settings)
+    names = list(parts(tmp_path))
+    assert len({name.casefold() for name in names}) == len(names) == 3
+
+
 def test_settings_that_share_a_figure_are_together(tmp_path, make_run):
     for setting in ({}, {"optimizer": "Adam"}, {"batchsize": 7}, {"lr": 0.1}, {"epochs": 5}):
         make_run(tmp_path, **setting)
