@@ -51,6 +51,22 @@ def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
     assert labels == [["main/loss"], ["main/loss", "diverged at iteration 7"]]
 
 
+def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path, monkeypatch):
+    figures = []
+    canvas = plot_report.FigureCanvasAgg
+    monkeypatch.setattr(
+        plot_report, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
+    )
+    folder = tmp_path / "My_$x^{_Net"
+    folder.mkdir()
+    trainer.out = str(folder)
+    PlotReport(["main/loss"], "loss.png").draw(trainer)
+    (axes,) = figures[0].axes
+    assert axes.get_title() == folder.name
+    assert "in train mode" in axes.get_xlabel()
+    assert all(tick == int(tick) for tick in axes.get_xticks())
+
+
 def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
     lengths = []
     draw = PlotReport.draw

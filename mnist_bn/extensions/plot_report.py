@@ -64,7 +64,8 @@ class PlotReport(extension.Extension):
                 axes.axvline(entry[self.unit], color="black", linestyle=":", label=where)
         # The folder's name says which run this is; a `$` in it is no formula.
         axes.set_title(Path(trainer.out).name, fontsize="medium", parse_math=False, wrap=True)
-        axes.set_xlabel(f"{self.unit} (main/…: mean over its minibatches, in train mode)")
+        of = "its minibatches" if self.unit == "epoch" else "the minibatches since the point before"
+        axes.set_xlabel(f"{self.unit} (main/…: mean over {of}, in train mode)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
         axes.legend()

@@ -87,17 +87,24 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
             left = LEFT + side * (widths[0] + gap_x)
             axes = add_axes(figure, left, bottom, widths[side], heights[row])
+            _draw_panel(axes, lines, key, limits[key], is_loss=row == 1)
             outside = _outside(lines, key, limits[key])
             above = strip_height(len(outside)) * row
             write_title(axes, f"{part} {'loss' if row else 'accuracy'}", widths[side], above)
-            _scale(axes, limits[key], _epochs(lines), log=row == 1 and limits[key][0] > 0)
-            draw_lines(axes, lines, key)
-            axes.tick_params(labelbottom=row == 1)
-            axes.set_xlabel(_x_label(lines) if row else "")
             draw_strip(axes, outside, "diverged" if side else "", is_above=row == 1)
         labels.label_ends(axes, ends[row])
     write_head(figure, title, "\n".join(said))
     return figure
+
+
+def _draw_panel(
+    axes: Axes, lines: Sequence[Line], key: str, limits: tuple[float, float], is_loss: bool
+) -> None:
+    """Curves on their scale; the losses are the lower panels, which name the x axis."""
+    _scale(axes, limits, _epochs(lines), log=is_loss and limits[0] > 0)
+    draw_lines(axes, lines, key)
+    axes.tick_params(labelbottom=is_loss)
+    axes.set_xlabel(_x_label(lines) if is_loss else "")
 
 
 def small_multiples(
@@ -233,16 +240,7 @@ def _last_before(run: Run, key: str) -> tuple[int, float]:
 def _outside(
     lines: Sequence[Line], key: str, limits: tuple[float, float]
 ) -> list[tuple[list[int], str]]:
-    """Of each curve with diverged seeds whose ✕ is not in the axes: their epochs, and its colour.
-
-    Nothing for a series that no run has recorded.
-    """
-    if not any(
-        np.isfinite(run.values(key)).any() or run.diverged_at is not None
-        for line in lines
-        for run in line.curve.runs
-    ):
-        return []
+    """Of each curve with diverged seeds whose ✕ is not in the axes: their epochs, its colour."""
     rows = []
     for line in lines:
         ends = [_last_before(run, key) for run in line.curve.diverged]
@@ -362,12 +360,15 @@ def _how_far(run: Run) -> str:
 
 
 def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.EndLabel]:
-    """Labels of the curves that diverged or end below the axis: a gap must not look like no run."""
+    """Labels of the curves of which seeds diverged, and of those that end below the axis.
+
+    A gap must not look like no run, and the legend does not tell.
+    """
     ends = [(line.curve, _end(line, VALIDATION_ACCURACY, limits)) for line in lines]
     return [
-        end if curve.survivors else end._replace(text=f"✕ {end.text}")
+        end._replace(text=f"✕ {end.text}") if curve.diverged else end
         for curve, end in ends
-        if not curve.survivors or -math.inf < end.y < limits[0]
+        if curve.diverged or -math.inf < end.y < limits[0]
     ]
 
 

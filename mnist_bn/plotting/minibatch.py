@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import maps, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
-from mnist_bn.plotting.canvas import write_title
+from mnist_bn.plotting.canvas import RIGHT, write_title
 from mnist_bn.plotting.maps import HeatMap
 from mnist_bn.plotting.notation import OneNotation, decimal
 
@@ -50,7 +50,7 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         layer = int(group.first("layer")[0])
         kurtosis = group.first("kurtosis")[:, layer - 1]
         title = f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}"
-        write_title(axes, title, maps.WIDTH + 0.6 * maps.GAP_X)
+        write_title(axes, title, maps.WIDTH + RIGHT)
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(OneNotation())

@@ -285,3 +285,15 @@ def test_no_two_curves_of_a_figure_look_alike(tmp_path, make_run, networks, sett
         curves = marked(axes, "curve")
         looks = {(c.get_color(), c.get_marker(), str(c._dash_pattern)) for c in curves}
     assert len(looks) == len(curves) == networks * settings
+
+
+def test_the_overview_names_a_network_of_which_a_seed_diverged(tmp_path, make_run, entries):
+    log = entries("MnistCNN", "SGD", 1, 9)[:1]
+    log[0] |= {"main/loss": None, "validation/main/accuracy": 0.1}
+    make_run(tmp_path, "MnistCNN", "SGD", seed=1, log=log)
+    for optimizer in ("SGD", "Adam"):
+        for network in NETWORKS:
+            make_run(tmp_path, network, optimizer, epochs=9)
+    sgd, adam = drawn(tmp_path)["overview"].axes
+    assert [note.get_text() for note in marked(sgd, "note")] == ["✕ MnistCNN (1 of 2 diverged)"]
+    assert not marked(adam, "note")

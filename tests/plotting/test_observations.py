@@ -228,3 +228,21 @@ def test_ffmpeg_makes_a_video(tmp_path):
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
     _, video = film.save({"a": series}, tmp_path, "film", "epoch")
     assert video.read_bytes()[4:8] == b"ftyp"
+
+
+def test_a_film_of_small_kernels_is_magnified_and_as_wide_as_its_head():
+    random = np.random.RandomState(0)
+    tiles = random.randint(256, size=(2, 16, 3, 3)).astype(np.uint8)
+    assert film._grid(tiles[0]).shape == (2 * 32, 8 * 32)  # ten times 3, and a gap of 2
+    name = "MnistCNN_BN_before-SGD-digits-lr0.05-b100-crop-flip-s0"
+    clock = np.arange(1, 3)
+    frame = film._frames({name: {"epoch": clock, "iteration": clock, "conv1": tiles}}, "epoch")[0]
+    pixels = np.asarray(frame)[: film.HEAD]
+    dark = np.flatnonzero((pixels < 128).any(axis=0))
+    assert frame.width - dark[-1] > film.MARGIN // 2  # the head is not cut
+    assert frame.width > 8 * 32 + 2 * film.MARGIN
+
+
+def test_lines_of_one_colour_differ_in_dashes():
+    looks = [observations._look(i) for i in range(observations.MAX_LINES)]
+    assert len(set(looks)) == len(looks)
