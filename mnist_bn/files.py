@@ -126,14 +126,22 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         UserError: there is none, or it cannot be read.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe that would block for ever
-            raise UserError(f"{path}: expected a file")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more")
-        return path.read_bytes()
+        # Not to wait for who may write to a pipe; what is open then is what was looked at.
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{path}: expected a file")
+            # What grows in the meantime is read as far as it was there.
+            content = b"" if status.st_size > max_bytes else file.read(status.st_size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if status.st_size > max_bytes:
+        raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json_object(path: Path) -> dict:

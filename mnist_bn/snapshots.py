@@ -14,7 +14,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +73,10 @@ def capture(trainer: Trainer, run: Run, *, is_evaluated: bool = True) -> dict[st
     serializer = DictionarySerializer()
     serializer.save(trainer)
     # Chainer says None by an array that holds the Python object, which would be pickled.
-    nothing = [key for key, value in serializer.target.items() if _is_none(value)]
-    arrays = {key: np.array(v) for key, v in serializer.target.items() if key not in nothing}
+    # It keeps a link's parameters in a set, whose order differs from process to process.
+    target = sorted(serializer.target.items())
+    nothing = [key for key, value in target if _is_none(value)]
+    arrays = {key: np.array(value) for key, value in target if key not in nothing}
     header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
     if not is_evaluated:
         header["observation"] = list(trainer.observation)
@@ -131,9 +133,9 @@ def read(path: Path) -> Snapshot:
     return Snapshot(path, header, arrays)
 
 
-def is_snapshot(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether an archive's arrays are those of a snapshot."""
-    return _HEADER in arrays
+def is_snapshot(names: Container[str]) -> bool:
+    """Tells whether an archive whose arrays have these names is a snapshot."""
+    return _HEADER in names
 
 
 def check_same_run(snapshot: Snapshot, run: Run) -> None:
