@@ -204,7 +204,7 @@ def test_what_does_not_fit_is_refused_before_it_is_unpacked(tmp_path):
         raise UserError("another shape")
 
     tracemalloc.start()
-    with pytest.raises(UserError, match="^another shape$"):
+    with pytest.raises(UserError, match=r"^another shape$"):
         archives.read(path, checksum_required=False, check=check)
     assert tracemalloc.get_traced_memory()[1] < 2**22
     tracemalloc.stop()
