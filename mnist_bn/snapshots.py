@@ -22,7 +22,7 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives, files
+from mnist_bn import archives, files, snapshot_check
 from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
@@ -76,7 +76,7 @@ def capture(trainer: Trainer, run: Run, *, is_evaluated: bool = True) -> dict[st
     # It keeps a link's parameters in a set, whose order differs from process to process.
     target = sorted(serializer.target.items())
     nothing = [key for key, value in target if _is_none(value)]
-    arrays = {key: np.array(value) for key, value in target if key not in nothing}
+    arrays = {key: _copy(value) for key, value in target if key not in nothing}
     header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
     if not is_evaluated:
         header["observation"] = list(trainer.observation)
@@ -200,6 +200,9 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
+        snapshot_check.check(snapshot.arrays, trainer)
+        observation = snapshot.header["observation"]
+        snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
         nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
         NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
         _restore_random(snapshot)
@@ -261,6 +264,12 @@ def _iteration(path: Path) -> int:
     return int(_NAME.fullmatch(path.name)[1])
 
 
+def _copy(value: np.ndarray) -> np.ndarray:
+    """Returns a copy; of a read-only array, to which things are added at most, the array."""
+    array = np.asanyarray(value)
+    return np.array(array) if array.flags.writeable else array
+
+
 def _is_none(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == object and value[()] is None
 
@@ -292,8 +301,9 @@ def _restore_random(snapshot: Snapshot) -> None:
     # Last: making a network and its optimizer draws random numbers.
     said = snapshot.header["random"]
     version, python_gauss = said["python"]
-    words = snapshot.arrays[f"{_RANDOM}python"].tolist()
-    random.setstate((version, tuple(words), python_gauss))
+    words, key = (snapshot.arrays[f"{_RANDOM}{name}"] for name in ("python", "numpy"))
     numpy_said = dict(said["numpy"])
-    inner = {"key": snapshot.arrays[f"{_RANDOM}numpy"], "pos": numpy_said.pop("pos")}
+    snapshot_check.check_random(words, key, numpy_said)
+    random.setstate((version, tuple(words.tolist()), python_gauss))
+    inner = {"key": key, "pos": numpy_said.pop("pos")}
     np.random.set_state({**numpy_said, "state": inner})
