@@ -48,15 +48,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             # mkstemp makes the file private; a result folder is as open as the user's other files.
             os.chmod(temporary, 0o666 & ~_umask())
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        rename(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
     except OSError as error:
         raise CannotWriteError(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def rename(source: str | Path, path: Path) -> None:
+    """Gives a file, which is on the disk, the name of another in its folder, for good."""
+    os.replace(source, path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -116,7 +121,12 @@ def make_folder(path: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Writes strict JSON: a number that is not finite becomes null."""
     with replacing(path) as file:
-        file.write(json.dumps(_finite(value), indent=4, allow_nan=False).encode() + b"\n")
+        file.write(to_json(value) + b"\n")
+
+
+def to_json(value: object) -> bytes:
+    """Returns strict JSON, in ASCII: a number that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=4, allow_nan=False).encode()
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:

@@ -22,7 +22,6 @@ MODEL = "updater/model:main/"
 OPTIMIZER = "updater/optimizer:main/"
 ITERATOR = "updater/iterator:main/"
 _ITERATION = "updater/iteration"
-_TRIGGERS = ("stop_trigger/", "extension_triggers/")
 _MT19937_WORDS = 624
 _LIKE = dict.fromkeys("biuf", "biuf")
 
@@ -49,11 +48,7 @@ def check(arrays: Arrays, trainer: Trainer) -> None:
     _check_state(arrays, trainer)
     _check_steps(arrays, iteration)
     _check_iterator(arrays, trainer.updater.get_iterator("main"), iteration)
-    for name in arrays:
-        if name.startswith(_TRIGGERS) and name.endswith("/previous_iteration"):
-            _check_range(name, _integer(arrays, name), -1, iteration)
-        if name.startswith(_TRIGGERS) and name.endswith("/previous_epoch_detail"):
-            _check_range(name, _number(arrays, name), -1, 2**53)
+    _check_triggers(arrays, iteration)
     _check_range("_snapshot_elapsed_time", _number(arrays, "_snapshot_elapsed_time"), 0, 2**53)
 
 
@@ -104,7 +99,11 @@ def _check_state(arrays: Arrays, trainer: Trainer) -> None:
     """Checks shapes and dtypes of parameters, and of what the optimizer keeps of each."""
     serializer = DictionarySerializer()
     trainer.updater.serialize(serializer["updater"])
-    expected = {**serializer.target, **_optimizer_state(arrays, trainer)}
+    expected = {
+        **_numbers_of_extensions(trainer),
+        **serializer.target,
+        **_optimizer_state(arrays, trainer),
+    }
     for name, wanted in expected.items():
         if wanted.dtype == object or name not in arrays:
             continue  # without a shape yet; what is missing Chainer itself finds
@@ -114,6 +113,19 @@ def _check_state(arrays: Arrays, trainer: Trainer) -> None:
             are_alike = found.dtype.kind in _LIKE.get(wanted.dtype.kind, wanted.dtype.kind)
         if found.shape != wanted.shape or not are_alike:
             raise ValueError(f"expected {name} {_kind(wanted)}, found {_kind(found)}")
+
+
+def _numbers_of_extensions(trainer: Trainer) -> dict[str, np.ndarray]:
+    """Returns single numbers that extensions keep; what else they keep they check themselves."""
+    serializer = DictionarySerializer()
+    for name, entry in trainer._extensions.items():
+        if hasattr(entry.extension, "serialize"):
+            entry.extension.serialize(serializer["extensions"][name])
+    return {
+        name: value
+        for name, value in serializer.target.items()
+        if value.ndim == 0 and value.dtype.kind in "biuf"
+    }
 
 
 def _optimizer_state(arrays: Arrays, trainer: Trainer) -> dict[str, np.ndarray]:
@@ -138,6 +150,15 @@ def _check_steps(arrays: Arrays, iteration: int) -> None:
             _check_range(name, _integer(arrays, name), 0, iteration)
     epoch = f"{OPTIMIZER}epoch"
     _check_range(epoch, _integer(arrays, epoch), 0, iteration)
+
+
+def _check_triggers(arrays: Arrays, iteration: int) -> None:
+    stop = [f"stop_trigger/{name}" for name in ("previous_iteration", "previous_epoch_detail")]
+    for name in {*stop, *(name for name in arrays if name.startswith("extension_triggers/"))}:
+        if name.endswith("/previous_iteration"):
+            _check_range(name, _integer(arrays, name), -1, iteration)
+        if name.endswith("/previous_epoch_detail"):
+            _check_range(name, _number(arrays, name), -1, 2**53)
 
 
 def _check_iterator(

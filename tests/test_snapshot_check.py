@@ -66,8 +66,8 @@ SAYS = {
     "mnist_bn/random/python": [np.zeros(625, np.int64), np.zeros(3, np.uint32),
                                np.full(625, 625, np.uint32)],
     "mnist_bn/random/numpy": [np.zeros(624), np.zeros(1, np.uint32)],
-    f"{PREFIX}model:main/predictor/l1/W": [0.0, np.zeros((1, 784), np.float32), np.zeros((40, 784))],
-    f"{OPTIMIZER}predictor/l1/W/m": [0.0, np.zeros((1, 784), np.float32), np.zeros((40, 784))],
+    f"{PREFIX}model:main/predictor/l1/W": [0.0, np.zeros((1, 784), "f4"), np.zeros((40, 784))],
+    f"{OPTIMIZER}predictor/l1/W/m": [0.0, np.zeros((1, 784), "f4"), np.zeros((40, 784))],
     "extensions/LogReport/_log": [
         "5", "[5]", '[{"epoch": "x"}]', "[[", '[{"epoch": 1}]', "[" * 10**5, '{"a": 1}',
         '[{"epoch": 1, "iteration": 5, "elapsed_time": 1, "main/loss": []}]',
