@@ -4,6 +4,9 @@ To write a list anew for each of its entries takes longer and longer. To add to 
 no way: a kill, or a reader in the middle of it, would find half an entry. So there are two files of
 the list, and only one of them has the list's name. What is new is added to the other one, which
 then gets the name; the first keeps a name of its own and is the next to be added to.
+
+A reader may have opened it while it still had the list's name, and find half an entry. So it rests
+for a while first: entries that come meanwhile are in the file a moment later.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +22,9 @@ from typing import NamedTuple
 from mnist_bn import files
 
 # A shorter list is written whole: it takes no longer, and needs no second file.
-SHORT = 50
+SHORT = 200
+# To read a file takes a small part of this.
+SECONDS_OF_REST = 2.0
 _END = b"\n]\n"
 
 
@@ -48,6 +54,8 @@ class JsonListFile:
         self._live: _State | None = None
         self._spare: _State | None = None
         self._has_links = True
+        self._shown = 0  # entries in the file
+        self._next_time = 0.0
 
     def write(self, entries: Sequence[object]) -> None:
         """Writes the whole list.
@@ -55,19 +63,24 @@ class JsonListFile:
         Raises:
             CannotWriteError: the system refuses; the file is as it was.
         """
-        if self._spare is not None:
-            self.close()
+        self._remove_spare()
         files.write_json(self._path, entries)
         self._live = self._look(self._path, len(entries))
+        self._shown = len(entries)
 
     def extend(self, entries: Sequence[object]) -> None:
-        """Brings the file up to date: the list is as it was, but for new entries at its end.
+        """Brings the file up to date, or leaves that to a later call.
+
+        Args:
+            entries: the list as it was, but for new ones at its end.
 
         Raises:
             CannotWriteError: the system refuses; the file is as it was.
         """
         if len(entries) <= SHORT or self._live is None or not self._has_links:
             self.write(entries)
+            return
+        if self._spare is not None and time.monotonic() < self._next_time:
             return
         try:
             is_done = self._exchange(entries)
@@ -77,8 +90,19 @@ class JsonListFile:
         if not is_done:
             self.write(entries)
 
-    def close(self) -> None:
-        """Removes the second file."""
+    def close(self, entries: Sequence[object]) -> None:
+        """Brings the file up to date, and leaves nothing beside it.
+
+        Raises:
+            CannotWriteError: the system refuses; the file is as it was.
+        """
+        if self._shown < len(entries):
+            self.write(entries)
+        self._remove_spare()
+
+    def _remove_spare(self) -> None:
+        if self._spare is None:
+            return
         self._spare = None
         for path in self._spares:
             with contextlib.suppress(OSError):
@@ -101,6 +125,8 @@ class JsonListFile:
         files.rename(spare, self._path)
         self._spare = self._look(free, before.entries)
         self._spares.reverse()
+        self._shown = len(entries)
+        self._next_time = time.monotonic() + SECONDS_OF_REST
         return self._spare == before
 
     def _append(self, path: Path, entries: Sequence[object]) -> bool:

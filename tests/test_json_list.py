@@ -14,11 +14,13 @@ import pytest
 from mnist_bn import files, json_list
 from mnist_bn.json_list import SHORT, JsonListFile
 
+PROJECT = Path(json_list.__file__).parent.parent
 ENTRIES = [{"epoch": i, "main/loss": 1 / (i + 1), "name": "é\n"} for i in range(SHORT + 30)]
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_list, "SECONDS_OF_REST", 0.0)
     return tmp_path / "log"
 
 
@@ -38,11 +40,25 @@ def whole(entries):
 
 def test_every_entry_is_in_the_file_at_once_and_byte_for_byte(path):
     file = JsonListFile(path)
-    for length in range(len(ENTRIES) + 1):
+    for length in (0, 1, 2, *range(SHORT - 1, len(ENTRIES) + 1)):
         file.extend(ENTRIES[:length])
         assert path.read_bytes() == whole(ENTRIES[:length])
     assert len(os.listdir(path.parent)) == 2
-    file.close()
+    file.close(ENTRIES)
+    assert os.listdir(path.parent) == ["log"]
+    assert path.read_bytes() == whole(ENTRIES)
+
+
+def test_a_file_rests_before_it_is_added_to_and_the_end_has_all(path, long_list, monkeypatch):
+    now = time.monotonic() + 10
+    monkeypatch.setattr(json_list.time, "monotonic", lambda: now)
+    monkeypatch.setattr(json_list, "SECONDS_OF_REST", 2.0)
+    for seconds, length, shown in ((0, 11, 11), (1.9, 12, 11), (0.2, 13, 13), (0.1, 14, 13)):
+        now += seconds
+        long_list.extend(ENTRIES[: SHORT + length])
+        assert path.read_bytes() == whole(ENTRIES[: SHORT + shown])
+    long_list.close(ENTRIES[: SHORT + 14])
+    assert path.read_bytes() == whole(ENTRIES[: SHORT + 14])
     assert os.listdir(path.parent) == ["log"]
 
 
@@ -151,7 +167,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_file(path, long_list, monkeypatc
 ADD_FOR_EVER = """
 import sys
 from pathlib import Path
+from mnist_bn import json_list
 from mnist_bn.json_list import JsonListFile
+json_list.SHORT, json_list.SECONDS_OF_REST = 100, 0.2
 file, entries = JsonListFile(Path(sys.argv[1])), []
 while True:
     entries.append({"epoch": len(entries), "main/loss": 0.1, "text": "x" * 300})
@@ -162,16 +180,17 @@ while True:
 
 
 def test_a_reader_and_a_kill_at_any_moment_find_a_list(path):
-    for seconds in (0.11, 0.17):
+    for seconds in (0.7, 0.9):
         command = [sys.executable, "-c", ADD_FOR_EVER, str(path)]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent
-        ) as process:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PROJECT)
+        try:
             process.stdout.readline()
             end, lengths = time.monotonic() + seconds, [100]
             while time.monotonic() < end:
                 lengths.append(len(json.loads(path.read_bytes())))
+        finally:
             process.send_signal(signal.SIGKILL)
+            process.communicate()
         last = json.loads(path.read_bytes())
         assert lengths == sorted(lengths) and len(last) >= lengths[-1]
         assert [entry["epoch"] for entry in last] == list(range(len(last)))

@@ -23,7 +23,8 @@ class LogReport(extensions.LogReport):
     A number that is not finite is null in the file `log`: stock Chainer writes a bare NaN, which
     strict JSON parsers refuse. And the sums of the epoch so far come back from a snapshot with
     their types: stock Chainer makes float64 of float32, and the means then round differently. And
-    an entry takes no longer where many have been written before it.
+    an entry takes no longer where many have been written before it; of a long log, the last two
+    seconds may be missing from the file while the run goes on (see `json_list`).
     """
 
     default_name = "LogReport"
@@ -46,9 +47,9 @@ class LogReport(extensions.LogReport):
         self._file_of(trainer).write(self.log)
 
     def finalize(self) -> None:
-        """Leaves nothing but the file `log`."""
+        """Leaves the whole log in the file `log`, and nothing beside it."""
         if self._file is not None:
-            self._file.close()
+            self._file.close(self.log)
 
     def _file_of(self, trainer: chainer.training.Trainer) -> JsonListFile:
         if self._file is None:
