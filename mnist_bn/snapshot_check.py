@@ -208,7 +208,7 @@ def _number(arrays: Arrays, name: str) -> float:
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # nor is NaN in any range
-        raise Impossible(name, f"{low} to {high}", value)
+        raise Impossible(name, f"between {low} and {high}", value)
 
 
 def _kind(array: np.ndarray) -> str:
