@@ -12,6 +12,7 @@ spawn or forkserver imports it at its top.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
 import functools
@@ -371,6 +372,61 @@ def _deconvolution_cover_all(module):
     deconvolution._set_cover_all = _set_cover_all
 
 
+@contextlib.contextmanager
+def _conditions_in_type_checks(module):
+    """A condition in a function's check of its inputs, when the check is to say what is wrong.
+
+    Chainer checks twice: by the values and, if that fails, by expressions that it can print, which
+    are no conditions. Softmax, log_softmax and softmax_cross_entropy have some (`if`, `a <= b < c`)
+    and could not say what is wrong. Within a function's check they are now what they were before.
+    """
+    yield
+    expression = module.Expr
+    refuse = expression.__bool__
+
+    def __bool__(self):
+        if getattr(module._thread_local, "current_function", None) is None:
+            return refuse(self)
+        return bool(self.eval())
+
+    expression.__bool__ = __bool__
+
+
+@contextlib.contextmanager
+def _caffe_messages(module):
+    """Caffe's messages, in code generated for a protobuf before 4, which today's refuses to run.
+
+    In that code stands the description that today's makes the same messages of.
+    """
+    try:
+        from google.protobuf.internal import builder  # since 3.20
+    except ImportError:
+        builder = None
+    if builder is None:
+        yield
+        return
+    loader = module.__spec__.loader
+    loader.get_code = lambda name: compile("", module.__file__, "exec")  # it has just this module
+    try:
+        yield
+    finally:
+        del loader.get_code
+    from google.protobuf import descriptor_pool
+
+    description = _keyword_bytes(loader.get_source(module.__name__), "serialized_pb")
+    # A pool of its own: other packages bring a caffe.proto, too.
+    module.DESCRIPTOR = descriptor_pool.DescriptorPool().AddSerializedFile(description)
+    builder.BuildMessageAndEnumDescriptors(module.DESCRIPTOR, vars(module))
+    builder.BuildTopDescriptorsAndMessages(module.DESCRIPTOR, module.__name__, vars(module))
+
+
+def _keyword_bytes(source: str, name: str) -> bytes:
+    """Returns the bytes `_b('...')` that source code passes as the keyword argument `name`."""
+    _, _, text = source.partition(f"{name}=_b(")
+    text, _, _ = text.partition("')\n")
+    return ast.literal_eval(text + "'").encode("latin1")
+
+
 # --- CuPy and ChainerMN ------------------------------------------------------------------------
 
 
@@ -528,9 +584,11 @@ PATCHES = {
     "chainer.functions.array.resize_images": _numpy_float,
     "chainer.functions.connection.deconvolution_2d": _deconvolution_cover_all,
     "chainer.functions.noise.dropout": _dropout_without_cudnn,
+    "chainer.links.caffe.protobuf3.caffe_pb2": _caffe_messages,
     "chainer.testing.doctest_helper": _pkg_resources,
     "chainer.testing.helper": _pkg_resources,
     "chainer.training.updaters.multiprocess_parallel_updater": _parallel_updater,
+    "chainer.utils.type_check": _conditions_in_type_checks,
     "chainer.variable": _debug_print_device,
     "chainermn.communicators._memory_utility": _chainermn_memory,
     "chainermn.iterators.multi_node_iterator": _int_of_one_element,

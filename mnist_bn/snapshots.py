@@ -16,7 +16,7 @@ import random
 import re
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives, files, update_rules, wording
+from mnist_bn import archives, files, snapshot_check, update_rules, wording
 from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
@@ -87,8 +87,10 @@ def capture(
     serializer = DictionarySerializer()
     serializer.save(trainer)
     # Chainer says None by an array that holds the Python object, which would be pickled.
-    nothing = [key for key, value in serializer.target.items() if _is_none(value)]
-    arrays = {key: np.array(v) for key, v in serializer.target.items() if key not in nothing}
+    # It keeps a link's parameters in a set, whose order differs from process to process.
+    target = sorted(serializer.target.items())
+    nothing = [key for key, value in target if _is_none(value)]
+    arrays = {key: _copy(value) for key, value in target if key not in nothing}
     header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
     header["optimizer"] = update_rules.numbers(trainer.updater.get_optimizer("main"))
     if not is_evaluated:
@@ -158,9 +160,9 @@ def read(path: Path) -> Snapshot:
     return Snapshot(path, header, arrays)
 
 
-def is_snapshot(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether an archive's arrays are those of a snapshot."""
-    return _HEADER in arrays
+def is_snapshot(names: Container[str]) -> bool:
+    """Tells whether an archive whose arrays have these names is a snapshot."""
+    return _HEADER in names
 
 
 def check_same_run(snapshot: Snapshot, run: Run) -> None:
@@ -238,6 +240,9 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
+        snapshot_check.check(snapshot.arrays, trainer)
+        observation = snapshot.header["observation"]
+        snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
         nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
         optimizer = trainer.updater.get_optimizer("main")
         # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
@@ -325,6 +330,12 @@ def iteration(path: Path) -> int:
     return int(_NAME.fullmatch(path.name)[1])
 
 
+def _copy(value: np.ndarray) -> np.ndarray:
+    """Returns a copy; of a read-only array, to which things are added at most, the array."""
+    array = np.asanyarray(value)
+    return np.array(array) if array.flags.writeable else array
+
+
 def _is_none(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == object and value[()] is None
 
@@ -356,8 +367,9 @@ def _restore_random(snapshot: Snapshot) -> None:
     # Last: making a network and its optimizer draws random numbers.
     said = snapshot.header["random"]
     version, python_gauss = said["python"]
-    words = snapshot.arrays[f"{_RANDOM}python"].tolist()
-    random.setstate((version, tuple(words), python_gauss))
+    words, key = (snapshot.arrays[f"{_RANDOM}{name}"] for name in ("python", "numpy"))
     numpy_said = dict(said["numpy"])
-    inner = {"key": snapshot.arrays[f"{_RANDOM}numpy"], "pos": numpy_said.pop("pos")}
+    snapshot_check.check_random(words, key, numpy_said)
+    random.setstate((version, tuple(words.tolist()), python_gauss))
+    inner = {"key": key, "pos": numpy_said.pop("pos")}
     np.random.set_state({**numpy_said, "state": inner})

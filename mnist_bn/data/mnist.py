@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_bn import archives, files
 from mnist_bn.data import cache, idx, layout
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UserError
@@ -168,10 +169,9 @@ def _from_chainer_cache() -> tuple[Arrays, str]:
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads `x`, uint8 (N, 784), and `y`, uint8 (N,), as chainer.datasets.get_mnist wrote them."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            if sum(member.file_size for member in npz.zip.infolist()) > idx.MAX_FILE_BYTES:
-                raise ValueError("it is too large")
-            x, y = npz["x"], npz["y"]
+        content = files.read_bytes(path, idx.MAX_FILE_BYTES)
+        arrays = archives.decode(content, checksum_required=False, max_bytes=idx.MAX_FILE_BYTES)
+        x, y = arrays["x"], arrays["y"]
         if x.dtype != np.uint8 or y.dtype != np.uint8 or x.shape != (len(y), 784):
             raise ValueError(f"found x {x.dtype} {x.shape}, y {y.dtype} {y.shape}")
         return x, y

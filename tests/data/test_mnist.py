@@ -263,7 +263,7 @@ class Malicious:
 def test_a_pickle_in_chainers_cache_is_not_opened(tmp_path):
     trap = tmp_path / "trap"
     folder = write_chainer_cache(tmp_path, np.array([Malicious(str(trap))]))
-    reason = f"Chainer's cache {folder / 'train.npz'} is bad (Object arrays cannot be loaded"
+    reason = f"Chainer's cache {folder / 'train.npz'} is bad (it holds a Python object (pickle)"
     assert reason in complaint()
     assert not trap.exists()
 
@@ -274,7 +274,7 @@ def test_a_pickle_in_chainers_cache_is_not_opened(tmp_path):
         (np.roll(DIGITS[5], 1), "not MNIST's published bytes"),
         (DIGITS[5].astype(np.int8), "is bad (found x uint8 (5, 784), y int8 (5,))"),
         (DIGITS[3], "is bad (found x uint8 (5, 784), y uint8 (3,))"),
-        (np.zeros(70_000_000, np.uint8), "is bad (it is too large)"),
+        (np.zeros(70_000_000, np.uint8), "bytes would unpack to 70,"),
     ],
 )
 def test_a_bad_chainer_cache_is_passed_over(tmp_path, labels, reason):
@@ -374,6 +374,14 @@ def test_a_silent_server_does_not_hold_us_up(monkeypatch):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(mnist, "MIRRORS", (address,))
         assert f"{address}{TRAIN_IMAGES}.gz: no answer in time" in complaint()
+
+
+def test_an_answer_without_end_is_broken_off(serve, monkeypatch):
+    address, _ = serve({"file": bytes(5000)})
+    assert len(download.get(f"{address}file")) == 5000
+    monkeypatch.setattr(download, "MAX_BYTES", 4999)
+    with pytest.raises(UserError, match=f"^{address}file: more than 4,999 bytes$"):
+        download.get(f"{address}file")
 
 
 def test_an_unwritable_cache(serve, monkeypatch, tmp_path):
