@@ -200,7 +200,7 @@ def test_a_run_with_ones_own_drops_its_rate_and_does_not_go_on_with_another_vers
         accelerate="off", out=str(tmp_path),
     )  # fmt: skip
     config = training.resolve(config)
-    assert config.name == "ReluMLP-Half-b8-e2-drop1-s0"
+    assert config.name == "ReluMLP-Half-b8-drop1-s0"
     trainer = training.build_trainer(config)
     trainer.run()
     optimizer = trainer.updater.get_optimizer("main")
