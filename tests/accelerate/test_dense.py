@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from chainer.function_hooks import TimerHook as FunctionTimerHook
 from chainer.link_hooks import TimerHook
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bn.accelerate import dense, layers
@@ -60,6 +60,7 @@ def assert_as_defined(replacements, *arguments, **options):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple),
     st.integers(1, 20),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from chainer import backend, function_hooks
 from chainer.function_node import FunctionNode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bn.accelerate import graph
@@ -55,6 +55,7 @@ def derivatives(shape):
     return [y.array, *(v.array for v in (*first, *second)), x.grad, w.grad]
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(1, 5), st.integers(1, 5)))
 def test_results_and_derivatives_are_the_same_bits(shape):
     expected = derivatives(shape)
