@@ -120,22 +120,21 @@ import mnist_bn, models
 from mnist_bn import parameters
 np.random.seed(0)
 parameters.save(Path(sys.argv[1]), models.create("MnistCNN_BN_before"))
+print(*{"W", "b", "gamma", "beta", "avg_mean", "avg_var"})
 """
 
 
 def test_the_file_is_the_same_in_every_process(tmp_path):
     sums, orders = set(), set()
-    for seed in ("1", "2", "3"):
+    for seed in ("1", "2"):
         path = tmp_path / f"{seed}.npz"
-        subprocess.run(
-            [sys.executable, "-c", SAVE, str(path)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            cwd=Path(__file__).parent.parent,
-            check=True,
+        # The control that it prints: a set of the parameters' names has another order each time.
+        orders.add(
+            subprocess.check_output(
+                [sys.executable, "-c", SAVE, str(path)],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                cwd=Path(__file__).parent.parent,
+            )
         )
         sums.add(hashlib.sha256(path.read_bytes()).hexdigest())
-        # The control: a set of the names of parameters has another order each time.
-        words = "print(*{'W', 'b', 'gamma', 'beta', 'avg_mean', 'avg_var'})"
-        env = {**os.environ, "PYTHONHASHSEED": seed}
-        orders.add(subprocess.check_output([sys.executable, "-c", words], env=env))
-    assert len(sums) == 1 and len(orders) > 1
+    assert len(sums) == 1 and len(orders) == 2
