@@ -187,7 +187,7 @@ def test_a_longer_finished_run_is_left_and_said(config, tmp_path, capsys):
             f"note: {folder} holds a finished run of 3 epochs, more than the {asked} asked for: "
             "skipped (a shorter one goes into another --out)\n"
         )
-        assert "1 of 1 runs are finished already: skipped" in printed.out
+        assert "The run is finished already: skipped" in printed.out
     assert train_mnist.main([*line, "--iteration", "15"]) == 0  # exactly as long
     assert capsys.readouterr().err == ""
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
