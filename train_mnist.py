@@ -1,38 +1,45 @@
-"""Trains the networks of `models/` on MNIST or CIFAR-10 and writes a result folder for each run.
+"""Trains networks on MNIST or CIFAR-10 and writes a result folder for each run.
 
 python train_mnist.py --model MnistCNN_BN_before --optimizer SGD
-python train_mnist.py --model MnistCNN MnistCNN_BN_before --optimizer SGD Adam --jobs 2
+python train_mnist.py --model MnistCNN MnistCNN_BN_before --seed 0 1 --jobs 2
 python train_mnist.py --study blog --preset quick
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import signal
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
 try:
-    import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
+    import door  # first: from here on Ctrl-C costs no traceback
+except KeyboardInterrupt:
+    raise SystemExit(130) from None
+except ImportError as error:  # as with `python -P`, which leaves this folder out
+    raise SystemExit(f"train_mnist.py: {error}; its folder must be on PYTHONPATH") from None
 
-    # isort: split
+with door.importing(__name__):
+    import argparse
+    import os
+    import shlex
+    import signal
+    import sys
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import models
     from mnist_bn import (
         accelerate,
+        command_line,
         data,
         devices,
         files,
         optimizers,
         signals,
+        streams,
         studies,
         sweep,
         training,
         user_models,
+        wording,
     )
-    from mnist_bn.command_line import Parser
+    from mnist_bn.command_line import ListAction, Parser, one_of
     from mnist_bn.config import (
         ACCELERATE,
         AUGMENT,
@@ -43,19 +50,16 @@ try:
         RunConfig,
         grid,
     )
-    from mnist_bn.errors import UsageError, UserError
+    from mnist_bn.errors import UsageError
     from mnist_bn.extensions import learning_rate_drop, observers
-except ImportError as unsupported:
-    sys.exit(f"train_mnist.py: {unsupported}")
-except KeyboardInterrupt:
-    sys.exit(130)
+    from mnist_bn.suggestions import suggestion
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments; a setting of the run that was not given is absent."""
     parser = Parser(
+        usage="%(prog)s [--model NAME ...] [--optimizer NAME ...] [other flags]",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -66,25 +70,38 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _one_of(names: Sequence[str]) -> dict:
+    """The parts of an argument that takes one of some names."""
+    return {"type": one_of(names), "metavar": f"{{{','.join(names)}}}"}
+
+
 def _add_what(parser: Parser) -> None:
     default = RunConfig()
-    what = parser.add_argument_group("what to train (several values: every combination is a run)")
+    what = parser.add_argument_group(
+        "what to train (several values, with spaces or commas: each combination)"
+    )
     what.add_argument(
         "-m",
         "--model",
-        nargs="+",
+        action=ListAction,
         metavar="NAME",
         help=f"class name of a network (default {default.model}), or path/to/file.py:ClassName "
         "for your own; with arguments as in 'ReluMLP(slope=0.1)'",
     )
     what.add_argument(
         "--optimizer",
-        nargs="+",
+        action=ListAction,
         metavar="NAME",
-        help=f"{', '.join(optimizers.LEARNING_RATE)} (default {default.optimizer})",
+        help=f"{', '.join(optimizers.names())} (default {default.optimizer}), or "
+        "path/to/file.py:ClassName for your own; with arguments as in 'Adam(beta1=0.5)'",
     )
     what.add_argument(
-        "--seed", nargs="+", type=int, metavar="N", help=f"random seed (default {default.seed})"
+        "--seed",
+        action=ListAction,
+        of=int,
+        expected="whole numbers",
+        metavar="N",
+        help=f"random seed (default {default.seed})",
     )
     what.add_argument(
         "--study",
@@ -114,14 +131,16 @@ def _add_how(parser: Parser) -> None:
     )
     how.add_argument(
         "--sampling",
-        choices=SAMPLING,
+        **_one_of(SAMPLING),
         help="shuffle (default): each image once an epoch; replacement: batches drawn from all",
     )
     how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
     how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
     how.add_argument(
         "--lr-drop",
-        metavar="N,N",
+        action=ListAction,
+        expected="whole numbers",
+        metavar="N",
         help="divide the learning rate by 10 after these epochs (steps with --iteration)",
     )
     how.add_argument(
@@ -134,14 +153,14 @@ def _add_how(parser: Parser) -> None:
     )
     how.add_argument(
         "--on-divergence",
-        choices=ON_DIVERGENCE,
+        **_one_of(ON_DIVERGENCE),
         help="when the training loss is not finite or, after the first step, beyond 1000: stop "
         "(default) ends the run as a result, continue records it and trains on, fail makes it a "
         "failed run",
     )
     how.add_argument(
         "--semantics",
-        choices=SEMANTICS,
+        **_one_of(SEMANTICS),
         help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
         "BN eps 1e-5 (2016)",
     )
@@ -150,7 +169,9 @@ def _add_how(parser: Parser) -> None:
 def _add_images(parser: Parser) -> None:
     images = parser.add_argument_group("the images")
     images.add_argument(
-        "--dataset", choices=DATASETS, help="auto (default): mnist, or digits where there is none"
+        "--dataset",
+        **_one_of(DATASETS),
+        help="auto (default): mnist, or digits where there is none",
     )
     images.add_argument(
         "--data-dir",
@@ -176,7 +197,7 @@ def _add_images(parser: Parser) -> None:
     )
     images.add_argument(
         "--augment",
-        choices=AUGMENT,
+        **_one_of(AUGMENT),
         help="none (default), or crop-flip: training images padded by 4, cropped and flipped at "
         "random",
     )
@@ -198,7 +219,7 @@ def _add_where(parser: Parser) -> None:
     device.add_argument("-d", "--device", help="Chainer's device specifier, such as @cupy:0")
     where.add_argument(
         "--accelerate",
-        choices=ACCELERATE,
+        **_one_of(ACCELERATE),
         help="compiled CPU kernels: auto (default) where they can be had, on, or off",
     )
     where.add_argument(
@@ -207,7 +228,8 @@ def _add_where(parser: Parser) -> None:
     where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
     where.add_argument(
         "--observe",
-        metavar="NAME,NAME",
+        action=ListAction,
+        metavar="NAME",
         help="also measured, at every evaluation or of the network as initialised: "
         + ", ".join(observers.observers()),
     )
@@ -242,6 +264,8 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     }
     if "device" in given:
         given["device"] = str(given["device"])
+    for setting in {"observe", "lr_drop"} & given.keys():
+        given[setting] = ",".join(given[setting])
     if given.pop("study") is not None:
         configs = _configs_of_study(arguments, given)
     elif arguments.preset is not None:
@@ -255,8 +279,10 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     for model in {config.model for config in configs}:
         user_models.create(model)
     for config in configs:
-        optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
+        settings = config.optimizer, config.lr, config.momentum
+        optimizers.check(*settings)
         if config.lr_drop is not None:
+            optimizer = optimizers.create(*settings)
             learning_rate_drop.create(config, optimizer)
     observers.check(configs[0].observed)
     devices.resolve(configs[0].device)
@@ -275,7 +301,10 @@ def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunCon
     study = studies.get(arguments.study)
     preset = arguments.preset or "quick"
     if preset not in study.PRESETS:
-        raise UsageError(f"--preset {preset}: {arguments.study} has {', '.join(study.PRESETS)}")
+        raise UsageError(
+            f"--preset {preset}: {arguments.study} has {', '.join(study.PRESETS)}"
+            f"{suggestion(preset, study.PRESETS)}"
+        )
     out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
     return study.configs(preset, {**given, "study": arguments.study, "out": out})
 
@@ -286,15 +315,17 @@ def check_folders(configs: Sequence[RunConfig]) -> None:
     Raises:
         UserError: two runs would share a folder, or one cannot be made.
     """
-    models_by_folder = {}
+    classes_by_folder = {}
     for config in configs:
+        classes = config.model, config.optimizer
         # Some file systems take names that differ in case for the same.
-        other = models_by_folder.setdefault(str(config.folder).casefold(), config.model)
-        if other != config.model:
-            raise UsageError(
-                f"{other} and {config.model} would share the folder {config.folder}: "
-                "rename one of the classes, or train them with different --out"
-            )
+        others = classes_by_folder.setdefault(str(config.folder).casefold(), classes)
+        for name, other in zip(classes, others, strict=True):
+            if name != other:
+                raise UsageError(
+                    f"{other} and {name} would share the folder {config.folder}: "
+                    "rename one of the classes, or train them with different --out"
+                )
     files.make_folder(Path(configs[0].out))
 
 
@@ -302,53 +333,88 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carries out the command line and returns the exit status."""
     arguments = parse_arguments(argv)
     if arguments.list_models:
-        for name, network in models.networks().items():
-            print(f"{name:28}{(network.__doc__ or '').partition(chr(10))[0]}")
-        return 0
+        return list_models()
     configs = make_configs(arguments)
-    for line in dict.fromkeys(describe(training.load_dataset(config)) for config in configs):
-        print(line)
-    for config in {(config.model, config.dataset): config for config in configs}.values():
-        dataset, device = training.load_dataset(config), devices.resolve(config.device)
-        user_models.check(config.model, dataset, device)
-    print(describe_kernels(configs[0]))
-    for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
-        print(f"note: {line}", file=sys.stderr)
-    configs = [training.resolve(config) for config in configs]
+    print_conditions(configs)
+    # Without those that were named twice: SGD and sgd.
+    configs = list(dict.fromkeys(training.resolve(config) for config in configs))
     check_folders(configs)
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
         study.measure(Path(configs[0].out))
     waiting = [config for config in configs if not sweep.is_finished(config)]
-    if len(waiting) < len(configs):
+    if line := sweep.longer_than_asked([config for config in configs if config not in waiting]):
+        wording.say(f"note: {line}", file=sys.stderr)
+    if finished := len(configs) - len(waiting):
         if arguments.resume is not None:
             raise UsageError(f"--resume: {configs[0].folder} is finished; more epochs are -e N")
-        print(f"{len(configs) - len(waiting)} of {len(configs)} runs are finished already: skipped")
+        wording.say(describe_finished(finished, len(configs)))
     outcomes = run(waiting, arguments)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
-        print(f"train_mnist.py: {len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
+        of = wording.count(len(waiting), "run")
+        print(f"train_mnist.py: {len(failed)} of {of} failed:", file=sys.stderr)
         for outcome in failed:
-            print(f"  {sweep.describe(outcome)}", file=sys.stderr)
+            wording.say(f"  {sweep.describe(outcome)}", file=sys.stderr)
     if signum := signals.requested():
         left = [config for config in waiting if not sweep.is_finished(config)]
-        print(describe_stop(signum, outcomes, left), file=sys.stderr)
+        wording.say(*describe_stop(signum, outcomes, left), file=sys.stderr)
         return 1 if failed else signals.exit_status(signum)
     if len(failed) < len(configs):
         folder = configs[0].folder if len(configs) == 1 else configs[0].out
-        print(f"Results in {folder}. To draw them: python plot_results.py {folder}")
+        to_draw = wording.command("plot_results.py", folder)
+        wording.say(f"Results in {folder}. To draw them:", to_draw)
     return 1 if failed else 0
 
 
-def describe_stop(signum: int, outcomes: Sequence[sweep.Outcome], left: Sequence[RunConfig]) -> str:
-    """Returns one line on what a signal has ended, and the command that goes on with it."""
+def list_models() -> int:
+    """Prints the networks' names, each with its first sentence; returns the exit status."""
+    for name, network in models.networks().items():
+        line = f"{name:26}{(network.__doc__ or '').partition(chr(10))[0]}"
+        print(wording.fitted(line, sys.stdout, indent=" " * 26))
+    return 1 if streams.has_failed() else 0
+
+
+def print_conditions(configs: Sequence[RunConfig]) -> None:
+    """Prints which images and kernels the runs get, after a check that the networks take them.
+
+    Raises:
+        UsageError: a network does not.
+    """
+    for line in dict.fromkeys(
+        line for config in configs for line in describe(training.load_dataset(config))
+    ):
+        wording.say(line)
+    for config in {(config.model, config.dataset): config for config in configs}.values():
+        dataset, device = training.load_dataset(config), devices.resolve(config.device)
+        user_models.check(config.model, dataset, device)
+    wording.say(describe_kernels(configs[0]))
+    for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
+        wording.say(f"note: {line}", file=sys.stderr)
+    if streams.is_lost():
+        wording.say("note: nobody reads the output; training goes on without it", file=sys.stderr)
+
+
+def describe_finished(finished: int, runs: int) -> str:
+    """Returns one line on the runs that are not trained again."""
+    if runs == 1:
+        return "The run is finished already: skipped"
+    are = "is" if finished == 1 else "are"
+    return f"{finished} of {runs} runs {are} finished already: skipped"
+
+
+def describe_stop(
+    signum: int, outcomes: Sequence[sweep.Outcome], left: Sequence[RunConfig]
+) -> tuple[str, str]:
+    """Returns a line on what a signal has ended, and the command that goes on with it."""
     line = f"train_mnist.py: {signal.Signals(signum).name}: "
     if not left:
-        return line + "the last run was just finished"
+        return line + "the last run was just finished", ""
     if len(left) == len(outcomes) == 1:
         line += sweep.describe(outcomes[0])
     else:
-        line += f"{len(left)} runs are not finished"
-    return f"{line}; go on with: {resume_command(sys.orig_argv)}"
+        are = "is" if len(left) == 1 else "are"
+        line += f"{wording.count(len(left), 'run')} {are} not finished"
+    return f"{line}; go on with:", resume_command(sys.orig_argv)
 
 
 def resume_command(typed: Sequence[str]) -> str:
@@ -362,11 +428,19 @@ def resume_command(typed: Sequence[str]) -> str:
     return shlex.join([*kept, "--autoload"])
 
 
-def describe(dataset: data.Dataset) -> str:
-    """Returns one line on the images that the runs get, and where they come from."""
+def describe(dataset: data.Dataset) -> list[str]:
+    """Returns lines on the images that the runs get, and where they come from."""
     sizes = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
-    title = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
-    return f"{title} ({dataset.note})" if dataset.note else title
+    line = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
+    if dataset.note:
+        line += f" ({dataset.note})"
+    if not dataset.tried:
+        return [line]
+    missing = (
+        "MNIST not found: training on scikit-learn's digits instead; give its folder with "
+        "--data-dir"
+    )
+    return [missing, *(f"- {place}" for place in dataset.tried), line]
 
 
 def describe_kernels(config: RunConfig) -> str:
@@ -404,20 +478,9 @@ def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[swe
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a name that the terminal lacks stops no training
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"train_mnist.py: {error}", file=sys.stderr)
-        sys.exit(error.status)
-    except KeyboardInterrupt:
-        print(
-            "train_mnist.py: interrupted; finished runs are kept, and --autoload goes on from the "
-            "newest snapshot of the others",
-            file=sys.stderr,
-        )
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    command_line.run(
+        main,
+        program="train_mnist.py",
+        if_interrupted="finished runs are kept, and --autoload goes on from the newest snapshot "
+        "of the others",
+    )

@@ -3,6 +3,7 @@
 python benchmarks/train_step.py
 python benchmarks/train_step.py --model MnistCNN_BN_before --batch 100 32 500 --json speed.json
 python benchmarks/train_step.py --kernels
+python benchmarks/train_step.py --convolutions 100 --clock cpu --repeats 5
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # What each measurement of another kind leaves aside.
 WITHOUT_EFFECT = {
     "kernels": ("model", "what", "block"),
+    "convolutions": ("model", "batch", "what", "variants", "block"),
     "profile": ("what", "clock", "json"),
     "epoch": ("batch", "what", "repeats", "block", "clock"),
     "sweep": ("batch", "what", "repeats", "block", "clock"),
@@ -56,10 +58,18 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group = parser.add_argument_group("instead of training steps and evaluation")
     instead = group.add_mutually_exclusive_group()
     instead.add_argument("--kernels", action="store_true", help="time of each function")
+    instead.add_argument(
+        "--convolutions",
+        type=int,
+        metavar="N",
+        help="where kernels are slower than stock: N random convolutions",
+    )
     instead.add_argument("--profile", action="store_true", help="Python's profile of the steps")
     instead.add_argument("--epoch", action="store_true", help="an epoch of train_mnist.py")
     instead.add_argument("--sweep", action="store_true", help="runs an hour of a sweep")
     arguments = parse(parser, argv)
+    if arguments.convolutions is not None and arguments.convolutions < 1:
+        parser.error("--convolutions: expected 1 or more")
     for measurement, without_effect in WITHOUT_EFFECT.items():
         if getattr(arguments, measurement):
             refuse(parser, argv, without_effect, f"--{measurement}")
@@ -92,6 +102,8 @@ def _measure(arguments: argparse.Namespace) -> list[dict]:
 
     if arguments.kernels:
         return measure_kernels(arguments)
+    if arguments.convolutions:
+        return measure_convolutions(arguments)
     if not (arguments.profile or arguments.epoch or arguments.sweep):
         return measure_steps(arguments)
     chainer_variants = [name for name in arguments.variants if name in ("stock", "accelerated")]
@@ -137,6 +149,19 @@ def measure_kernels(arguments: argparse.Namespace) -> list[dict]:
         kernels.print_table(measured, batchsize)
         results += [{"batch": batchsize, **result} for result in measured]
     return results
+
+
+def measure_convolutions(arguments: argparse.Namespace) -> list[dict]:
+    """Random convolutions on accelerated and on stock Chainer."""
+    from benchmarks import convolutions
+    from mnist_bn.errors import UserError
+
+    if "accelerated" not in arguments.variants:
+        raise UserError("--convolutions: there are no kernels here to compare with stock Chainer")
+    clock = CLOCKS[arguments.clock]
+    measured = convolutions.measure(arguments.convolutions, arguments.repeats, clock)
+    convolutions.print_table(measured)
+    return measured
 
 
 def measure_whole_runs(arguments: argparse.Namespace, variants: list[str]) -> list[dict]:

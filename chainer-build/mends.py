@@ -8,6 +8,7 @@ a program runs. Larger stand-ins are functions of `package/_mends.py`, which bec
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,7 @@ PACKAGE = [
     # pip then refuses what does not work. setuptools was asked for its pkg_resources only.
     Mend("setup.py", "'setuptools'", "'packaging'"),
     Mend("setup.py", "numpy>=1.9.0", "numpy>=2.0,<2.6"),
+    Mend("setup.py", "protobuf>=3.0.0", "protobuf>=3.20"),
     Mend("setup.py", "'>=3.5.0'", "'>=3.11,<3.14'"),
 ]
 
@@ -86,6 +88,17 @@ NUMPY = [
 
 # Chainer's own faults.
 CHAINER = [
+    # Chainer checks the inputs of a function twice: by their values and, if that fails, by
+    # expressions that it can print, which are no conditions. Softmax, log_softmax and
+    # softmax_cross_entropy have some (`if`, `a <= b < c`) and could not say what is wrong. Within
+    # the check of a function an expression is now the condition that its values make.
+    Mend(
+        "chainer/utils/type_check.py",
+        "        self.__nonzero__()\n",
+        "        if getattr(_thread_local, 'current_function', None) is not None:\n"
+        "            return bool(self.eval())\n"
+        "        self.__nonzero__()\n",
+    ),
     # The gradient of a deconvolution's W alone gives arrays where shapes are wanted. The input
     # gradient of a convolution is a deconvolution: its second-order gradients fail so.
     Mend(
@@ -167,6 +180,16 @@ ONNX = [
 
 MENDS = [*PACKAGE, *SETUPTOOLS, *NUMPY, *CHAINER, *CUPY, *ONNX]
 
+# Caffe's messages, in code generated for a protobuf before 4, which today's refuses to run. In that
+# code stands the description of which protobuf (3.20 and later) makes the same messages.
+CAFFE = "chainer/links/caffe/protobuf3/caffe_pb2.py"
+CAFFE_DESCRIPTION = re.compile(r"serialized_pb=_b\(('.*?')\)$", re.MULTILINE)
+CAFFE_MODULE = """\
+from chainer._mends import build_messages
+
+DESCRIPTOR = build_messages({}.encode("latin1"), globals())
+"""
+
 # Our own modules, and the packages that they become part of.
 MODULES = {"_mends.py": "chainer", "_mapping_of_onnx.py": "onnx_chainer"}
 
@@ -185,5 +208,7 @@ def apply(source: Path) -> None:
                 f"{mend.path} has {mend.old!r} {text.count(mend.old)} times, not {mend.count}"
             )
         path.write_text(text.replace(mend.old, mend.new), encoding="utf-8")
+    (description,) = CAFFE_DESCRIPTION.findall((source / CAFFE).read_text(encoding="utf-8"))
+    (source / CAFFE).write_text(CAFFE_MODULE.format(description), encoding="utf-8")
     for module, package in MODULES.items():
         shutil.copy(Path(__file__).parent / "package" / module, source / package)

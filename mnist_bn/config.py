@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import itertools
 import math
 import re
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_bn import files
-from mnist_bn.errors import UsageError
+from mnist_bn.errors import UsageError, UserError
 
 SEMANTICS = ("today", "2016")
 DATASETS = ("auto", "mnist", "digits", "cifar10")
@@ -45,13 +47,14 @@ IDENTITY = (
     "holdout",
 )
 
+# How long a run is: a longer one goes on where a shorter one has ended, in the same folder.
+LENGTHS = ("epoch", "iteration")
+
 # What stands before a setting that differs from the default, in the name of a run's folder.
 _PREFIXES = {
     "lr": "lr",
     "momentum": "m",
     "batchsize": "b",
-    "epoch": "e",
-    "iteration": "i",
     "evaluate_every": "every",
     "sampling": "",
     "augment": "",
@@ -63,11 +66,15 @@ _PREFIXES = {
 }
 
 # What a run's numbers depend on by a checksum, which says nothing to a reader.
-_FILES = {
+_SUMS = {
     "model_sha256": "another version of the network's file",
     "dataset_sha256": "other images",
     "init_sha256": "other parameters to begin with",
 }
+# The checksums of the user's own files by their names, of which the first imports the others.
+_FILES = ("model_files", "optimizer_files")
+
+MAX_NAME_BYTES = 255  # of a folder, on the usual file systems
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,10 @@ class RunConfig:
     Attributes:
         model: a class name of `models`, or `path/to/file.py:ClassName`; either may end in arguments
             of the class, as in `ReluMLP(slope=0.1)`.
-        optimizer: a class name of `mnist_bn.optimizers`.
-        lr: learning rate; None is the optimizer's default.
-        momentum: momentum; None is the optimizer's default.
+        optimizer: a class name of Chainer's optimizers, or `path/to/file.py:ClassName`; either may
+            end in arguments, as in `Adam(beta1=0.5)`.
+        lr: learning rate; None is the optimizer's default, which `training.resolve` puts here.
+        momentum: the same, of optimizers that have one.
         seed: seed of every random number of the run.
         dataset: "mnist", "digits" or "cifar10"; until the data are found it may be "auto", and then
             "cifar10-unverified".
@@ -195,8 +203,7 @@ class RunConfig:
     @property
     def model_label(self) -> str:
         """The network's class name and arguments, without the path of a user's own file."""
-        class_name, _, arguments = self.model.rpartition(":")[2].partition("(")
-        return "-".join([class_name, *re.findall(r"[^\s,()]+", re.sub("[='\"]", "", arguments))])
+        return _label(self.model)
 
     @property
     def unit(self) -> str:
@@ -215,20 +222,28 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`."""
+        """`<Model>-<Optimizer>-<what differs from the defaults>-s<seed>`, without the length.
+
+        Raises:
+            UsageError: it would be no name for a folder.
+        """
         default = RunConfig(dataset="mnist")
-        parts = [self.model_label, self.optimizer]
+        rate, momentum = _optimizer_defaults(self.optimizer)
+        defaults = {**dataclasses.asdict(default), "lr": rate, "momentum": momentum}
+        parts = [self.model_label, _label(self.optimizer)]
         if self.dataset != default.dataset:
             parts.append(self.dataset)
         if self.semantics != default.semantics:
             parts.append(self.semantics)
         for field, prefix in _PREFIXES.items():
             value = getattr(self, field)
-            if value != getattr(default, field):
-                parts.append(f"{prefix}{value}")
+            if value not in (getattr(default, field), defaults[field]):
+                # Drops after so many epochs and after so many steps are two runs.
+                unit = "steps" if field == "lr_drop" and self.iteration else ""
+                parts.append(f"{prefix}{value}{unit}")
         if self.init is not None:
             parts.append(f"init{self.init_sha256[:8]}")
-        return "-".join([*parts, f"s{self.seed}"])
+        return _folder_name("-".join([*parts, f"s{self.seed}"]))
 
     @property
     def init_sha256(self) -> str | None:
@@ -247,7 +262,7 @@ class RunConfig:
     def identity(self) -> dict:
         """Returns the settings that the run's numbers depend on."""
         settings = {field: getattr(self, field) for field in IDENTITY}
-        return {**settings, "init_sha256": self.init_sha256}
+        return {**_with_defaults(settings), "init_sha256": self.init_sha256}
 
     def to_args(self) -> dict:
         """Returns all the settings as the JSON object that `args` holds."""
@@ -270,20 +285,79 @@ class RunConfig:
 def difference(before: dict, now: dict) -> str | None:
     """Returns in words the first setting in which two runs differ, None if they are the same.
 
+    How long they are is no such setting.
+
     Args:
         before, now: of both runs what their numbers depend on (`training.identity`).
     """
     # A run of before there was a setting had its default.
     before = {**RunConfig().to_args(), **before}
+    if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
+        before, now = _with_defaults(before), _with_defaults(now)
     for setting, value in now.items():
-        if before.get(setting) == value:
+        is_unknown = setting in _FILES and before.get(setting) is None
+        if before.get(setting) == value or setting in LENGTHS or is_unknown:
             continue
         if setting in _FILES:
-            return f"{_FILES[setting]} (another {setting})"
+            return _other_file(before[setting], value or {})
+        if setting in _SUMS:
+            return f"{_SUMS[setting]} (another {setting})"
         values = (before.get(setting), value)
         was, wanted = ("the default" if value is None else value for value in values)
         return f"{setting} {was}, not {wanted}"
     return None
+
+
+def _other_file(before: dict[str, str], now: dict[str, str]) -> str:
+    """Returns in words which of the user's files differs, rather one that is imported."""
+    first, *imported = {**now, **before}
+    for name in imported:
+        if before.get(name) != now.get(name):
+            return f"another version of {name}, which {first} imports"
+    return f"another version of {first}"
+
+
+def _with_defaults(settings: dict) -> dict:
+    """Returns the settings with the optimizer's learning rate and momentum where they are None."""
+    try:
+        rate, momentum = _optimizer_defaults(settings["optimizer"])
+    except (KeyError, UserError):
+        return settings  # of a file that is gone, say
+    defaults = {"lr": rate, "momentum": momentum}
+    return {key: defaults.get(key) if value is None else value for key, value in settings.items()}
+
+
+@functools.lru_cache
+def _optimizer_defaults(optimizer: str) -> tuple[float | None, float | None]:
+    from mnist_bn import optimizers  # imports Chainer, which takes a second and drawing need not
+
+    return optimizers.effective(optimizer)
+
+
+def _label(spec: str) -> str:
+    """Returns a class's name and arguments, of a spec that may begin with the path of a file."""
+    class_name, _, arguments = spec.rpartition(":")[2].partition("(")
+    return "-".join([class_name, *re.findall(r"[^\s,()]+", re.sub("[='\"]", "", arguments))])
+
+
+def _folder_name(name: str) -> str:
+    """Returns the name of a run's folder, shortened if it is longer than file systems allow.
+
+    Raises:
+        UsageError: something in it is neither a letter, a digit, nor one of `_ . , + -`.
+    """
+    wrong = [char for char in name if char not in ".,+-" and not f"a{char}".isidentifier()]
+    if wrong or name.startswith((".", "-")):
+        found = f"{wrong[0]!r} in it" if wrong else f"{name[0]!r} first"
+        raise UsageError(
+            f"the run's folder would be called {name!r}: expected letters, digits and _ . , + - of "
+            f"the names and settings, found {found}"
+        )
+    if len(name.encode()) <= MAX_NAME_BYTES:
+        return name
+    seed = name.rpartition("-")[2]
+    end = f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}-{seed}"
+    return name.encode()[: MAX_NAME_BYTES - len(end)].decode(errors="ignore") + end
 
 
 def _is_ascending(text: str) -> bool:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 
 import chainer
 
+from mnist_bn import wording
 from mnist_bn.errors import UsageError
 
 CPU = "CPU"
 
-INSTALL_CUPY = (
-    "install CuPy with `pip install -r requirements-cuda13.txt` (NVIDIA driver 580 or newer) "
-    "or `pip install -r requirements-cuda12.txt` (older drivers)"
-)
+
+NO_DRIVER = "there is no NVIDIA driver: install it, or run without --gpu"
 
 
 def resolve(specifier: str) -> chainer.backend.Device:
@@ -77,38 +77,71 @@ def why_no_gpu(gpu_id: int) -> str | None:
     try:
         import cupy
     except ModuleNotFoundError:
-        return f"CuPy is not installed: {INSTALL_CUPY}"
+        return _why_no_cupy()
     except Exception as error:
-        return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {INSTALL_CUPY}"
+        return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {_install()}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
         return _why_no_device(cupy, error)
     if gpu_id >= count:
-        return f"CUDA sees {count} GPU(s), numbered from 0: see `nvidia-smi -L`"
+        seen = wording.count(count, "GPU")
+        return f"CUDA sees {seen}, numbered from 0: see `nvidia-smi -L`"
     try:
         with cupy.cuda.Device(gpu_id):
             cupy.arange(2).sum().item()
     except Exception as error:
         return (
             f"it cannot run a kernel ({_first_line(error)}): see `nvidia-smi`, and if CuPy does "
-            f"not fit the driver, uninstall it and {INSTALL_CUPY}"
+            f"not fit the driver, uninstall it and {_install()}"
         )
     if not chainer.backends.cuda.available:
         reason = _first_line(chainer.backends.cuda._resolution_error)
-        return f"CuPy does not find CUDA's libraries ({reason}): {INSTALL_CUPY}"
+        return f"CuPy does not find CUDA's libraries ({reason}): {_install()}"
     return None
+
+
+def _install() -> str:
+    newer, older = (wording.pip_install(f"requirements-cuda{cuda}.txt") for cuda in (13, 12))
+    return f"install CuPy with `{newer}` (NVIDIA driver 580 or newer) or `{older}` (older drivers)"
+
+
+def _why_no_cupy() -> str:
+    driver = _driver_version()
+    if driver is None:
+        return NO_DRIVER
+    for cuda in (13, 12):
+        if driver >= 1000 * cuda:
+            install = wording.pip_install(f"requirements-cuda{cuda}.txt")
+            return f"CuPy is not installed: `{install}`"
+    return (
+        f"CuPy is not installed, and the NVIDIA driver supports CUDA {_version(driver)} only: "
+        "update the driver to 525 or newer first"
+    )
+
+
+def _driver_version() -> int | None:
+    """Returns the CUDA version that the NVIDIA driver supports, as 12040 for 12.4; None: no driver.
+
+    Asks the driver's own library, as CuPy does.
+    """
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+        version = ctypes.c_int()
+        return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else None
+    except (OSError, AttributeError):
+        return None
 
 
 def _why_no_device(cupy, error: Exception) -> str:
     driver = cupy.cuda.runtime.driverGetVersion()
     if driver == 0:
-        return "there is no NVIDIA driver: install it, or run without --gpu"
+        return NO_DRIVER
     runtime = cupy.cuda.runtime.runtimeGetVersion()
     if driver // 1000 < runtime // 1000:
         return (
             f"the NVIDIA driver supports CUDA {_version(driver)} and this CuPy is built for "
-            f"CUDA {_version(runtime)}: update the driver, or uninstall CuPy and {INSTALL_CUPY}"
+            f"CUDA {_version(runtime)}: update the driver, or uninstall CuPy and {_install()}"
         )
     return f"CUDA reports no usable GPU ({_first_line(error)}): see `nvidia-smi`"
 

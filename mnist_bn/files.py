@@ -48,15 +48,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             # mkstemp makes the file private; a result folder is as open as the user's other files.
             os.chmod(temporary, 0o666 & ~_umask())
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        rename(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
     except OSError as error:
         raise CannotWriteError(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def rename(source: str | Path, path: Path) -> None:
+    """Gives a file, which is on the disk, the name of another in its folder, for good."""
+    os.replace(source, path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -116,7 +121,12 @@ def make_folder(path: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Writes strict JSON: a number that is not finite becomes null."""
     with replacing(path) as file:
-        file.write(json.dumps(_finite(value), indent=4, allow_nan=False).encode() + b"\n")
+        file.write(to_json(value) + b"\n")
+
+
+def to_json(value: object) -> bytes:
+    """Returns strict JSON, in ASCII: a number that is not finite becomes null."""
+    return json.dumps(_finite(value), indent=4, allow_nan=False).encode()
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
@@ -126,14 +136,22 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         UserError: there is none, or it cannot be read.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # a folder, or a pipe that would block for ever
-            raise UserError(f"{path}: expected a file")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more")
-        return path.read_bytes()
+        # Not to wait for who may write to a pipe; what is open then is what was looked at.
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"{path}: expected a file")
+            # What grows in the meantime is read as far as it was there.
+            content = b"" if status.st_size > max_bytes else file.read(status.st_size)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if status.st_size > max_bytes:
+        raise UserError(f"{path}: expected at most {max_bytes:,} bytes, found more")
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_json_object(path: Path) -> dict:

@@ -20,8 +20,9 @@ def save(path: Path, network: chainer.Link) -> None:
     Raises:
         CannotWriteError: the file cannot be written.
     """
-    arrays = _serialize(network)
-    archives.write(path, {k: v for k, v in arrays.items() if not _has_no_shape_yet(v)})
+    # Chainer keeps a link's parameters in a set, whose order differs from process to process.
+    arrays = sorted(_serialize(network).items())
+    archives.write(path, {k: v for k, v in arrays if not _has_no_shape_yet(v)})
 
 
 def load(path: Path, network: chainer.Link) -> None:
@@ -33,24 +34,35 @@ def load(path: Path, network: chainer.Link) -> None:
     Raises:
         UserError: the file is damaged, or of another network; the line says what differs.
     """
-    arrays = archives.read(path, checksum_required=False)
-    if snapshots.is_snapshot(arrays):
-        raise UserError(
-            f"{path}: a snapshot, which --resume goes on from; --init expects a network's "
-            "parameters, such as model.npz"
-        )
     expected = _serialize(network)
-    for name in sorted({*expected, *arrays}):
-        if _has_no_shape_yet(expected.get(name)):
-            continue
-        wanted, there = (_describe(part.get(name)) for part in (expected, arrays))
-        if wanted != there:
+
+    def check(kinds: archives.Kinds) -> None:
+        if snapshots.is_snapshot(kinds):
             raise UserError(
-                f"{path}: not the parameters of {type(network).__name__}: "
-                f"expected {name} {wanted}, found {there}; give a file of that network's"
+                f"{path}: a snapshot, which --resume goes on from; --init expects a network's "
+                "parameters, such as model.npz"
             )
+        _check_kinds(path, type(network).__name__, expected, kinds)
+
+    arrays = archives.read(path, checksum_required=False, check=check)
     # All that must be there is there; what has no shape yet may be missing.
     NpzDeserializer(arrays, strict=False).load(network)
+
+
+def _check_kinds(
+    path: Path, network: str, expected: dict[str, np.ndarray], kinds: archives.Kinds
+) -> None:
+    for name in sorted({*expected, *kinds}):
+        array = expected.get(name)
+        if _has_no_shape_yet(array):
+            continue
+        wanted = "nothing" if array is None else _describe(array.shape, array.dtype)
+        there = "nothing" if name not in kinds else _describe(*kinds[name])
+        if wanted != there:
+            raise UserError(
+                f"{path}: not the parameters of {network}: "
+                f"expected {name} {wanted}, found {there}; give a file of that network's"
+            )
 
 
 def _serialize(network: chainer.Link) -> dict[str, np.ndarray]:
@@ -64,7 +76,5 @@ def _has_no_shape_yet(array: np.ndarray | None) -> bool:
     return array is not None and array.dtype == object
 
 
-def _describe(array: np.ndarray | None) -> str:
-    if array is None:
-        return "nothing"
-    return f"{_KINDS.get(array.dtype.kind, array.dtype)} {array.shape}"
+def _describe(shape: tuple[int, ...], dtype: np.dtype) -> str:
+    return f"{_KINDS.get(dtype.kind, dtype)} {shape}"

@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM: a run ends at the next good moment, with a snapshot.
+"""Ctrl-C (SIGINT), SIGTERM, and SIGHUP (the terminal is gone): a run ends with a snapshot.
 
 The first of them is only noted, and the run asks `requested()` after each iteration. The second
 ends the process at once. A sweep passes the first on to the processes of its runs, which note it
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import psutil
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((_HANGUP,) if _HANGUP else ())
 
 _requested: int | None = None
 _is_deferred = False
@@ -81,6 +82,8 @@ def deferred() -> Iterator[None]:
 def _note(signum: int, _frame: object) -> None:
     """Handles a signal: notes the first and passes it on, ends everything at the second."""
     global _requested
+    if signum == _HANGUP == _requested:
+        return  # the shell and the system both send it: that is nobody in a hurry
     children = _children()
     if _requested is not None:
         for child in children:
@@ -119,14 +122,16 @@ def blocked() -> Iterator[None]:
 def handle_in_worker(parent: int) -> None:
     """In a process of the sweep `parent`: takes signals from the sweep alone, which sends SIGTERM.
 
-    A terminal's Ctrl-C reaches every process: here it must not count as a second one.
+    A terminal's Ctrl-C and its end reach every process: here they must not count as a second one.
     """
     global _parent, _is_deferred
     if _parent is not None:
         return
     _parent, _is_deferred = parent, True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _note_in_worker)
+    # One handler each, set once: to ignore a signal drops one that waits.
+    for signum in SIGNALS:
+        handler = _note_in_worker if signum == signal.SIGTERM else signal.SIG_IGN
+        signal.signal(signum, handler)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

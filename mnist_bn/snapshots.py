@@ -1,8 +1,9 @@
 """Snapshots: the whole state of a run in one file, and the way back from it.
 
 A snapshot is Chainer's serialization of the Trainer, with what that leaves out: the state of the
-random number generators, the settings of the run, and, for a run that was stopped during an
-evaluation, the observation that the evaluation belongs to. Its format is that of `archives`.
+random number generators, which run it is and with what settings, and, if it was taken before an
+evaluation, all that the evaluation and its measurements belong to: the iteration's observation and
+the gradients. Its format is that of `archives`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import os
 import random
 import re
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple
 
+import chainer
 import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn import archives, files
+from mnist_bn import archives, files, snapshot_check, update_rules, wording
 from mnist_bn.config import difference
 from mnist_bn.errors import UsageError, UserError
 
@@ -32,6 +35,7 @@ KEPT = 2  # snapshots in a folder: the newest, and one in case that it is damage
 _NAME = re.compile(r"snapshot_iter_(\d+)")
 _HEADER = "mnist_bn/header"
 _OBSERVATION = "mnist_bn/observation/"
+_GRADIENT = "mnist_bn/gradient"
 _RANDOM = "mnist_bn/random/"
 
 
@@ -40,7 +44,7 @@ class BadSnapshotError(UserError):
 
 
 class OtherRunError(UsageError):
-    """A snapshot is of a run with other settings."""
+    """A snapshot is of another run, or of one with other settings."""
 
 
 class Snapshot(NamedTuple):
@@ -53,10 +57,17 @@ class Snapshot(NamedTuple):
 
 class Run(NamedTuple):
     """What a snapshot says of its run: the settings that its numbers depend on, each of which must
-    be the same to go on, and the circumstances, which change rounding only."""
+    be the same to go on, the circumstances, which change rounding only, and the run's ID. A run of
+    before there were IDs has none."""
 
     identity: dict
     circumstances: dict
+    run_id: str | None = None
+
+
+def new_run_id() -> str:
+    """Returns an ID that no other run has; it draws from none of the seeded generators."""
+    return uuid.uuid4().hex
 
 
 def path_of(trainer: Trainer) -> Path:
@@ -64,25 +75,38 @@ def path_of(trainer: Trainer) -> Path:
     return Path(trainer.out) / f"snapshot_iter_{trainer.updater.iteration}"
 
 
-def capture(trainer: Trainer, run: Run, *, is_evaluated: bool = True) -> dict[str, np.ndarray]:
+def capture(
+    trainer: Trainer, run: Run, *, is_evaluated: bool = True, has_gradients: bool = False
+) -> dict[str, np.ndarray]:
     """Returns copies of the arrays of a snapshot.
 
     Args:
         is_evaluated: False before the extensions of the iteration: `finish_iteration` calls them.
+        has_gradients: then also keep the gradients, for those that measure them.
     """
     serializer = DictionarySerializer()
     serializer.save(trainer)
     # Chainer says None by an array that holds the Python object, which would be pickled.
-    nothing = [key for key, value in serializer.target.items() if _is_none(value)]
-    arrays = {key: np.array(v) for key, v in serializer.target.items() if key not in nothing}
+    # It keeps a link's parameters in a set, whose order differs from process to process.
+    target = sorted(serializer.target.items())
+    nothing = [key for key, value in target if _is_none(value)]
+    arrays = {key: _copy(value) for key, value in target if key not in nothing}
     header = {"format": FORMAT, "none": nothing, "observation": None, **run._asdict()}
+    header["optimizer"] = update_rules.numbers(trainer.updater.get_optimizer("main"))
     if not is_evaluated:
         header["observation"] = list(trainer.observation)
         for i, value in enumerate(trainer.observation.values()):
             arrays[f"{_OBSERVATION}{i}"] = _on_cpu(value)
+        for path, parameter in _parameters(trainer) if has_gradients else ():
+            if parameter.grad is not None:
+                arrays[f"{_GRADIENT}{path}"] = _on_cpu(parameter.grad)
     header["random"] = _capture_random(arrays)
-    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    arrays[_HEADER] = _encode(header)
     return arrays
+
+
+def _encode(header: dict) -> np.ndarray:
+    return np.frombuffer(json.dumps(header).encode(), np.uint8)
 
 
 def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -92,16 +116,21 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
         CannotWriteError: it cannot be written; the older ones are as they were.
     """
     archives.write(path, arrays)
-    earlier = [other for other in found(path.parent) if _iteration(other) < _iteration(path)]
+    earlier = [other for other in found(path.parent) if iteration(other) < iteration(path)]
     for old in earlier[KEPT - 1 :]:
         with contextlib.suppress(OSError):
             old.unlink()
 
 
+def with_run_id(snapshot: Snapshot, run_id: str) -> dict[str, np.ndarray]:
+    """Returns a snapshot's arrays as the beginning of another run."""
+    return {**snapshot.arrays, _HEADER: _encode({**snapshot.header, "run_id": run_id})}
+
+
 def found(folder: Path) -> list[Path]:
     """Returns the snapshots in a folder, the newest (of the most iterations) first."""
     paths = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(paths, key=_iteration, reverse=True)
+    return sorted(paths, key=iteration, reverse=True)
 
 
 def read(path: Path) -> Snapshot:
@@ -117,8 +146,8 @@ def read(path: Path) -> Snapshot:
         raise BadSnapshotError(str(error)) from None
     try:
         header = json.loads(arrays[_HEADER].tobytes())
-        version, run = header["format"], Run(header["identity"], header["circumstances"])
-        is_known = version == FORMAT and all(isinstance(part, dict) for part in run)
+        version, *said = (header[key] for key in ("format", "identity", "circumstances"))
+        is_known = version == FORMAT and all(isinstance(part, dict) for part in said)
     except (KeyError, ValueError, TypeError, RecursionError):
         raise BadSnapshotError(
             f"{path}: not a snapshot of this program (parameters, as model.npz, are for --init)"
@@ -131,9 +160,9 @@ def read(path: Path) -> Snapshot:
     return Snapshot(path, header, arrays)
 
 
-def is_snapshot(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether an archive's arrays are those of a snapshot."""
-    return _HEADER in arrays
+def is_snapshot(names: Container[str]) -> bool:
+    """Tells whether an archive whose arrays have these names is a snapshot."""
+    return _HEADER in names
 
 
 def check_same_run(snapshot: Snapshot, run: Run) -> None:
@@ -143,8 +172,7 @@ def check_same_run(snapshot: Snapshot, run: Run) -> None:
         OtherRunError: one differs; the line names it.
     """
     before = snapshot.header["identity"]
-    lengths = {setting: run.identity.get(setting) for setting in ("epoch", "iteration")}
-    if other := difference({**before, **lengths}, run.identity):
+    if other := difference(before, run.identity):
         raise OtherRunError(
             f"{snapshot.path} was taken with {other}: resume with the same settings (only --epoch "
             "or --iteration may differ)"
@@ -157,14 +185,27 @@ def check_same_run(snapshot: Snapshot, run: Run) -> None:
         )
 
 
-def newest_usable(folder: Path, run: Run) -> Snapshot | None:
+def _check_same_id(snapshot: Snapshot, args: dict | None) -> None:
+    """Checks that the snapshot is of the run that `args` beside it names, if there is one."""
+    if args is not None and snapshot.header.get("run_id") != args.get("run_id"):
+        raise OtherRunError(
+            f"{snapshot.path} is of another run than `args` beside it: to go on with that one, "
+            "name it with --resume"
+        )
+
+
+def newest_usable(folder: Path, run: Run, args: dict | None = None) -> Snapshot | None:
     """Returns the newest snapshot in a folder that is whole and of this run, None for no snapshot.
 
     Newer ones that are not are set aside: renamed, with a line on stderr. If none is usable, all
     stay as they are.
 
+    Args:
+        args: the folder's; only snapshots of the run that they name are usable. None: it has none.
+
     Raises:
-        OtherRunError: the first of them that is whole has other settings, and none has these.
+        OtherRunError: the first of them that is whole is of another run or has other settings, and
+            none is of this run.
         UserError: there are snapshots, and none is usable.
     """
     refused: list[tuple[Path, UserError]] = []
@@ -172,6 +213,7 @@ def newest_usable(folder: Path, run: Run) -> Snapshot | None:
         try:
             snapshot = read(path)
             check_same_run(snapshot, run)
+            _check_same_id(snapshot, args)
         except UserError as error:
             refused.append((path, error))
             continue
@@ -198,8 +240,14 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
+        snapshot_check.check(snapshot.arrays, trainer)
+        observation = snapshot.header["observation"]
+        snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
         nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
-        NpzDeserializer({**snapshot.arrays, **nothing}).load(trainer)
+        optimizer = trainer.updater.get_optimizer("main")
+        # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
+        update_rules.restore(optimizer, snapshot.header.get("optimizer", {}))
+        NpzDeserializer(_Arrays({**snapshot.arrays, **nothing})).load(trainer)
         _restore_random(snapshot)
     except UserError as error:
         raise UserError(f"{snapshot.path}: {error}") from None
@@ -209,6 +257,20 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
             f"{snapshot.path}: does not fit this network ({type(error).__name__}: {error}); it was "
             "taken with another version of the code"
         ) from None
+
+
+class _Arrays(dict):
+    """The arrays of a snapshot, with the state of parameters that had no shape yet: None.
+
+    Chainer saves no state of them, and then asks for it.
+    """
+
+    def __missing__(self, key: str) -> np.ndarray:
+        rule = key.rpartition("/")[0]
+        parameter = rule.replace("updater/optimizer:", "updater/model:", 1)
+        if parameter != rule and _is_none(self.get(parameter)):
+            return np.asarray(None)
+        raise KeyError(key)
 
 
 def finish_iteration(snapshot: Snapshot, trainer: Trainer) -> None:
@@ -223,6 +285,9 @@ def finish_iteration(snapshot: Snapshot, trainer: Trainer) -> None:
     trainer.observation = {
         name: send(snapshot.arrays[f"{_OBSERVATION}{i}"]) for i, name in enumerate(names)
     }
+    for path, parameter in _parameters(trainer):
+        if (gradient := snapshot.arrays.get(f"{_GRADIENT}{path}")) is not None:
+            parameter.grad = send(gradient)
     entries = sorted(trainer._extensions.values(), key=lambda entry: -entry.priority)
     with trainer.reporter.scope(trainer.observation):
         for entry in entries:
@@ -237,7 +302,7 @@ def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
         f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
     ]
     if changed:
-        print(
+        wording.say(
             f"note: {snapshot.path} was taken with {'; '.join(changed)}: from here on the numbers "
             "differ in rounding from a run that was never stopped",
             file=sys.stderr,
@@ -252,11 +317,23 @@ def _set_aside(path: Path, reason: UserError, used: Path) -> None:
         path.replace(aside)
     except OSError as error:
         raise files.CannotWriteError(aside, error) from error
-    print(f"note: {reason}; set aside as {aside.name}, going on from {used.name}", file=sys.stderr)
+    note = f"note: {reason}; set aside as {aside.name}, going on from {used.name}"
+    wording.say(note, file=sys.stderr)
 
 
-def _iteration(path: Path) -> int:
+def _parameters(trainer: Trainer) -> list[tuple[str, chainer.Parameter]]:
+    return sorted(trainer.updater.get_optimizer("main").target.namedparams())
+
+
+def iteration(path: Path) -> int:
+    """Returns the number of the step after which a snapshot was taken, by its name."""
     return int(_NAME.fullmatch(path.name)[1])
+
+
+def _copy(value: np.ndarray) -> np.ndarray:
+    """Returns a copy; of a read-only array, to which things are added at most, the array."""
+    array = np.asanyarray(value)
+    return np.array(array) if array.flags.writeable else array
 
 
 def _is_none(value: object) -> bool:
@@ -290,8 +367,9 @@ def _restore_random(snapshot: Snapshot) -> None:
     # Last: making a network and its optimizer draws random numbers.
     said = snapshot.header["random"]
     version, python_gauss = said["python"]
-    words = snapshot.arrays[f"{_RANDOM}python"].tolist()
-    random.setstate((version, tuple(words), python_gauss))
+    words, key = (snapshot.arrays[f"{_RANDOM}{name}"] for name in ("python", "numpy"))
     numpy_said = dict(said["numpy"])
-    inner = {"key": snapshot.arrays[f"{_RANDOM}numpy"], "pos": numpy_said.pop("pos")}
+    snapshot_check.check_random(words, key, numpy_said)
+    random.setstate((version, tuple(words.tolist()), python_gauss))
+    inner = {"key": key, "pos": numpy_said.pop("pos")}
     np.random.set_state({**numpy_said, "state": inner})

@@ -7,14 +7,13 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import chainer
 import chainer.links as L
 import numpy as np
 from chainer.optimizer_hooks import WeightDecay
-from chainer.training import Trainer, extensions
+from chainer.training import Trainer
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
@@ -26,13 +25,18 @@ from mnist_bn import (
     locks,
     optimizers,
     parameters,
+    result_folder,
     schedule,
     semantics,
     signals,
     snapshots,
+    specs,
+    update_rules,
+    user_files,
     user_models,
+    wording,
 )
-from mnist_bn.config import RunConfig
+from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.data import augmentation, subsets
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.extensions import learning_rate_drop, observers
@@ -41,16 +45,11 @@ from mnist_bn.extensions.divergence import Divergence, IntervalOrDivergence
 from mnist_bn.extensions.dump_graph import DumpGraph
 from mnist_bn.extensions.log_report import LogReport
 from mnist_bn.extensions.plot_report import PlotReport
+from mnist_bn.extensions.print_report import PrintReport
+from mnist_bn.extensions.progress_bar import ProgressBar
 from mnist_bn.iterators import ORDERS, make_iterator, send_batch
 
 QUANTITIES = ("loss", "accuracy")
-PRINTED = [
-    "main/loss",
-    "validation/main/loss",
-    "main/accuracy",
-    "validation/main/accuracy",
-    "elapsed_time",
-]
 
 
 def train(
@@ -65,7 +64,8 @@ def train(
     A signal (SIGINT, SIGTERM) ends the run with a snapshot; see `signals`.
 
     Args:
-        resume: a snapshot to go on from.
+        resume: a snapshot to go on from. If it lies in another folder, or is of another run than
+            this folder's, a run of its own begins with it.
         autoload: go on from the newest usable snapshot in the result folder, if there is one.
         show_progress: print the log and a progress bar.
 
@@ -82,15 +82,12 @@ def train(
     files.make_folder(folder)
     with locks.hold(folder), signals.deferred():
         files.remove_unfinished(folder)
+        result_folder.finish_setting_aside(folder)
         trainer = build_trainer(config, show_progress=show_progress)
-        _resume(trainer, config, resume, autoload)
-        # A run that starts anew is not finished, whatever it has been: model.npz says that it is.
-        files.remove(folder / "model.npz")
-        files.remove(folder / "error.txt")
-        # Of an earlier run here; what this one goes on with is in its snapshot.
-        for name in observers.observers():
-            files.remove(folder / f"{name}.npz")
-        files.write_json(folder / "args", describe_run(config))
+        snapshot = _find_snapshot(trainer, config, resume, autoload)
+        if snapshot is not None:
+            _load(snapshot, trainer, config)
+        _begin(trainer, config, snapshot)
         # One thread: the bits then do not depend on the machine's cores or on how many runs share
         # them. A loss that overflows is a result, and the log has it: NumPy need not warn of it.
         with threadpool_limits(1), np.errstate(all="ignore"):
@@ -98,16 +95,24 @@ def train(
         return _finish(trainer, config)
 
 
-def _resume(trainer: Trainer, config: RunConfig, resume: Path | None, autoload: bool) -> None:
-    """Brings the trainer to the snapshot that was asked for, if any."""
+def _find_snapshot(
+    trainer: Trainer, config: RunConfig, resume: Path | None, autoload: bool
+) -> snapshots.Snapshot | None:
+    """Returns the snapshot that was asked for, read and of this run; None: none, or none there."""
     run = trainer.get_extension("Checkpoint").run
     if resume is not None:
         snapshot = snapshots.read(resume)
         snapshots.check_same_run(snapshot, run)
-    else:
-        snapshot = snapshots.newest_usable(config.folder, run) if autoload else None
-    if snapshot is None:
-        return
+        return snapshot
+    if not autoload or not snapshots.found(config.folder):
+        return None
+    has_args = os.path.lexists(config.folder / "args")
+    args = result_folder.read_args(config.folder) if has_args else None
+    return snapshots.newest_usable(config.folder, run, args)
+
+
+def _load(snapshot: snapshots.Snapshot, trainer: Trainer, config: RunConfig) -> None:
+    """Brings the trainer to the snapshot."""
     snapshots.load(snapshot, trainer)
     length, unit = schedule.length(config)
     updater = trainer.updater
@@ -116,10 +121,69 @@ def _resume(trainer: Trainer, config: RunConfig, resume: Path | None, autoload: 
     if getattr(updater, unit) + is_within > length:
         reached = f"{updater.epoch_detail:.2f}" if unit == "epoch" else updater.iteration
         raise UsageError(f"{snapshot.path} is of {unit} {reached}: --{unit} must not be below that")
-    snapshots.note_other_circumstances(snapshot, run)
-    trainer.get_extension("Checkpoint").resumed_from = snapshot
+    diverged_at = trainer.get_extension("Divergence").diverged_at
+    has_trained_on = diverged_at is not None and diverged_at["iteration"] < updater.iteration
+    if has_trained_on and config.on_divergence != "continue":
+        raise UsageError(
+            f"{snapshot.path} is of a run that diverged at iteration {diverged_at['iteration']} "
+            "and trained on: resume with --on-divergence continue"
+        )
+    checkpoint = trainer.get_extension("Checkpoint")
+    snapshots.note_other_circumstances(snapshot, checkpoint.run)
+    _note_evaluation_for_the_end(snapshot, trainer, config)
+    checkpoint.resumed_from = snapshot
+
+
+def _note_evaluation_for_the_end(
+    snapshot: snapshots.Snapshot, trainer: Trainer, config: RunConfig
+) -> None:
+    """Says on stderr if an evaluation at the end of a shorter run stays in the log.
+
+    So of a snapshot by an earlier version; those of today are taken before it.
+    """
+    before = {unit: snapshot.header["identity"].get(unit) for unit in LENGTHS}
+    is_longer = not schedule.is_at_end(trainer, config)
+    shorter = dataclasses.replace(config, **before)
+    is_evaluated = snapshot.header["observation"] is None
+    if is_longer and is_evaluated and schedule.is_evaluation_for_the_end(trainer, shorter):
+        wording.say(
+            f"note: {snapshot.path} was taken after an evaluation that a longer run does not make: "
+            "its entry stays in the log",
+            file=sys.stderr,
+        )
+
+
+def _begin(trainer: Trainer, config: RunConfig, snapshot: snapshots.Snapshot | None) -> None:
+    """Writes the first files of a run, or those that say how it goes on."""
+    folder = config.folder
+    checkpoint = trainer.get_extension("Checkpoint")
+    goes_on = snapshot is not None and _is_of_run_in(folder, snapshot)
+    if goes_on:
+        checkpoint.run = checkpoint.run._replace(run_id=snapshot.header.get("run_id"))
+        # It is not finished any more, which model.npz says first. What it had measured, its
+        # snapshot has too.
+        for name in ("model.npz", "error.txt", *(f"{name}.npz" for name in config.observed)):
+            files.remove(folder / name)
+    else:
+        begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
+        result_folder.make_room(folder, begins)
+    run_id = checkpoint.run.run_id
+    files.write_json(folder / "args", {**describe_run(config), "run_id": run_id})
+    if snapshot is None:
+        return
+    if not goes_on:
+        snapshots.save(snapshots.path_of(trainer), snapshots.with_run_id(snapshot, run_id))
     # The run may have been killed before or after it wrote its log: the snapshot's is what counts.
     trainer.get_extension("LogReport").write(trainer)
+
+
+def _is_of_run_in(folder: Path, snapshot: snapshots.Snapshot) -> bool:
+    """Tells whether the snapshot lies in the folder and is of the run that the folder is of."""
+    if snapshot.path.resolve().parent != folder.resolve():
+        return False
+    if not os.path.lexists(folder / "args"):
+        return True
+    return result_folder.read_args(folder).get("run_id") == snapshot.header.get("run_id")
 
 
 def _finish(trainer: Trainer, config: RunConfig) -> dict:
@@ -139,10 +203,12 @@ def _finish(trainer: Trainer, config: RunConfig) -> dict:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """Returns `config` with the name of the dataset that was found, in place of "auto", say.
+    """Returns `config` with what is found only now: the dataset in place of "auto", the names of
+    classes as they are written, the learning rate and the momentum where they are defaults.
 
     Raises:
-        UsageError: a batch is larger than the training set, or the images cannot be augmented.
+        UsageError: a batch is larger than the training set, the images cannot be augmented, or
+            there is no such class.
     """
     dataset = load_dataset(config)
     images = len(dataset.train.labels)
@@ -158,7 +224,17 @@ def resolve(config: RunConfig) -> RunConfig:
         )
     # The flag changes nothing where the files are the official ones.
     unverified = _is_unverified(dataset)
-    return dataclasses.replace(config, dataset=dataset.name, unverified_data=unverified)
+    user_files.check_apart(*map(specs.path_of, (config.model, config.optimizer)))
+    optimizer, lr, momentum = optimizers.resolve(config.optimizer, config.lr, config.momentum)
+    return dataclasses.replace(
+        config,
+        model=user_models.canonical(config.model),
+        optimizer=optimizer,
+        lr=lr,
+        momentum=momentum,
+        dataset=dataset.name,
+        unverified_data=unverified,
+    )
 
 
 def _is_unverified(dataset: data.Dataset) -> bool:
@@ -210,7 +286,7 @@ def build_trainer(
     classifier = _make_classifier(config, dataset)
     device.use()
     classifier.to_device(device)
-    optimizer.setup(classifier)
+    update_rules.setup(optimizer, classifier)
     if config.weight_decay is not None:
         optimizer.add_hook(WeightDecay(config.weight_decay))
 
@@ -235,8 +311,10 @@ def build_trainer(
         trainer.extend(learning_rate_drop.create(config, optimizer))
     trainer.extend(DumpGraph("main/loss"))
     checkpoint = Checkpoint(
-        snapshots.Run(identity(config, dataset), circumstances(config)),
+        snapshots.Run(identity(config, dataset), circumstances(config), snapshots.new_run_id()),
         is_due=lambda trainer: schedule.is_snapshot_due(trainer, config),
+        is_for_the_end=lambda trainer: schedule.is_evaluation_for_the_end(trainer, config),
+        has_gradients=bool(config.observed),
     )
     checkpoint.extend(trainer, evaluator, is_due)
     trainer.extend(divergence)
@@ -252,7 +330,8 @@ def build_trainer(
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)
     if show_progress:
-        _print_progress(trainer, config.unit, is_due)
+        trainer.extend(PrintReport(config.unit), trigger=is_due)
+        trainer.extend(ProgressBar(*schedule.length(config)), trigger=lambda _: True)
     return trainer
 
 
@@ -265,25 +344,6 @@ def _make_classifier(config: RunConfig, dataset: data.Dataset) -> L.Classifier:
     if config.init is not None:
         parameters.load(Path(config.init), network)
     return classifier
-
-
-def _print_progress(trainer: Trainer, unit: str, is_due: Callable[[Trainer], bool]) -> None:
-    """Prints the log as it grows, and on a terminal a progress bar."""
-    on_terminal = sys.stdout.isatty()
-    out = sys.stdout if on_terminal else _WithoutCursorCodes()
-    trainer.extend(extensions.PrintReport([unit, *PRINTED], out=out), trigger=is_due)
-    if on_terminal:
-        trainer.extend(extensions.ProgressBar())
-
-
-class _WithoutCursorCodes:
-    """Standard output without the terminal codes that PrintReport writes: it is a file or pipe."""
-
-    def write(self, text: str) -> None:
-        sys.stdout.write(text.replace("\033[J", ""))
-
-    def flush(self) -> None:
-        sys.stdout.flush()
 
 
 def seed_everything(seed: int, device: chainer.backend.Device) -> None:
@@ -308,9 +368,12 @@ def describe_run(config: RunConfig) -> dict:
 
 def identity(config: RunConfig, dataset: data.Dataset) -> dict:
     """Returns what the run's numbers depend on: settings, and checksums of the files they name."""
+    model_files = user_models.checksums(config.model)
     return {
         **config.identity(),
-        "model_sha256": user_models.source_sha256(config.model),
+        "model_files": model_files,
+        "model_sha256": user_files.combined(model_files),
+        "optimizer_files": optimizers.checksums(config.optimizer),
         "dataset_sha256": dataset.sha256,
     }
 

@@ -1,36 +1,35 @@
 """The networks, chosen by class name: `models.create("MnistCNN_BN_before")`.
 
-Every public `chainer.Chain` defined in a module of this package is a network of that name; adding
-one is writing its class.
+Every public `chainer.Link` class defined in a module of this package, a Chain say, is a network of
+that name; adding one is writing its class.
 """
 
 import importlib
 import pkgutil
 
-import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes before Chainer
-
-# isort: split
 import chainer
 
 from mnist_bn.errors import UsageError
+from mnist_bn.specs import in_any_case
+from mnist_bn.suggestions import suggestion
 
 
-def networks() -> dict[str, type[chainer.Chain]]:
+def networks() -> dict[str, type[chainer.Link]]:
     """Returns the network classes by name, in the order they are defined."""
     found = {}
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
-        found.update(chains_of(module))
+        found.update(links_of(module))
     return found
 
 
-def chains_of(module) -> dict[str, type[chainer.Chain]]:
-    """Returns the public `chainer.Chain` classes that `module` itself defines, by name."""
+def links_of(module) -> dict[str, type[chainer.Link]]:
+    """Returns the public `chainer.Link` classes that `module` itself defines, by name."""
     return {
         name: value
         for name, value in vars(module).items()
         if isinstance(value, type)
-        and issubclass(value, chainer.Chain)
+        and issubclass(value, chainer.Link)
         and value.__module__ == module.__name__
         and not name.startswith("_")
     }
@@ -41,16 +40,28 @@ def names() -> list[str]:
     return list(networks())
 
 
-def create(name: str, **kwargs) -> chainer.Chain:
-    """Makes the network called `name`; `kwargs` go to its constructor.
+def canonical(name: str) -> str:
+    """Returns the name as the class has it, of one in any case.
 
     Raises:
         UsageError: there is no network of that name.
     """
-    classes = networks()
-    if name not in classes:
-        raise UsageError(
-            f"no model named {name!r}: choose one of {', '.join(classes)}, "
-            "or your own as path/to/file.py:ClassName"
-        )
-    return classes[name](**kwargs)
+    known = names()
+    found = in_any_case(name, known)
+    if found is not None:
+        return found
+    if nearest := suggestion(name, known):
+        raise UsageError(f"no model named {name!r}{nearest} --list-models prints all names")
+    raise UsageError(
+        f"no model named {name!r}: choose one of {', '.join(known)}, "
+        "or your own as path/to/file.py:ClassName"
+    )
+
+
+def create(name: str, **kwargs) -> chainer.Link:
+    """Makes the network called `name`, in any case; `kwargs` go to its constructor.
+
+    Raises:
+        UsageError: there is no network of that name.
+    """
+    return networks()[canonical(name)](**kwargs)

@@ -3,14 +3,10 @@
 import os
 from pathlib import Path
 
+import chainer.links as L
 import hypothesis
 import numpy as np
 import pytest
-
-import mnist_bn  # noqa: F401  makes `import chainer` work in the test modules
-
-# isort: split
-import chainer.links as L
 
 import models
 from mnist_bn import accelerate, data, devices, semantics

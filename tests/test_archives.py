@@ -2,6 +2,10 @@
 
 import hashlib
 import io
+import tracemalloc
+import warnings
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -105,10 +109,112 @@ def test_a_header_that_lies_about_the_size_takes_no_memory(tmp_path):
     np.save(buffer, np.zeros(3))
     body = buffer.getvalue().replace(b"(3,), }      ", b"(99999999,), }")
     with pytest.raises(ValueError, match="cut off"):
-        archives._read_array(io.BytesIO(body), len(body))
+        archives._read_header(io.BytesIO(body), len(body))
 
 
 def test_what_is_no_file_is_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match=f"^{path}: "):
             archives.read(path)
+
+
+def zipped(members, compression=zipfile.ZIP_DEFLATED):
+    """Returns a ZIP archive of (name, bytes) without a checksum, as Chainer's are."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there twice
+        for name, body in members:
+            archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+def npy(shape, dtype="'<f4'", body=b"", order="False"):
+    """Returns an NPY file whose header says what it likes."""
+    header = f"{{'descr': {dtype}, 'fortran_order': {order}, 'shape': {shape}, }}"
+    header += " " * (-(10 + len(header) + 1) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + body
+
+
+ZEROS = npy("(26214400,)", body=bytes(100 * 2**20))
+BOMBS = {
+    "zeros": (lambda: zipped([("a.npy", ZEROS)]), "would unpack to 104,857,"),
+    "zeros in parts": (
+        lambda: zipped([(f"{i}.npy", ZEROS[: 2**20]) for i in range(80)]),
+        "would unpack to 83,886,080",
+    ),
+    "bzip2": (
+        lambda: zipped([("a.npy", ZEROS[:999])], zipfile.ZIP_BZIP2),
+        "compressed as no NPZ file",
+    ),
+    "LZMA": (
+        lambda: zipped([("a.npy", ZEROS[:999])], zipfile.ZIP_LZMA),
+        "compressed as no NPZ file",
+    ),
+    "shape": (lambda: zipped([("a.npy", npy("(99999999999,)"))]), "cut off"),
+    "no shape": (lambda: zipped([("a.npy", npy("(-1, -4)", body=bytes(16)))]), "the shape"),
+    "no end": (lambda: zipped([("a.npy", npy("(2,)", body=bytes(16)))]), "more than an array"),
+    "dtype": (lambda: zipped([("a.npy", npy("(0,)", "'|V2147483647'"))]), "neither numbers nor"),
+    "record": (lambda: zipped([("a.npy", npy("(0,)", "[('x', '<f4')]"))]), "neither numbers nor"),
+    "twice": (lambda: zipped([("a.npy", npy("(0,)")), ("a", npy("(0,)"))]), "have one name"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_bad_file_takes_no_memory(tmp_path, name):
+    make, reason = BOMBS[name]
+    path = tmp_path / "model.npz"
+    path.write_bytes(make())
+    tracemalloc.start()
+    try:
+        with pytest.raises(archives.BadArchiveError, match=f"^{path}: damaged.*{reason}"):
+            archives.read(path, checksum_required=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < path.stat().st_size + 2**22
+
+
+def test_a_long_list_of_arrays_is_not_read(monkeypatch):
+    content = archives.encode(ARRAYS)
+    archives.decode(content)
+    end = content.rindex(b"PK\x05\x06")
+    with pytest.raises(ValueError, match="too many arrays"):  # the larger format's
+        archives.decode(
+            content[:end] + b"PK\x06\x07" + bytes(16) + content[end : end + 22],
+            checksum_required=False,
+        )
+    monkeypatch.setattr(archives, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(ValueError, match="too many arrays"):
+        archives.decode(content)
+
+
+def test_numpy_unpacks_the_bomb():
+    """The control of the test above: it is a whole archive, of an array that is mostly zeros."""
+    with np.load(io.BytesIO(BOMBS["zeros"][0]())) as npz:
+        assert npz["a"].nbytes == 100 * 2**20
+
+
+def test_what_does_not_fit_is_refused_before_it_is_unpacked(tmp_path):
+    path = tmp_path / "model.npz"
+    content = zipped([("a.npy", npy("(8388608,)", body=bytes(2**25)))])
+    path.write_bytes(content)
+
+    def check(kinds):
+        assert kinds == {"a": ((8388608,), np.dtype("<f4"))}
+        raise UserError("another shape")
+
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"^another shape$"):
+        archives.read(path, checksum_required=False, check=check)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+    array = archives.read(path, checksum_required=False)["a"]  # it is mostly zeros, yet small
+    assert array.shape == (8388608,) and array.flags.writeable
+
+
+def test_a_flipped_bit_in_a_compressed_array_is_noticed():
+    values = np.random.RandomState(0).rand(1000)
+    content = bytearray(zipped([("a.npy", npy("(1000,)", "'<f8'", values.tobytes()))]))
+    content[1000] ^= 4
+    with pytest.raises((zipfile.BadZipFile, zlib.error)):
+        archives.decode(bytes(content), checksum_required=False)

@@ -38,6 +38,9 @@ def write_source(folder, mends):
         with path.open("a", encoding="utf-8") as file:
             # Words that begin in the middle of a line stay apart from those before.
             file.write(("\n#\n" + mend.old) * mend.count)
+    caffe = folder / mends.CAFFE
+    caffe.parent.mkdir(parents=True)
+    caffe.write_text("DESCRIPTOR = FileDescriptor(\n  serialized_pb=_b('\\n\\x0b')\n)\n")
     return folder
 
 
@@ -100,6 +103,13 @@ def test_each_mend_is_in_the_chainer_installed(mends):
     for module, package in mends.MODULES.items():
         ours = (FOLDER / "package" / module).read_bytes()
         assert (folder / package / module).read_bytes() == ours
+
+
+def test_caffe_messages_are_made_of_their_description(mends, tmp_path):
+    mends.apply(write_source(tmp_path, mends))
+    module = (tmp_path / mends.CAFFE).read_text()
+    assert "build_messages('\\n\\x0b'.encode" in module
+    assert "FileDescriptor" not in module
 
 
 def test_source_without_the_words_of_a_mend_is_refused(mends, tmp_path):

@@ -101,8 +101,7 @@ def test_from_the_command_to_the_figure(config, capsys, tmp_path):
     )
     resolved = training.resolve(config)
     assert resolved.folder.name == (
-        "Net-MomentumSGD-cifar10-unverified-lr0.1-b8-e3-crop-flip-wd0.01-drop1,2-train40-holdout10-"
-        "s0"
+        "Net-MomentumSGD-cifar10-unverified-lr0.1-b8-crop-flip-wd0.01-drop1,2-train40-holdout10-s0"
     )
     args = json.loads((resolved.folder / "args").read_bytes())
     assert RunConfig.from_args(args) == resolved
@@ -123,7 +122,7 @@ def test_from_the_command_to_the_figure(config, capsys, tmp_path):
     assert all(condition in figure for condition in conditions.split("  ·  "))
 
     assert train_mnist.main(flags(config)) == 0
-    assert "1 of 1 runs are finished already: skipped" in capsys.readouterr().out
+    assert "The run is finished already: skipped" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("iteration", [3, 5, 12])  # in an epoch, at the end of one, after a drop

@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.config import RunConfig, difference, grid
+from mnist_bn.config import LENGTHS, RunConfig, difference, grid
 from mnist_bn.errors import UsageError
 
 
 def test_name_says_only_what_differs():
     assert RunConfig(dataset="mnist").name == "MnistCNN_BN_before-Adam-s0"
     other = RunConfig("MnistCNN", "SGD", lr=0.1, seed=3, dataset="digits", epoch=5, batchsize=50)
-    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-e5-s3"
+    assert other.name == "MnistCNN-SGD-digits-lr0.1-b50-s3"
     assert RunConfig(dataset="mnist", semantics="2016").name == "MnistCNN_BN_before-Adam-2016-s0"
 
 
@@ -90,7 +91,7 @@ def test_name_of_a_run_on_a_part_of_cifar10():
 
 def test_name_of_a_run_counted_in_iterations():
     config = RunConfig(iteration=1000, evaluate_every=10, sampling="replacement", dataset="mnist")
-    assert config.name == "MnistCNN_BN_before-Adam-i1000-every10-replacement-s0"
+    assert config.name == "MnistCNN_BN_before-Adam-every10-replacement-s0"
     assert config.unit == "iteration"
     assert RunConfig().unit == "epoch"
 
@@ -130,7 +131,27 @@ def test_args_of_a_wrong_type():
 @given(configs, configs)
 def test_runs_that_differ_in_their_numbers_have_folders_of_their_own(a, b):
     a, b = (dataclasses.replace(config, model="MnistCNN") for config in (a, b))
-    assert (a.name == b.name) == (a.identity() == b.identity())
+    assert (a.name == b.name) == (numbers_but_length(a) == numbers_but_length(b))
+
+
+@given(configs, st.integers(1, 10**6))
+def test_how_long_a_run_is_is_no_part_of_its_name(config, number):
+    config = dataclasses.replace(config, model="MnistCNN")
+    longer = "iteration" if config.iteration else "epoch"
+    assert dataclasses.replace(config, **{longer: number}).name == config.name
+
+
+def test_drops_after_epochs_and_after_steps_are_two_runs():
+    epochs = RunConfig(dataset="mnist", lr_drop="5,9")
+    steps = dataclasses.replace(epochs, iteration=20)
+    assert epochs.name == "MnistCNN_BN_before-Adam-drop5,9-s0"
+    assert steps.name == "MnistCNN_BN_before-Adam-drop5,9steps-s0"
+
+
+def numbers_but_length(config):
+    """What a run's numbers depend on up to where the shorter of two ends."""
+    settings = {k: v for k, v in config.identity().items() if k not in LENGTHS}
+    return settings, config.lr_drop is not None and config.iteration is not None
 
 
 NEW_SETTINGS = ("augment", "weight_decay", "lr_drop", "train_images", "test_images", "holdout")
@@ -167,3 +188,46 @@ def test_grid_is_every_combination_once():
         ("B", "SGD", 1, 3),
     ]
     assert grid({}) == [RunConfig()]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "ReluMLP(slope=0.1)#/../../../escaped"},
+        {"model": "../escaped"},
+        {"model": "net.py:A\\B"},
+        {"model": "net.py:A\x1b[2J"},
+        {"model": "net.py:.hidden"},
+        {"model": "net.py:-rf"},
+        {"model": 'Net(bn="a:b")'},
+        {"model": "Net(bn='a|b')"},
+        {"model": "Net(a=1, b='*?<>')"},
+        {"model": "Net\u202e"},
+    ],
+)
+def test_what_would_leave_its_folder_is_refused(settings):
+    with pytest.raises(UsageError) as error:
+        _ = RunConfig(**settings, dataset="mnist").folder
+    line = str(error.value)
+    assert line.startswith("the run's folder would be called ") and line.isprintable()
+
+
+@given(st.text(min_size=1), st.sampled_from(["SGD", "Adam(beta1=0.5)"]))
+def test_a_run_has_one_folder_in_out_or_none(model, optimizer):
+    try:
+        config = RunConfig(model, optimizer, dataset="mnist", out="out")
+        folder = config.folder
+    except UsageError:
+        return
+    assert folder.parent == Path("out") and len(folder.name.encode()) <= 255
+    assert folder.name.endswith("-s0") and folder.name[0] not in ".-"
+    assert not set(folder.name) & set('/\\<>:"|?*') and folder.name.isprintable()
+
+
+def test_names_in_any_language_and_of_any_length():
+    assert RunConfig("réseau.py:Réseau网", dataset="mnist").name == "Réseau网-Adam-s0"
+    long = [RunConfig(f"N{'网' * 200}{end}", dataset="mnist", seed=12) for end in "ab"]
+    names = [config.name for config in long]
+    assert names[0] != names[1]
+    for name in names:
+        assert len(name.encode()) <= 255 and name.startswith("N网网") and name.endswith("-s12")

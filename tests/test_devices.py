@@ -11,7 +11,7 @@ import chainer
 import numpy as np
 import pytest
 
-from mnist_bn import devices
+from mnist_bn import devices, wording
 from mnist_bn.errors import UsageError
 
 PROJECT = Path(devices.__file__).parents[1]
@@ -53,6 +53,14 @@ def fake_cupy(count, driver=13000, runtime=13000, kernel_error=None):
     return cupy
 
 
+@pytest.fixture(autouse=True)
+def active_environment(monkeypatch):
+    """The project's folder is the current one, and the environment's `pip` comes first."""
+    monkeypatch.chdir(PROJECT)
+    pip = str(Path(sys.executable).with_name("pip"))
+    monkeypatch.setattr(wording.shutil, "which", lambda name: pip)
+
+
 def refusal(specifier):
     with pytest.raises(UsageError) as error:
         devices.resolve(specifier)
@@ -67,13 +75,45 @@ def test_cpu(specifier):
     assert devices.describe(device) == "CPU"
 
 
+class FakeDriver:
+    """NVIDIA's library of the driver, as ctypes loads it."""
+
+    def __init__(self, version):
+        self.version = version
+
+    def cuDriverGetVersion(self, pointer):
+        pointer._obj.value = self.version
+        return 0
+
+
 @pytest.mark.parametrize("specifier", ["0", "@cupy", "@cupy:0"])
-def test_without_cupy(specifier, monkeypatch):
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [
+        (13010, "CuPy is not installed: `pip install -r requirements-cuda13.txt`"),
+        (13000, "CuPy is not installed: `pip install -r requirements-cuda13.txt`"),
+        (12040, "CuPy is not installed: `pip install -r requirements-cuda12.txt`"),
+        (
+            11040,
+            "CuPy is not installed, and the NVIDIA driver supports CUDA 11.4 only: update the "
+            "driver to 525 or newer first",
+        ),
+    ],
+)
+def test_without_cupy(specifier, version, reason, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    assert refusal(specifier) == (
-        "GPU 0 was asked for, but CuPy is not installed: "
-        "install CuPy with `pip install -r requirements-cuda13.txt` (NVIDIA driver 580 or newer) "
-        "or `pip install -r requirements-cuda12.txt` (older drivers)"
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: FakeDriver(version))
+    assert refusal(specifier) == f"GPU 0 was asked for, but {reason}"
+
+
+def test_without_cupy_the_driver_is_looked_for_first(monkeypatch):
+    def no_library(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    monkeypatch.setattr(devices.ctypes, "CDLL", no_library)
+    assert refusal("0") == (
+        "GPU 0 was asked for, but there is no NVIDIA driver: install it, or run without --gpu"
     )
 
 
@@ -103,10 +143,11 @@ def test_a_driver_and_no_device(monkeypatch):
     )
 
 
-def test_an_id_past_the_last(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(2))
+@pytest.mark.parametrize(("gpus", "seen"), [(1, "1 GPU"), (2, "2 GPUs")])
+def test_an_id_past_the_last(monkeypatch, gpus, seen):
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(gpus))
     assert refusal("2") == (
-        "GPU 2 was asked for, but CUDA sees 2 GPU(s), numbered from 0: see `nvidia-smi -L`"
+        f"GPU 2 was asked for, but CUDA sees {seen}, numbered from 0: see `nvidia-smi -L`"
     )
 
 
@@ -124,7 +165,9 @@ def test_cudas_libraries_are_missing(monkeypatch):
     monkeypatch.setattr(chainer.backends.cuda, "_resolution_error", missing, raising=False)
     assert refusal("0") == (
         "GPU 0 was asked for, but CuPy does not find CUDA's libraries "
-        "(libcublas.so.12: cannot open shared object file): " + devices.INSTALL_CUPY
+        "(libcublas.so.12: cannot open shared object file): install CuPy with `pip install -r "
+        "requirements-cuda13.txt` (NVIDIA driver 580 or newer) or `pip install -r "
+        "requirements-cuda12.txt` (older drivers)"
     )
 
 

@@ -1,12 +1,14 @@
 """What is written while training."""
 
 import json
+import os
 import types
 
 import numpy as np
 import pytest
+from chainer.serializers import DictionarySerializer, NpzDeserializer
 
-from mnist_bn import training
+from mnist_bn import snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.extensions import plot_report
 from mnist_bn.extensions.log_report import LogReport
@@ -49,6 +51,22 @@ def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
     plot.draw(trainer)
     labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
     assert labels == [["main/loss"], ["main/loss", "diverged at iteration 7"]]
+
+
+def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path, monkeypatch):
+    figures = []
+    canvas = plot_report.FigureCanvasAgg
+    monkeypatch.setattr(
+        plot_report, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
+    )
+    folder = tmp_path / "My_$x^{_Net"
+    folder.mkdir()
+    trainer.out = str(folder)
+    PlotReport(["main/loss"], "loss.png").draw(trainer)
+    (axes,) = figures[0].axes
+    assert axes.get_title() == folder.name
+    assert "in train mode" in axes.get_xlabel()
+    assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
@@ -127,3 +145,47 @@ def test_numbers_on_a_device_are_read_once_an_epoch(tmp_path):
         logs.append(report.log)
     assert logs[0] == logs[1]
     assert len(logs[0]) == 2
+
+
+def a_step(report, tmp_path, entries):
+    """Adds an entry to a log of so many; returns what a snapshot then has of it."""
+    log = [{"main/loss": 0.5, "epoch": i, "iteration": i, "elapsed_time": 0.1} for i in entries]
+    npz = {"_log": json.dumps(log), "_names": "[]"}  # as text: so it was in older snapshots
+    report.serialize(NpzDeserializer({key: np.asarray(text) for key, text in npz.items()}))
+    trainer = types.SimpleNamespace(
+        observation={"main/loss": 0.25},
+        is_before_training=True,
+        updater=types.SimpleNamespace(epoch=1, iteration=5),
+        elapsed_time=2.0,
+        out=str(tmp_path),
+    )
+    for _ in range(3):
+        report(trainer)
+    written = []
+    with pytest.MonkeyPatch.context() as patch:
+        dumps = json.dumps
+        patch.setattr(json, "dumps", lambda *a, **k: written.append(text := dumps(*a, **k)) or text)
+        report(trainer)
+        serializer = DictionarySerializer()
+        report.serialize(serializer)
+    assert sum(map(len, written)) < 500
+    report.finalize()
+    return serializer.target
+
+
+def test_an_entry_costs_the_same_in_a_long_log(tmp_path):
+    report = LogReport(trigger=lambda trainer: True)
+    arrays = a_step(report, tmp_path, range(2000))
+    assert os.listdir(tmp_path) == ["log"]
+    log = json.loads((tmp_path / "log").read_bytes())
+    assert log == report.log and len(log) == 2004
+    # A snapshot shares what only grows: to copy it would take longer and longer.
+    before = arrays["_log"].tobytes()
+    assert snapshots._copy(arrays["_log"]) is arrays["_log"]
+    again = LogReport(trigger=lambda trainer: True)
+    again.serialize(NpzDeserializer(arrays))
+    assert again.log == log
+    report._lines.extend(np.frombuffer(b"{}\n" * 5000, np.uint8))
+    assert arrays["_log"].tobytes() == before
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["_log"][0] = 0

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate, archives, data, devices, optimizers, snapshots, training
+from mnist_bn import accelerate, archives, data, devices, inputs, optimizers, snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Split
 from mnist_bn.data.augmentation import send_crop_flipped
@@ -173,7 +173,7 @@ def test_three_updates_are_those_of_float64(
         np.testing.assert_allclose(to_cpu(actual), expected, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", sorted(optimizers.LEARNING_RATE))
+@pytest.mark.parametrize("name", sorted(optimizers.OF_2016))
 def test_every_optimizer_updates_as_on_the_cpu(name, gpu, golden_batch, monkeypatch):
     monkeypatch.setattr(F, "dropout", lambda h, ratio: h)
     updated = []
@@ -188,6 +188,16 @@ def test_every_optimizer_updates_as_on_the_cpu(name, gpu, golden_batch, monkeypa
     for path, expected in updated[0].items():
         error = np.linalg.norm(updated[1][path] - expected)
         assert error <= 1e-3 * np.linalg.norm(expected) + 1e-5, path
+
+
+def test_a_network_gets_a_variable(gpu, golden_batch):
+    x = inputs.Input(gpu.send(golden_batch[0]))
+    x.data = x.data.reshape((len(x.data), 1, 28, 28))
+    assert L.Convolution2D(1, 2, 3).to_device(gpu)(x).shape == (100, 2, 26, 26)
+    as_array = gpu.xp.asarray(x)
+    assert isinstance(as_array, gpu.xp.ndarray) and as_array.shape == (100, 1, 28, 28)
+    assert (x > 0.5).astype("f").dtype == np.float32
+    assert isinstance((2 * x - x.mean(axis=0)).array, gpu.xp.ndarray)
 
 
 def test_curves_are_within_the_noise_of_seeds(tmp_path):

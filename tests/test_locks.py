@@ -71,3 +71,38 @@ def test_a_process_may_hold_a_folder_twice(tmp_path):
         pass
     with locks.hold(tmp_path):
         pass
+
+
+def test_a_removed_lock_file_lets_nobody_in(config, other_process):
+    (config.folder / ".lock").unlink()
+    with pytest.raises(UserError, match=f"^{config.folder}: another process is training in this"):
+        training.train(config)
+    other_process.kill()
+    other_process.wait()
+    with locks.hold(config.folder):
+        pass
+
+
+def test_without_the_lock_on_the_folder_it_would(config, other_process, monkeypatch):
+    """The control of the test above."""
+    (config.folder / ".lock").unlink()
+    monkeypatch.setattr(locks, "_hold_itself", lambda folder: contextlib.nullcontext())
+    with locks.hold(config.folder):
+        pass
+
+
+def test_a_file_system_that_locks_no_folders_is_done_with_the_file(tmp_path, monkeypatch):
+    def flock(handle, operation):
+        raise OSError(9, "Bad file descriptor")  # as on NFS
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    with locks._hold_itself(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("elsewhere", path)])
+def test_what_stands_in_place_of_the_lock_file_stops_no_run_for_ever(tmp_path, make):
+    make(tmp_path / ".lock")
+    with contextlib.suppress(UserError), locks.hold(tmp_path):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import chainer
@@ -92,6 +93,69 @@ def test_categorical_log_prob(shape):
 def test_debug_print_says_cpu_as_chainer_says_it():
     text = chainer.Variable(np.zeros(3, np.float32)).debug_print()
     assert "- device: CPU\n- backend: <class 'numpy.ndarray'>\n- shape: (3,)" in text
+
+
+CE = F.softmax_cross_entropy
+X, T = np.ones((4, 3), np.float32), np.zeros(4, np.int32)
+BAD_INPUTS = {
+    "labels of another length": (lambda: CE(X, T[:3]), r"x\.shape\[0\] == "),
+    "labels with an axis more": (lambda: CE(X, T[:, None]), "t.ndim == x.ndim"),
+    "labels that are floats": (lambda: CE(X, T * 1.0), r"x\.shape == t\.shape"),
+    "labels that are bytes": (lambda: CE(X, T.astype("u1")), "u != f"),
+    "logits that are integers": (lambda: CE(T[:, None], T), "i != f"),
+    "softmax of another axis": (lambda: F.softmax(X, axis=2), "2 <= 2"),
+    "softmax before the first": (lambda: F.softmax(X, axis=-3), "Actual: -2 > -3"),
+    "softmax of integers": (lambda: F.softmax(T[:, None]), "i != f"),
+    "log_softmax of another axis": (lambda: F.log_softmax(X, axis=2), "2 <= 2"),
+    "log_softmax of integers": (lambda: F.log_softmax(T[:, None]), "i != f"),
+    "gumbel_softmax": (lambda: F.gumbel_softmax(X, axis=2), "2 <= 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_a_type_check_says_what_it_expects(name):
+    call, said = BAD_INPUTS[name]
+    with pytest.raises(chainer.utils.type_check.InvalidType, match=rf"Expect: [\s\S]*{said}"):
+        call()
+
+
+def test_elsewhere_an_expression_is_no_condition():
+    """The control of the test above; Chainer's documentation says so."""
+    x = chainer.utils.type_check.Variable(1, "x")
+    with pytest.raises(RuntimeError, match="cannot be evaluated as bool"):
+        bool(x == 1)
+
+
+def test_caffe_models_go_out_and_come_in(tmp_path):
+    pytest.importorskip("google.protobuf")
+    from chainer.exporters import caffe
+    from chainer.links.caffe import CaffeFunction
+
+    convolution, bn = chainer.links.Convolution2D(1, 4, 3), chainer.links.BatchNormalization(4)
+    linear = chainer.links.Linear(36, 3)
+    network = chainer.Sequential(
+        convolution, bn, F.relu, lambda h: F.max_pooling_2d(h, 2), linear, F.softmax
+    )
+    x = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    with chainer.using_config("train", False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        caffe.export(network, [chainer.Variable(x)], str(tmp_path), True)
+        function = CaffeFunction(str(tmp_path / "chainer_model.caffemodel"))
+        (y,) = function({"data": x}, outputs=[function.layers[-1][0]])
+        np.testing.assert_allclose(y.array, network(x).array, rtol=1e-6)
+
+
+def test_caffe_messages_import_again_and_beside_another_caffe_proto():
+    pytest.importorskip("google.protobuf.internal.builder")
+    name = "chainer.links.caffe.protobuf3.caffe_pb2"
+    messages = importlib.reload(importlib.import_module(name))
+    assert messages.V1LayerParameter.CONVOLUTION == 4 and messages.TEST == 1
+    layer = messages.NetParameter(name="a").layer.add(name="conv", type="Convolution")
+    assert messages.LayerParameter.FromString(layer.SerializeToString()).name == "conv"
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    other = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="another.caffe")
+    descriptor_pool.Default().AddSerializedFile(other.SerializeToString())
 
 
 def test_second_order_gradient_through_the_input_of_a_convolution():

@@ -1,11 +1,17 @@
 """The file of a network's parameters, and starting from it."""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import chainer
 import numpy as np
 import pytest
 
 import models
-from mnist_bn import parameters, snapshots, training
+from mnist_bn import archives, parameters, snapshots, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 
@@ -96,3 +102,39 @@ def test_a_wrong_file_to_begin_with_is_one_line_and_trains_nothing(tmp_path, tin
     assert not (training.resolve(config).folder / "args").exists()
     with pytest.raises(UserError, match="none: cannot be read"):
         training.train(RunConfig(batchsize=20, out=str(tmp_path), init=str(tmp_path / "none")))
+
+
+def test_another_networks_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "model.npz"
+    np.savez_compressed(path, **{"conv1/W": np.zeros(2**22, np.float32)})
+    monkeypatch.setattr(archives, "_read_array", None)  # it would be called
+    with pytest.raises(UserError, match=r"expected conv1/W float .*, found float \(4194304,\)"):
+        parameters.load(path, models.create("MnistCNN"))
+
+
+SAVE = """
+import sys
+from pathlib import Path
+import numpy as np
+import mnist_bn, models
+from mnist_bn import parameters
+np.random.seed(0)
+parameters.save(Path(sys.argv[1]), models.create("MnistCNN_BN_before"))
+print(*{"W", "b", "gamma", "beta", "avg_mean", "avg_var"})
+"""
+
+
+def test_the_file_is_the_same_in_every_process(tmp_path):
+    sums, orders = set(), set()
+    for seed in ("1", "2"):
+        path = tmp_path / f"{seed}.npz"
+        # The control that it prints: a set of the parameters' names has another order each time.
+        orders.add(
+            subprocess.check_output(
+                [sys.executable, "-c", SAVE, str(path)],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                cwd=Path(__file__).parent.parent,
+            )
+        )
+        sums.add(hashlib.sha256(path.read_bytes()).hexdigest())
+    assert len(sums) == 1 and len(orders) == 2

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mnist_bn import sweep, training
+from mnist_bn import schedule, sweep, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.iterators import ArrayIterator, ReplacementOrderSampler
@@ -30,7 +30,7 @@ def test_a_run_ends_at_an_iteration_and_evaluates_there(config):
     assert [(e["epoch"], e["iteration"]) for e in log(config)] == [(1, 4), (1, 7)]
     assert all("validation/main/accuracy" in entry for entry in log(config))
     folder = training.resolve(config).folder
-    assert folder.name == "ReluMLP-Adam-b10-e2-i7-s0"
+    assert folder.name == "ReluMLP-Adam-b10-s0"
     assert (folder / "snapshot_iter_7").exists()
     assert sweep.is_finished(training.resolve(config))
 
@@ -58,13 +58,12 @@ def test_resuming_for_fewer_iterations_is_refused(config):
         training.train(changed(config, iteration=5), resume=snapshot)
 
 
-def test_a_longer_run_goes_on_from_a_shorter_one(config):
-    config = changed(config, iteration=6)
+@pytest.mark.parametrize("batchsize", [7, 10, 13, 40])
+@pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
+def test_the_last_iteration_is_known_before_training(config, batchsize, sampling):
+    config = changed(config, batchsize=batchsize, epoch=3, sampling=sampling)
     training.train(config)
-    snapshot = training.resolve(config).folder / "snapshot_iter_6"
-    longer = changed(config, iteration=9)
-    training.train(longer, resume=snapshot)
-    assert [e["iteration"] for e in log(longer)] == [4, 6, 8, 9]
+    assert schedule.last_iteration(config, 40) == log(config)[-1]["iteration"]
 
 
 def test_a_finished_run_that_did_not_observe_is_not_taken_for_one_that_did(config):

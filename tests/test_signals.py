@@ -16,7 +16,6 @@ import train_mnist
 from mnist_bn import signals, snapshots
 
 ROOT = Path(__file__).parent.parent
-BOTH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +26,7 @@ def signals_arrive():
     signal.signal(signal.SIGINT, before)
 
 
-@BOTH
+@pytest.mark.parametrize("signum", signals.SIGNALS)
 def test_the_first_signal_is_only_noted_and_the_handlers_come_back(signum):
     before = signal.getsignal(signum)
     with signals.deferred():
@@ -85,6 +84,26 @@ def test_a_second_signal_ends_the_process_at_once():
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (130, "still here\n")
+
+
+def test_a_terminal_that_goes_away_is_told_twice_and_ends_nothing_at_once():
+    with signals.deferred():
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.requested() == signal.SIGHUP
+
+
+def test_a_process_of_a_sweep_hears_what_was_sent_before_it_could():
+    code = (
+        "import os, signal\n"
+        "from mnist_bn import signals\n"
+        "with signals.blocked():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    signals.handle_in_worker(os.getppid())\n"
+        "    assert signals.requested() == signal.SIGTERM\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
 
 
 def test_blocked_signals_wait():

@@ -1,6 +1,11 @@
 """Many runs: skipping what is finished, and going on when one fails."""
 
+import contextlib
+import io
 import json
+import sys
+import threading
+import time
 
 import pytest
 
@@ -70,7 +75,7 @@ def test_a_folder_of_another_run_is_never_taken(settings, tiny_data, no_plots):
     args = config.folder / "args"
     other = json.loads(args.read_text())
     args.write_text(json.dumps({**other, "lr": 0.5}))
-    with pytest.raises(UserError, match=r"finished run with lr 0\.5, not the default: choose"):
+    with pytest.raises(UserError, match=r"finished run with lr 0\.5, not 0\.001: choose"):
         sweep.is_finished(config)
     args.write_text("{")
     with pytest.raises(UserError, match="expected the settings"):
@@ -107,6 +112,26 @@ def test_a_run_that_kills_its_process_fails_alone(settings, tmp_path):
     }
 
 
+def test_what_was_under_way_when_a_process_was_killed_goes_on(settings, monkeypatch):
+    """Where this command had begun it; what an earlier one had begun is set aside, as ever."""
+    begun, waiting = configs = grid({**settings, "seed": [0, 1]})
+    for config in configs:
+        config.folder.mkdir(parents=True)
+        (config.folder / "args").write_text('{"run_id": "of an earlier command"}')
+    calls = []
+
+    def parallel(configs, jobs, autoload):
+        calls.append((tuple(configs), autoload))
+        if len(calls) == 1:
+            (begun.folder / "args").write_text('{"run_id": "of this command"}')
+            raise sweep.TerminatedWorkerError("killed")
+        return iter(sweep.Outcome(config, {}) for config in configs)
+
+    monkeypatch.setattr(sweep, "_parallel", parallel)
+    assert [outcome.config for outcome in sweep._outcomes(configs, 2, False)] == configs
+    assert calls[1:] == [((begun,), True), ((waiting,), False)]
+
+
 @pytest.mark.parametrize("failure", [RuntimeError("caf\udce9"), SystemExit(3)])
 def test_whatever_a_run_raises_is_its_outcome(tmp_path, failure):
     def fail():
@@ -125,3 +150,83 @@ def test_a_diverged_run_is_called_so():
         "MnistCNN_BN_before-Adam-s0: epoch 1, diverged (training loss nan), "
         "validation accuracy 0.1000, 3 s"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"model": ["MnistCNN", "ReluMLP"]}, ["MnistCNN", "ReluMLP"]),
+        ({"optimizer": ["SGD", "Adam"], "seed": [0, 1], "lr": 0.1}, ["SGD seed 0", "SGD seed 1"]),
+        ({"seed": [3]}, ["ReluMLP-Adam-s3"]),
+        (
+            {
+                "model": [
+                    "N(layers=7, scale=0.1)",
+                    "N(layers=7, scale=1)",
+                    "M(layers=7)",
+                    "net.py:K",
+                ]
+            },
+            ["N(layers=7, scale=0.1)", "N(layers=7, scale=1)"],
+        ),
+        ({"model": ["N(layers=7, scale=0.1)", "M(layers=7)"]}, ["N(scale=0.1)", "M"]),
+    ],
+)
+def test_a_run_is_called_by_what_differs_within_the_sweep(settings, expected):
+    configs = grid({"model": ["ReluMLP"], "dataset": "mnist", **settings})
+    assert list(sweep.labels(configs).values())[: len(expected)] == expected
+
+
+def test_settings_that_are_no_axes_differ_too():
+    configs = [
+        RunConfig(dataset="mnist", lr=lr, batchsize=size) for lr, size in ((None, 1), (3, 2))
+    ]
+    assert list(sweep.labels(configs).values()) == ["lr default batchsize 1", "lr 3 batchsize 2"]
+
+
+class Bar:
+    runs = 0
+
+    def update(self):
+        self.runs += 1
+
+
+@pytest.mark.parametrize(
+    ("lefts", "runs", "lines"),
+    [
+        ([None, None], 2, 2),
+        ([None, "finished already, by another process: left as it is"], 2, 2),
+        ([None, "stopped at iteration 3"], 1, 2),
+        (["stopped at iteration 3", "not begun"], 0, 1),
+    ],
+)
+def test_a_bar_counts_the_runs_that_are_over(monkeypatch, capsys, lefts, runs, lines):
+    configs = grid({"dataset": "mnist", "seed": [0, 1]})
+    entry = {"epoch": 20, "main/loss": 0.1, "elapsed_time": 3.0}
+    outcomes = [
+        sweep.Outcome(config, entry=None if left else entry, left=left)
+        for config, left in zip(configs, lefts, strict=True)
+    ]
+    bar = Bar()
+    monkeypatch.setattr(sweep, "_outcomes", lambda *_: iter(outcomes))
+    monkeypatch.setattr(sweep, "_ticking_bar", lambda total: contextlib.nullcontext(bar))
+    assert sweep.run_all(configs, jobs=2) == outcomes
+    assert bar.runs == runs
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "2 runs, 2 at once; a line for each that ends"
+    assert len(rest) == lines
+    assert "seed 0: 3 s" in rest or lefts[0]
+
+
+def test_the_clock_of_a_bar_goes_on_while_no_run_ends(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sweep, "TICK_SECONDS", 0.02)
+    with sweep._ticking_bar(3):
+        deadline = time.monotonic() + 10
+        while "0/3 [00:01<" not in terminal.getvalue():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    threads = [thread.name for thread in threading.enumerate()]
+    assert not any("tick" in name for name in threads)

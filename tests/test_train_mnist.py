@@ -1,15 +1,18 @@
 """The command line of train_mnist.py."""
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import models
 import train_mnist
+from mnist_bn.data import Dataset, Split
 from mnist_bn.errors import UsageError, UserError
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +64,60 @@ def test_several_values_are_every_combination():
     assert len(set(made)) == 12
 
 
+@pytest.mark.parametrize(
+    ("spaces", "commas"),
+    [
+        ("--model MnistCNN ReluMLP(slope=0.1)", "--model MnistCNN,ReluMLP(slope=0.1)"),
+        ("--optimizer SGD Adam", "--optimizer SGD,Adam,SGD"),
+        ("--seed 0 1 2", "--seed 0,1 --seed 2"),
+        ("--lr-drop 3 5", "--lr-drop 3,5"),
+        ("--observe dead-units gradient-norms", "--observe dead-units,gradient-norms,dead-units"),
+    ],
+)
+def test_lists_are_the_same_with_spaces_and_with_commas(spaces, commas):
+    assert configs(spaces) == configs(commas)
+
+
+@pytest.mark.parametrize(
+    ("signum", "left", "line"),
+    [
+        (signal.SIGINT, [], "SIGINT: the last run was just finished"),
+        (signal.SIGTERM, [1], "SIGTERM: 1 run is not finished; go on with:"),
+        (signal.SIGHUP, [1, 2], "SIGHUP: 2 runs are not finished; go on with:"),
+    ],
+)
+def test_what_is_said_when_a_sweep_is_stopped(signum, left, line):
+    said, command = train_mnist.describe_stop(signum, [], left)
+    assert said == f"train_mnist.py: {line}"
+    assert command.endswith(" --autoload") == bool(left)
+
+
+@pytest.mark.parametrize(
+    ("finished", "runs", "line"),
+    [
+        (1, 1, "The run is finished already: skipped"),
+        (1, 3, "1 of 3 runs is finished already: skipped"),
+        (3, 3, "3 of 3 runs are finished already: skipped"),
+    ],
+)
+def test_what_is_said_of_finished_runs(finished, runs, line):
+    assert train_mnist.describe_finished(finished, runs) == line
+
+
+def test_digits_in_place_of_mnist_are_said_first():
+    found = Dataset("digits", *[Split(np.zeros((n, 784)), np.zeros(n)) for n in (3, 2)], {}, "s")
+    line = "Dataset digits: 3 training and 2 test images, from s"
+    assert train_mnist.describe(found) == [line]
+    stand_in = dataclasses.replace(found, tried=("here: nothing", "there: no connection"))
+    assert train_mnist.describe(stand_in) == [
+        "MNIST not found: training on scikit-learn's digits instead; give its folder with "
+        "--data-dir",
+        "- here: nothing",
+        "- there: no connection",
+        line,
+    ]
+
+
 def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
     full = configs("--study blog --preset full")
     assert len(full) == 4 * 9 * 3
@@ -75,16 +132,17 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("-m MnistCNN_BN", "no model named 'MnistCNN_BN': choose one of MnistCNN, MnistCNN_BN_bef"),
-        ("--optimizer sgd", "no optimizer named 'sgd': choose one of SGD, MomentumSGD, "),
+        ("-m MnistCNN_BN", "no model named 'MnistCNN_BN'; did you mean 'MnistCNN'? --list-models"),
+        ("--optimizer sdg", "no optimizer named 'sdg'; did you mean 'SGD'? --help has all names"),
         ("--optimizer SGD AdaDelta --lr-drop 5", "--lr-drop: AdaDelta has no learning rate; leave"),
         ("--unverified-data", "--unverified-data goes with --dataset cifar10"),
         ("--dataset mnist --unverified-data", "--unverified-data goes with --dataset cifar10"),
         (
             "--dataset cifar10-unverified",
-            "argument --dataset: invalid choice: 'cifar10-unverified'",
+            "argument --dataset: invalid choice: 'cifar10-unverified' (expected auto, mnist, "
+            "digits or cifar10)",
         ),
-        ("--study blgo", "no study named 'blgo': choose one of blog"),
+        ("--study blgo", "no study named 'blgo': choose one of blog, cs231n, "),
         ("--study blog --preset fast", "--preset fast: blog has quick, full"),
         ("--lr 1 --optimizer SGD AdaDelta", "--lr: AdaDelta has no learning rate"),
         ("--momentum 0.5 --optimizer Adam", "--momentum: Adam has no momentum"),
@@ -94,7 +152,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("-g 0 -d @numpy", "argument -d/--device: not allowed with argument -g/--gpu"),
         ("-e 2 --iteration 9", "argument --iteration: not allowed with argument -e/--epoch"),
         ("--evaluate-every 0", "--evaluate-every 0: expected 1 or more"),
-        ("--observe dead", "--observe dead: choose from activation-moments, "),
+        ("--observe dead-unit", "--observe dead-unit: choose from activation-moments, "),
         ("-m ReluMLP(slope)", "--model ReluMLP(slope): expected numbers, or words"),
         ("--preset full", "--preset full goes with --study"),
         (
@@ -115,11 +173,31 @@ def test_a_wrong_argument_is_one_line(line, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ("--study blgo", "blog"),
+        ("--study BLOG", "blog"),
+        ("--study dying_relu", "dying-relu"),
+        ("--study blog --preset ful", "full"),
+        ("--observe dead-unit", "dead-units"),
+        ("--dataset mnst", "mnist"),
+        ("--sampling Shuffle", "shuffle"),
+        ("--modle MnistCNN", "--model"),
+        ("--batch-size 10", "--batchsize"),
+    ],
+)
+def test_a_wrong_name_is_told_the_nearest_right_one(line, right):
+    with pytest.raises(UsageError) as error:
+        configs(line)
+    assert f"; did you mean '{right}'?" in str(error.value)
+
+
 def test_exit_status_and_line_of_a_wrong_name():
     done = command("--model", "MnistCNN_BN")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("train_mnist.py: no model named 'MnistCNN_BN': choose one of ")
+    assert done.stderr.startswith("train_mnist.py: no model named 'MnistCNN_BN'; did you mean ")
     assert done.stderr.count("\n") == 1
 
 
@@ -132,12 +210,13 @@ def test_list_models(capsys):
 def test_one_run_from_any_folder_then_again(tmp_path, capsys):
     arguments = ["--dataset", "digits", "-e", "1", "-b", "200", "-o", str(tmp_path / "result")]
     done = command(*arguments)
-    folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-e1-s0"
+    folder = tmp_path / "result" / "MnistCNN_BN_before-Adam-digits-b200-s0"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Dataset digits: 1,497 training and 300 test images")
-    assert f"python plot_results.py {folder}" in done.stdout
+    to_draw = f"{sys.executable} {ROOT / 'plot_results.py'} {folder}"
+    assert done.stdout.endswith(f"Results in {folder}. To draw them: {to_draw}\n")
     assert train_mnist.main(arguments) == 0
-    assert "1 of 1 runs are finished already: skipped" in capsys.readouterr().out
+    assert "The run is finished already: skipped" in capsys.readouterr().out
 
 
 def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsys):
@@ -163,7 +242,8 @@ def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_pl
     printed = capsys.readouterr()
     assert "train_mnist.py: 1 of 2 runs failed:" in printed.err
     assert "Traceback" not in printed.err
-    assert "MnistCNN-Adam-b20-e1-s0: epoch 1, validation accuracy" in printed.out
+    assert printed.out.count("\nMnistCNN: validation accuracy") == 1
+    assert printed.out.count("\nBroken: failed: RuntimeError: broken (traceback in ") == 1
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
@@ -197,7 +277,7 @@ def test_two_networks_of_one_name_are_not_mixed(tmp_path):
 
 def test_resuming_a_finished_run_is_refused(tmp_path, tiny_data, no_plots):
     arguments = ["--dataset", "mnist", "-e", "1", "-b", "20", "-o", str(tmp_path)]
-    folder = tmp_path / "MnistCNN_BN_before-Adam-b20-e1-s0"
+    folder = tmp_path / "MnistCNN_BN_before-Adam-b20-s0"
     assert train_mnist.main(arguments) == 0
     assert refused(*arguments, "--resume", str(folder / "snapshot_iter_2")) == (
         2,
@@ -221,6 +301,6 @@ def test_ctrl_c_is_one_line_and_status_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("train_mnist.py: SIGINT: MnistCNN_BN_before-Adam-digits-e1000-s0: ")
+    assert errors.startswith("train_mnist.py: SIGINT: MnistCNN_BN_before-Adam-digits-s0: ")
     assert "; go on with: " in errors
     assert errors.count("\n") == 1

@@ -1,13 +1,12 @@
 """A user's own network from a Python file."""
 
+import hashlib
+
+import chainer
 import numpy as np
 import pytest
 
 from mnist_bn import user_models
-
-# isort: split
-import chainer
-
 from mnist_bn.errors import UsageError
 
 GOOD = """
@@ -64,12 +63,12 @@ def test_names_of_models_still_work():
 
 def test_refusals_are_one_line(net, tmp_path):
     none = tmp_path / "none.py"
-    assert refusal(f"{none}:A") == f"--model {none}:A: there is no file {none}"
+    assert refusal(f"{none}:A") == f"--model {none}: there is no such file"
     assert refusal(net) == f"--model {net}: say which class of it, as {net}:ClassName"
     assert refusal(f"{net}:MyNett") == (
-        f"{net}: no chainer.Chain named 'MyNett'; it has MyNet, Needy"
+        f"{net}: no chainer.Link class named 'MyNett'; it has MyNet, Needy; did you mean 'MyNet'?"
     )
-    assert refusal(f"{net}:NotAChain").startswith(f"{net}: no chainer.Chain named 'NotAChain'")
+    assert refusal(f"{net}:NotAChain").startswith(f"{net}: no chainer.Link class named 'NotAChain'")
     assert refusal(f"{net}:Needy").startswith(f"{net}:Needy: TypeError: Needy.__init__() missing")
 
 
@@ -78,7 +77,7 @@ def test_refusals_are_one_line(net, tmp_path):
     [
         ("x = 1\nx = = 2\n", "line 2: SyntaxError: invalid syntax"),
         ("\n\nimport chainer_that_is_not\n", "line 3: ModuleNotFoundError: No module named"),
-        ("", "no chainer.Chain named 'A'; it defines none"),
+        ("", "no chainer.Link class named 'A'; it defines none"),
     ],
 )
 def test_a_broken_file_is_one_line_with_its_place(tmp_path, source, message):
@@ -96,10 +95,11 @@ def test_what_is_no_python_file(tmp_path):
 
 
 def test_source_sum_follows_the_file(net):
-    before = user_models.source_sha256(f"{net}:MyNet")
+    before = user_models.checksums(f"{net}:MyNet")
+    assert before == {"net.py": hashlib.sha256(GOOD.encode()).hexdigest()}
     net.write_text(GOOD + "\n")
-    assert user_models.source_sha256(f"{net}:MyNet") != before
-    assert user_models.source_sha256("MnistCNN") is None
+    assert user_models.checksums(f"{net}:MyNet") != before
+    assert user_models.checksums("MnistCNN") is None
 
 
 def test_arguments_in_brackets_reach_the_class(net):
@@ -113,6 +113,8 @@ def test_arguments_in_brackets_reach_the_class(net):
     [
         *("ReluMLP(0.1)", "ReluMLP(slope='a b')", "ReluMLP(slope=", "ReluMLP()x"),
         *("ReluMLP(slope='../a')", "ReluMLP(slope='é')", "ReluMLP(slope='')"),
+        *("ReluMLP(slope=0.1)#/../../../escaped", "ReluMLP(slope=0.1)#)", "ReluMLP(slope=0.1) "),
+        *("ReluMLP(slope=0.1)\n", "ReluMLP(slope=\n0.1)", "ReluMLP(slope=0.1\f)"),
         *("ReluMLP(slope=0.5)(slope=0.1)", "ReluMLP(**1)", "ReluMLP(slope=1e999)"),
         *("ReluMLP(slope=exit(3))", f"ReluMLP(slope={'-' * 6000}1)"),
         *("ReluMLP(slope=0.1, slope=0.2)", f"ReluMLP(slope={10**400})"),
@@ -134,7 +136,7 @@ def test_an_argument_that_the_class_does_not_take():
     assert refusal("ReluMLP(slop=0.1)").startswith(
         "ReluMLP(slop=0.1): TypeError: ReluMLP.__init__()"
     )
-    assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu': choose one of")
+    assert refusal("Relu(slope=0.1)").startswith("no model named 'Relu'; did you mean")
 
 
 def test_a_network_that_takes_the_images(net, tiny_data):
@@ -194,3 +196,80 @@ def test_a_network_that_writes_to_its_images_does_not_change_the_datasets(
     else:
         assert failed is None
     assert np.array_equal(tiny_data.train.images, before)
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "a/b", "../escaped", "Relu MLP", "ReluMLP ", "-x", "ReluMLP#"]
+)
+def test_what_is_no_name_of_a_class(spec):
+    assert refusal(spec) == (
+        f"--model {spec!r}: expected a class's name, as ReluMLP(slope=0.1), or "
+        "path/to/file.py:ClassName"
+    )
+
+
+def test_names_in_any_case(net):
+    assert user_models.canonical("relumlp(slope=0.25)") == "ReluMLP(slope=0.25)"
+    assert user_models.canonical(f"{net}:mynet") == f"{net}:MyNet"
+    assert user_models.create("relumlp(slope=0.25)").slope == 0.25
+    assert "; did you mean 'ReluMLP'? " in refusal("RelluMLP")
+
+
+LINKS = """
+import chainer
+import chainer.functions as F
+import chainer.links as L
+from chainer import Sequential
+from beside_links import Imported
+
+class AsSequential(chainer.Sequential):
+    def __init__(self, units=5):
+        super().__init__(L.Linear(784, units), F.relu, L.Linear(units, 10))
+
+class AsList(chainer.ChainList):
+    def __init__(self):
+        super().__init__(L.Linear(784, 5), L.Linear(5, 10))
+    def forward(self, x):
+        for link in self:
+            x = link(x)
+        return x
+
+class AsLink(L.Linear):
+    def __init__(self):
+        super().__init__(784, 10)
+
+class Mute(chainer.Link):
+    pass
+
+model = AsSequential()
+
+def make():
+    return AsSequential()
+"""
+
+
+@pytest.fixture
+def links(tmp_path):
+    (tmp_path / "beside_links.py").write_text(GOOD.replace("MyNet", "Imported"))
+    path = tmp_path / "links.py"
+    path.write_text(LINKS)
+    return path
+
+
+@pytest.mark.parametrize("name", ["AsSequential", "AsSequential(units=3)", "AsList", "AsLink"])
+def test_any_link_class_is_a_network(links, tiny_data, name):
+    user_models.check(f"{links}:{name}", tiny_data, chainer.get_device("@numpy"))
+
+
+def test_a_class_that_the_file_imports_is_a_network_too(links, tiny_data):
+    user_models.check(f"{links}:Imported", tiny_data, chainer.get_device("@numpy"))
+
+
+def test_what_is_no_class_is_refused_with_what_to_write(links, tiny_data):
+    assert refusal(f"{links}:make") == (
+        f"{links}: make is no class (its type is function): expected the network as a class, such "
+        "as class Make(chainer.Chain)"
+    )
+    assert refusal(f"{links}:model").startswith(f"{links}: model is no class (its type is AsSeq")
+    with pytest.raises(UsageError, match="not a network for mnist"):
+        user_models.check(f"{links}:Mute", tiny_data, chainer.get_device("@numpy"))

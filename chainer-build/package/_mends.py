@@ -103,6 +103,18 @@ def half_header():
     return "#include <cuda_fp16.h>\n" if cuda._cupy_major >= 14 else ""
 
 
+def build_messages(description, namespace):
+    """Adds the messages of a serialized protobuf file to a module's namespace; returns the file."""
+    from google.protobuf import descriptor_pool
+    from google.protobuf.internal import builder
+
+    # A pool of its own: other packages bring a caffe.proto, too.
+    file = descriptor_pool.DescriptorPool().AddSerializedFile(description)
+    builder.BuildMessageAndEnumDescriptors(file, namespace)
+    builder.BuildTopDescriptorsAndMessages(file, namespace["__name__"], namespace)
+    return file
+
+
 def load_cuda12():
     """Loads what pip has installed of CUDA 12: CuPy 13 finds it once it is loaded, 14 by itself."""
     if not re.match(r"13\.", _installed_version("cupy-cuda12x") or ""):

@@ -28,7 +28,7 @@ from mnist_bn.accelerate.arrays import (
     nhwc,
     pointer,
 )
-from mnist_bn.accelerate.graph import gradients_with_graph, variable
+from mnist_bn.accelerate.graph import gradients_with_graph, has_hooks, variable
 
 # As in the kernels: what comes after the convolution, and where normalization's statistics are from
 _RELU_POOL, _NORM_RELU_POOL, _RELU_NORM_POOL = range(3)
@@ -82,7 +82,7 @@ class _Kernels:
 
 
 def _covers(x, conv, bnorm=None) -> bool:
-    if _kernels is None or chainer._get_link_hooks() or chainer.config.schedule_func is not None:
+    if _kernels is None or has_hooks() or chainer.config.schedule_func is not None:
         return False
     array = x.array if isinstance(x, chainer.Variable) else x
     return _covers_convolution(array, conv) and (

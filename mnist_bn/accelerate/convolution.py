@@ -10,6 +10,7 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction, C
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
 from chainer.functions.math.sum import Sum
 
+from mnist_bn.accelerate import costs
 from mnist_bn.accelerate.arrays import (
     checked,
     empty_nchw,
@@ -19,7 +20,7 @@ from mnist_bn.accelerate.arrays import (
     nhwc,
     pointer,
 )
-from mnist_bn.accelerate.seam import Replacements
+from mnist_bn.accelerate.seam import Replacements, leaving_out_subclasses
 
 _GEOMETRY = "iiiiiiiiiiiii"
 
@@ -27,15 +28,16 @@ _GEOMETRY = "iiiiiiiiiiiii"
 def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces which method; see `seam`.
 
-    Covered: float32, any size of kernel, stride and padding, one group, no dilation. Arrays that
-    are neither C-contiguous nor NHWC are copied.
+    Covered: float32, any size of kernel, stride and padding, one group, no dilation, wherever
+    `costs` finds that it pays. Arrays that are not NHWC are copied.
     """
-    return {
+    methods = {
         (Convolution2DFunction, "forward_cpu"): _forward(library),
         (Deconvolution2DFunction, "forward_cpu"): _input_gradient(library),
         (Convolution2DGradW, "forward_cpu"): _weight_gradient(library),
         (Sum, "forward"): _bias_gradient(library),
     }
+    return leaving_out_subclasses(methods)
 
 
 def _covers(node, arrays: tuple) -> bool:
@@ -77,16 +79,19 @@ def _forward(library: ctypes.CDLL) -> Callable:
             x, w = inputs[:2]
             if not (_covers(self, inputs) and _fits(self, x.shape[1:], w.shape)):
                 return original(self, inputs)
+            out = _out_shape(self, x.shape[1:], w.shape)
+            geometry = _geometry(self, len(x), x.shape[1:], w.shape, out)
+            if not costs.forward_pays(costs.Case(*geometry, is_nhwc(x), True)):
+                return original(self, inputs)
             self.retain_inputs((0, 1))
             bias = np.ascontiguousarray(inputs[2]) if len(inputs) == 3 else None
-            out = _out_shape(self, x.shape[1:], w.shape)
             images, w, y = nhwc(x), np.ascontiguousarray(w), empty_nchw(len(x), *out)
             kernel(
                 pointer(images),
                 pointer(w),
                 None if bias is None else pointer(bias),
                 pointer(nhwc(y)),
-                *_geometry(self, len(x), x.shape[1:], w.shape, out),
+                *geometry,
             )
             return (y,)
 
@@ -112,13 +117,16 @@ def _input_gradient(library: ctypes.CDLL) -> Callable:
             # gy of another size: Chainer takes what cover_all convolutions give, too.
             if not _fits(self, x, w.shape) or _out_shape(self, x, w.shape) != gy.shape[1:]:
                 return original(self, inputs)
+            geometry = _geometry(self, len(gy), x, w.shape, gy.shape[1:])
+            if not costs.input_gradient_pays(costs.Case(*geometry, True, is_nhwc(gy))):
+                return original(self, inputs)
             self.retain_inputs((0, 1))
             gradients, w, gx = nhwc(gy), np.ascontiguousarray(w), empty_nchw(len(gy), *x)
             kernel(
                 pointer(gradients),
                 pointer(w),
                 pointer(nhwc(gx)),
-                *_geometry(self, len(gy), x, w.shape, gy.shape[1:]),
+                *geometry,
             )
             return (gx,)
 
@@ -143,13 +151,16 @@ def _weight_gradient(library: ctypes.CDLL) -> Callable:
                 and _out_shape(self, x.shape[1:], w) == gy.shape[1:]
             ):
                 return original(self, inputs)
+            geometry = _geometry(self, len(x), x.shape[1:], w, gy.shape[1:])
+            if not costs.weight_gradient_pays(costs.Case(*geometry, is_nhwc(x), is_nhwc(gy))):
+                return original(self, inputs)
             self.retain_inputs((0, 1))
             images, gradients, gw = nhwc(x), nhwc(gy), np.empty(w, np.float32)
             kernel(
                 pointer(images),
                 pointer(gradients),
                 pointer(gw),
-                *_geometry(self, len(x), x.shape[1:], w, gy.shape[1:]),
+                *geometry,
             )
             return (gw,)
 
@@ -171,6 +182,7 @@ def _bias_gradient(library: ctypes.CDLL) -> Callable:
                 and is_float32(inputs)
                 and x.ndim == 4
                 and x.size
+                and x.shape[1] > 1  # else it is a sum of all, for which NumPy has vectors
                 and is_nhwc(x)
             ):
                 return original(self, inputs)

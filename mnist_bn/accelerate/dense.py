@@ -16,7 +16,7 @@ from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.noise.dropout import Dropout, DropoutGrad
 
-from mnist_bn.accelerate.graph import gradients_with_graph, variable
+from mnist_bn.accelerate.graph import gradients_with_graph, has_hooks, variable
 from mnist_bn.accelerate.layers import linear_gradients
 
 _is_on = False
@@ -43,7 +43,7 @@ def _covers(x, linear: L.Linear) -> bool:
         and linear.b is not None
         and linear.W.array is not None
         and not linear._n_local_link_hooks
-        and not chainer._get_link_hooks()
+        and not has_hooks()
         and chainer.config.schedule_func is None
         and type(array) is type(linear.W.array) is np.ndarray
         and array.ndim >= 2

@@ -16,9 +16,30 @@ from chainer import backend
 from chainer.backends import _cpu
 from chainer.configuration import config, global_config
 from chainer.function_node import FunctionNode
-from chainer.variable import Variable
+from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
+from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.normalization.batch_normalization import (
+    BatchNormalization,
+    BatchNormalizationGrad,
+)
+from chainer.variable import Parameter, Variable
 
 from mnist_bn.accelerate.seam import Replacements
+
+_CHECKS_NO_TYPES = FunctionNode.check_type_forward
+# These find nothing to refuse where no input has a layout, and do nothing else.
+_CHECK_LAYOUTS_ONLY = {
+    node.check_layout_forward
+    for node in (
+        FunctionNode,
+        Convolution2DFunction,
+        Convolution2DGradW,
+        Deconvolution2DFunction,
+        BatchNormalization,
+        BatchNormalizationGrad,
+    )
+}
+_VARIABLES = (Variable, Parameter)
 
 
 def replacements() -> Replacements:
@@ -45,10 +66,14 @@ def _apply(original):
         ):
             return original(self, inputs)
         self._input_layouts = (None,) * len(in_data)
+        # A class, an instance or a test's mock may bring checks of its own.
         if local.get("type_check", global_config.type_check) and (
-            type(self).check_type_forward is not FunctionNode.check_type_forward
+            getattr(self.check_type_forward, "__func__", None) is not _CHECKS_NO_TYPES
         ):
             self._check_data_type_forward(in_data)
+        if getattr(self.check_layout_forward, "__func__", None) not in _CHECK_LAYOUTS_ONLY:
+            inputs = _as_variables(inputs)
+            self.check_layout_forward(inputs)
         self._input_indexes_to_retain = self._output_indexes_to_retain = None
         outputs = self.forward(in_data)
         if not _are_plain(self, outputs):
@@ -69,13 +94,17 @@ def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
     arrays = []
     for x in inputs:
         if isinstance(x, Variable):
-            if x._layout is not None or x._has_chainerx_array:
-                return None
+            if x._layout is not None or x._has_chainerx_array or type(x) not in _VARIABLES:
+                return None  # a subclass may see to anything in another way
             x = x._data[0]
         if type(x) is not np.ndarray:
             return None
         arrays.append(x)
     return tuple(arrays)
+
+
+def _as_variables(inputs: Iterable) -> list[Variable]:
+    return [x if isinstance(x, Variable) else variable(x) for x in inputs]
 
 
 def _are_plain(node: FunctionNode, outputs: object) -> bool:
@@ -115,6 +144,11 @@ def variable(array: np.ndarray, requires_grad: bool = False) -> Variable:
     return Variable._init_unchecked(array, requires_grad=requires_grad, is_chainerx_array=False)
 
 
+def has_hooks() -> bool:
+    """Whether hooks want to see each link or function: then none may be left out or fused."""
+    return bool(chainer._get_link_hooks() or chainer.get_function_hooks())
+
+
 def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tuple[Variable, ...]:
     """Returns what `backward` must where the gradients are to have gradients themselves.
 
@@ -128,7 +162,7 @@ def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tup
 
 def _connect(node: FunctionNode, inputs, results, outputs) -> None:
     """Sets the edges from the outputs to the node and from the node to the inputs."""
-    variables = [x if isinstance(x, Variable) else variable(x) for x in inputs]
+    variables = _as_variables(inputs)
     node.rank = max([x.rank for x in variables], default=0)
     for y in results:
         y.creator_node = node

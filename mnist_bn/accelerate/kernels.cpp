@@ -809,18 +809,27 @@ struct Loop {
 
 // From any array: [block of one or two vectors of outputs][a][b][c][output in the block], the
 // outputs rounded up to whole vectors with zeros. A vector takes WIDTH * a * b * c floats.
+//
+// It goes over all of a and b for a part of c only, so that what it reads stays in the L1 cache.
 static void pack(const float* w, int outputs, ptrdiff_t out_stride, Loop a, Loop b, Loop c,
                  float* packed) {
   for (int first = 0; first < outputs;) {
     int lanes = outputs - first > WIDTH ? 2 * WIDTH : WIDTH;
     int valid = smaller(lanes, outputs - first);
-    for (int i = 0; i < a.count; i++)
-      for (int j = 0; j < b.count; j++)
-        for (int k = 0; k < c.count; k++, packed += lanes) {
-          const float* from = w + first * out_stride + i * a.stride + j * b.stride + k * c.stride;
-          for (int o = 0; o < valid; o++) packed[o] = from[o * out_stride];
-          for (int o = valid; o < lanes; o++) packed[o] = 0;
+    const float* block = w + first * out_stride;
+    int part = larger(16, CHUNK_FLOATS / (lanes * a.count * b.count));
+    for (int start = 0; start < c.count; start += part)
+      for (int i = 0; i < a.count; i++)
+        for (int j = 0; j < b.count; j++) {
+          const float* from = block + i * a.stride + j * b.stride + start * c.stride;
+          float* to = packed + (((ptrdiff_t)i * b.count + j) * c.count + start) * lanes;
+          int end = smaller(part, c.count - start);
+          for (int k = 0; k < end; k++, from += c.stride, to += lanes) {
+            for (int o = 0; o < valid; o++) to[o] = from[o * out_stride];
+            for (int o = valid; o < lanes; o++) to[o] = 0;
+          }
         }
+    packed += (ptrdiff_t)a.count * b.count * c.count * lanes;
     first += lanes;
   }
 }
@@ -930,30 +939,42 @@ static void conv_strips(ConvTile t, int columns) {
   }
 }
 
+// Where output pixels go: `channels` floats each, with the distances of images, rows and columns.
+struct Target {
+  float* y;
+  size_t image;
+  ptrdiff_t row, column;
+  int channels;
+};
+
+static Target dense(const Geometry& g, float* y, int channels) {
+  return {y, g.out_pixels() * channels, (ptrdiff_t)g.out_width * channels, channels, channels};
+}
+
 // `rows` output rows of each of `images` images. Images have their padding already, and rows of
-// `x_width` pixels. An output pixel takes `y_channels` floats; those behind out_channels, if there
-// are any, are set to what the padded weights and bias give: zero.
+// `x_width` pixels. Channels behind out_channels, if the target has any, are set to what the
+// padded weights and bias give: zero.
 static void conv_images(const Geometry& g, const float* x, size_t x_image, int x_width, int images,
-                        int rows, const float* packed, const float* bias, bool relu, float* y,
-                        size_t y_image, int y_channels) {
+                        int rows, const float* packed, const float* bias, bool relu,
+                        const Target& to) {
   ConvTile t;
   t.x_kernel_row = (ptrdiff_t)x_width * g.in_channels;
   t.x_row = g.stride_y * t.x_kernel_row;
   t.x_column = (ptrdiff_t)g.stride_x * g.in_channels;
   t.kernel_rows = g.kernel_height;
   t.kernel_row_length = g.kernel_width * g.in_channels;
-  t.y_row = (ptrdiff_t)g.out_width * y_channels;
-  t.y_column = y_channels;
+  t.y_row = to.row;
+  t.y_column = to.column;
   t.rows = rows;
   t.relu = relu;
   for (int v = 0; v < g.out_vectors();) {
     int vectors = smaller(2, g.out_vectors() - v);
     t.weights = packed + (size_t)v * WIDTH * g.taps() * g.in_channels;
     t.bias = bias + v * WIDTH;
-    t.lanes = smaller(WIDTH, y_channels - (v + vectors - 1) * WIDTH);
+    t.lanes = smaller(WIDTH, to.channels - (v + vectors - 1) * WIDTH);
     for (int i = 0; i < images; i++) {
       t.x = x + i * x_image;
-      t.y = y + i * y_image + v * WIDTH;
+      t.y = to.y + i * to.image + v * WIDTH;
       if (vectors == 2)
         conv_strips<2>(t, g.out_width);
       else
@@ -1068,13 +1089,25 @@ static void weight_gradient(const Geometry& g, const float* x, size_t x_image, i
   }
 }
 
-// To Chainer's order, (output, input, kernel row, kernel column).
+// To Chainer's order, (output, input, kernel row, kernel column), in squares of WIDTH outputs and
+// elements: so whole cache lines are read and written, at whatever distances they lie.
 static void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw) {
-  int channels = g.out_vectors() * WIDTH;
-  for (int o = 0; o < g.out_channels; o++)
-    for (int c = 0; c < g.in_channels; c++)
-      for (int t = 0; t < g.taps(); t++)
-        *gw++ = packed[((size_t)t * g.in_channels + c) * channels + o];
+  int channels = g.out_vectors() * WIDTH, filter = g.in_channels * g.taps();
+  for (int first = 0; first < g.out_channels; first += WIDTH) {
+    int lanes = smaller(WIDTH, g.out_channels - first);
+    for (int start = 0; start < filter; start += WIDTH) {
+      int elements = smaller(WIDTH, filter - start);
+      float square[WIDTH][WIDTH];
+      for (int e = 0; e < elements; e++) {
+        int c = (start + e) / g.taps(), t = (start + e) % g.taps();
+        store(square[e], load(packed + ((size_t)t * g.in_channels + c) * channels + first));
+      }
+      for (int o = 0; o < lanes; o++) {
+        float* to = gw + (size_t)(first + o) * filter + start;
+        for (int e = 0; e < elements; e++) to[e] = square[e][o];
+      }
+    }
+  }
 }
 
 // ---- gradient of the input
@@ -1163,52 +1196,98 @@ static bool scatters_in_place(const Geometry& g) {
   return g.pad_y == 0 && g.pad_x == 0 && g.in_channels % WIDTH == 0;
 }
 
+// Without scattering, gx is stride_y * stride_x interleaved images, each of the pixels that meet
+// the same elements of the kernel: a convolution of gy, in a frame of zeros, with these elements
+// turned round. This is one axis of such an image.
+struct Phase {
+  int taps, first, count;  // kernel elements; first pixel and number of pixels in gx
+  int from;                // pixel of gy, maybe before the first one, that the first pixel meets first
+
+  Phase(int size, int kernel, int stride, int pad, int phase) {
+    int step = (larger(0, pad - phase) + stride - 1) / stride;
+    taps = kernel > phase ? (kernel - phase + stride - 1) / stride : 0;
+    first = step * stride + phase - pad;
+    count = first < size ? (size - first + stride - 1) / stride : 0;
+    from = step - (taps - 1);
+  }
+};
+
+struct Phases {
+  int margin_y, margin_x, frame_height, frame_width;  // margins before gy's first row and column
+
+  explicit Phases(const Geometry& g) {
+    margin_y = (g.kernel_height - 1) / g.stride_y;
+    margin_x = (g.kernel_width - 1) / g.stride_x;
+    frame_height = margin_y + larger(g.out_height, (g.height - 1 + g.pad_y) / g.stride_y + 1);
+    frame_width = margin_x + larger(g.out_width, (g.width - 1 + g.pad_x) / g.stride_x + 1);
+  }
+  size_t frame_size(const Geometry& g) const {
+    return (size_t)frame_height * frame_width * g.out_channels;
+  }
+};
+
+// Calls body(rows, columns, first kernel row, first kernel column, where its packed weights are)
+// for each phase.
+template <class Body>
+static void for_phases(const Geometry& g, Body body) {
+  size_t packed = 0;
+  for (int y = 0; y < g.stride_y; y++)
+    for (int x = 0; x < g.stride_x; x++) {
+      const Phase rows(g.height, g.kernel_height, g.stride_y, g.pad_y, y);
+      const Phase columns(g.width, g.kernel_width, g.stride_x, g.pad_x, x);
+      body(rows, columns, y, x, packed);
+      packed += (size_t)rows.taps * columns.taps * g.out_channels * g.in_vectors() * WIDTH;
+    }
+}
+
 // Output channels and input channels change places; rows and columns of the kernel are turned
 // round unless the gradient is scattered.
 static void pack_backward(const Geometry& g, const float* w, float* packed) {
   ptrdiff_t taps = g.taps(), filter = taps * g.in_channels;
   if (scatters(g))
-    pack(w, g.in_channels, taps, {g.kernel_height, g.kernel_width}, {g.out_channels, filter},
-         {g.kernel_width, 1}, packed);
-  else
-    pack(w + taps - 1, g.in_channels, taps, {g.kernel_height, -g.kernel_width},
-         {g.kernel_width, -1}, {g.out_channels, filter}, packed);
+    return pack(w, g.in_channels, taps, {g.kernel_height, g.kernel_width}, {g.out_channels, filter},
+                {g.kernel_width, 1}, packed);
+  for_phases(g, [&](const Phase& rows, const Phase& columns, int y, int x, size_t at) {
+    int last_row = y + (rows.taps - 1) * g.stride_y;
+    int last_column = x + (columns.taps - 1) * g.stride_x;
+    pack(w + last_row * g.kernel_width + last_column, g.in_channels, taps,
+         {rows.taps, -g.stride_y * g.kernel_width}, {columns.taps, -g.stride_x},
+         {g.out_channels, filter}, packed + at);
+  });
 }
 
-// The convolution that is the input's gradient: of gy, spread by the strides and framed by zeros.
-static Geometry transposed(const Geometry& g) {
-  return {g.height + g.kernel_height - 1,
-          g.width + g.kernel_width - 1,
-          g.out_channels,
-          g.in_channels,
-          g.kernel_height,
-          g.kernel_width,
-          1,
-          1,
-          0,
-          0,
-          g.height,
-          g.width};
-}
-
-static void spread(const Geometry& g, const float* gy, int gy_channels, float* frame) {
-  int frame_height = g.height + g.kernel_height - 1, frame_width = g.width + g.kernel_width - 1;
+static void put_gradient_in_frame(const Geometry& g, const Phases& phases, const float* gy,
+                                  int gy_channels, float* frame) {
   for (int row = 0; row < g.out_height; row++) {
-    int y = row * g.stride_y + g.kernel_height - 1 - g.pad_y;
-    if (y < 0 || y >= frame_height) continue;
-    for (int column = 0; column < g.out_width; column++) {
-      int x = column * g.stride_x + g.kernel_width - 1 - g.pad_x;
-      if (x < 0 || x >= frame_width) continue;
-      memcpy(frame + ((size_t)y * frame_width + x) * g.out_channels,
-             gy + ((size_t)row * g.out_width + column) * gy_channels,
-             g.out_channels * sizeof(float));
-    }
+    float* to = frame + ((size_t)(row + phases.margin_y) * phases.frame_width + phases.margin_x) *
+                            g.out_channels;
+    for (int column = 0; column < g.out_width; column++, gy += gy_channels, to += g.out_channels)
+      memcpy(to, gy, g.out_channels * sizeof(float));
   }
+}
+
+static void gradient_by_phases(const Geometry& g, const Phases& phases, const float* frame,
+                               const float* packed, const float* zeros, float* gx) {
+  // Some pixels meet no element of a kernel that is smaller than its stride.
+  if (g.kernel_height < g.stride_y || g.kernel_width < g.stride_x)
+    memset(gx, 0, g.image() * sizeof(float));
+  for_phases(g, [&](const Phase& rows, const Phase& columns, int, int, size_t at) {
+    if (rows.taps * columns.taps == 0 || rows.count <= 0 || columns.count <= 0) return;
+    Geometry t = {0, 0, g.out_channels, g.in_channels, rows.taps,  columns.taps,
+                  1, 1, 0,              0,             rows.count, columns.count};
+    ptrdiff_t pixel = (ptrdiff_t)(rows.from + phases.margin_y) * phases.frame_width +
+                      columns.from + phases.margin_x;
+    float* to = gx + ((size_t)rows.first * g.width + columns.first) * g.in_channels;
+    conv_images(t, frame + pixel * g.out_channels, 0, phases.frame_width, 1, rows.count,
+                packed + at, zeros, false,
+                {to, 0, (ptrdiff_t)g.stride_y * g.width * g.in_channels,
+                 (ptrdiff_t)g.stride_x * g.in_channels, g.in_channels});
+  });
 }
 
 // Floats of the frame that input_gradient() works in.
 static size_t gradient_frame_size(const Geometry& g) {
-  if (!scatters(g)) return transposed(g).image();
+  if (!scatters(g)) return Phases(g).frame_size(g);
   if (scatters_in_place(g)) return 0;
   return (size_t)(g.height + 2 * g.pad_y) * (g.width + 2 * g.pad_x) * g.in_vectors() * WIDTH;
 }
@@ -1234,14 +1313,13 @@ static void input_gradient(const Geometry& g, const float* gy, int gy_channels, 
     scatter_images(g, gy, gy_channels, images, packed, gx, g.image(), g.width, g.in_channels);
     return;
   }
-  Geometry t = transposed(g);
+  const Phases phases(g);
   for (int i = 0; i < images; i++, gy += gy_image, gx += g.image()) {
     if (scatters(g)) {
       scatter_in_frame(g, gy, gy_channels, packed, frame, gx);
     } else {
-      spread(g, gy, gy_channels, frame);
-      conv_images(t, frame, 0, t.width, 1, t.out_height, packed, zeros, false, gx, 0,
-                  g.in_channels);
+      put_gradient_in_frame(g, phases, gy, gy_channels, frame);
+      gradient_by_phases(g, phases, frame, packed, zeros, gx);
     }
   }
 }
@@ -1272,7 +1350,7 @@ extern "C" int convolution_forward(const float* x, const float* w, const float* 
       from = frame.data;
     }
     conv_images(g, from, g.image(), width + 2 * pad_x, smaller(images, n - i), out_height,
-                packed.data, bias.data, false, y + i * y_image, y_image, out_channels);
+                packed.data, bias.data, false, dense(g, y + i * y_image, out_channels));
   }
   return 0;
 }
@@ -1534,7 +1612,7 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
       int images = smaller(chunks.images, n - i), rows = smaller(chunks.rows, g.out_height - row);
       float* to = y ? y + i * y_image + (size_t)row * g.out_width * channels : y_chunk.data;
       conv_images(g, x + i * g.image() + (size_t)row * width * in_channels, g.image(), width,
-                  images, rows, packed.data, bias, relu_first, to, y_image, channels);
+                  images, rows, packed.data, bias, relu_first, dense(g, to, channels));
       if (statistics == BATCH) moments.add(to, images * rows * g.out_width, vectors);
       size_t pooled_at = i * pooled + row / 2 * pooled_row;
       float* best = extreme ? extreme + pooled_at : extreme_chunk.data;
@@ -1683,7 +1761,7 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
       const float* here = y ? y + i * y_image + (size_t)row * g.out_width * channels : nullptr;
       if (again) {
         conv_images(g, from, g.image(), width, images, rows, packed_forward.data, bias,
-                    order == RELU_NORM_POOL, y_chunk.data, y_image, channels);
+                    order == RELU_NORM_POOL, dense(g, y_chunk.data, channels));
         here = y_chunk.data;
       }
       memset(coefficients.sums, 0, channels * sizeof(float));

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 
+import chainer
 import numpy as np
 from chainer.configuration import config
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
@@ -20,13 +21,27 @@ from chainer.functions.normalization import batch_normalization as bn
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, AveragePooling2DGrad
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
-from mnist_bn.accelerate.arrays import are_writable, function, is_float32, nchw, nhwc, pointer
+from mnist_bn.accelerate.arrays import (
+    are_writable,
+    function,
+    is_float32,
+    is_nhwc,
+    nchw,
+    nhwc,
+    pointer,
+)
 from mnist_bn.accelerate.graph import variable
-from mnist_bn.accelerate.seam import Replacements
+from mnist_bn.accelerate.seam import Replacements, leaving_out_subclasses
 
 _GENERAL_BN = bn.GeneralBatchNormalizationImpl()
 # ndim of x -> the axes that BatchNormalization averages over, and what makes (C,) broadcast with x
 _BN_AXES = {2: (0,), 4: (0, 2, 3)}
+# Beyond such sizes stock Chainer is as fast or faster. Of a single channel the kernels use one lane
+# of a vector, and scores they take one by one; NumPy takes both by whole vectors. The limits were
+# measured, and are of shapes only, so that a seed gives the same bits.
+_LARGEST_SINGLE_CHANNEL = 4096  # elements
+_FEW_CLASSES = 32
+_LARGEST_SCORES = {"loss": 20_000, "accuracy": 50_000}  # elements, of more than a few classes
 _BN_EXPANDERS = {2: (None, slice(None)), 4: (None, slice(None), None, None)}
 
 
@@ -34,7 +49,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces the methods of Chainer's function nodes."""
     softmax = softmax_cross_entropy.SoftmaxCrossEntropy
     softmax_grad = softmax_cross_entropy._SoftmaxCrossEntropyGrad_NoDoubleBackprop
-    return {
+    methods = {
         (bn.BatchNormalization, "forward"): _bn_forward(library),
         (bn.BatchNormalizationGrad, "forward"): _bn_backward(library),
         (bn.FixedBatchNormalization, "forward"): _bn_fixed_forward(library),
@@ -52,6 +67,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
         (softmax_grad, "forward_cpu"): _softmax_cross_entropy_backward(library),
         (Accuracy, "forward_cpu"): _accuracy(library),
     }
+    return leaving_out_subclasses(methods) | {(MaxPoolingND, "indexes"): _max_pool_indexes}
 
 
 def _as_rows(x: np.ndarray) -> np.ndarray:
@@ -85,11 +101,21 @@ def _bn_covers(node, x, channel_arrays) -> bool:
     """Whether x is normalized over all but the channels, and all else is `(C,)`, float32, dense."""
     return (
         x.ndim in _BN_AXES
+        and not _is_single_channel(x)
         and node.axis in (None, _BN_AXES[x.ndim])
         and x.size > x.shape[1]  # otherwise Chainer warns
         and is_float32((x, *channel_arrays))
         and all(a.shape == x.shape[1:2] and a.flags.c_contiguous for a in channel_arrays)
     )
+
+
+def _is_single_channel(x) -> bool:
+    return x.shape[1] == 1 and x.size > _LARGEST_SINGLE_CHANNEL
+
+
+def _is_not_worth_a_copy(x) -> bool:
+    """Whether `(N, C, H, W)`, not NHWC, has so few channels that fixed statistics do not pay."""
+    return x.ndim == 4 and x.shape[1] < 4 and x.size > _LARGEST_SINGLE_CHANNEL and not is_nhwc(x)
 
 
 def _set_axes(node, ndim) -> None:
@@ -174,7 +200,7 @@ def _bn_fixed_forward(library):
     def wrap(original):
         def forward(self, inputs):
             x, *channel_arrays = inputs
-            if not _bn_covers(self, x, channel_arrays):
+            if not _bn_covers(self, x, channel_arrays) or _is_not_worth_a_copy(x):
                 return original(self, inputs)
             self.retain_inputs((0, 1, 3, 4))
             _set_axes(self, x.ndim)
@@ -206,6 +232,7 @@ def _bn_fixed_backward(library):
                 or gy.shape != x.shape
                 or not is_float32((gy,))
                 or not _bn_covers(self, x, (gamma, mean, var, self.inv_std, self.inv_var))
+                or _is_not_worth_a_copy(x)
             ):
                 return original(self, inputs)
             rows, gradient = _as_rows(x), _as_rows(gy)
@@ -250,8 +277,13 @@ def _linear_forward(original):
 
 def _linear_backward(original):
     def backward(self, indexes, grad_outputs):
-        # The gradient is to have a gradient, or a static graph is being recorded.
-        if config.enable_backprop or config.schedule_func is not None:
+        # The gradient is to have a gradient, a static graph is being recorded, or a hook is to see
+        # the functions that Chainer's own calls.
+        if (
+            config.enable_backprop
+            or config.schedule_func is not None
+            or chainer.get_function_hooks()
+        ):
             return original(self, indexes, grad_outputs)
         x, w, gy = [v.array for v in (*self.get_retained_inputs(), *grad_outputs)]
         if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):
@@ -332,6 +364,7 @@ def _max_pool_forward(library):
                 or self.return_indices  # promised as int64
                 or not is_float32(inputs)
                 or x.size == 0
+                or _is_single_channel(x)
             ):
                 return original(self, inputs)
             n, c, h, w = x.shape
@@ -359,9 +392,13 @@ def _max_pool_backward(library):
         def forward_cpu(self, inputs):
             (gy,) = inputs
             func = self.func
-            indexes = func.indexes
-            # Chainer's own are int64
-            if indexes.dtype != np.uint8 or not is_float32(inputs) or gy.shape != indexes.shape:
+            indexes = vars(func).get("indexes")  # as the kernel left them, or Chainer's int64
+            if (
+                type(indexes) is not np.ndarray
+                or indexes.dtype != np.uint8
+                or not is_float32(inputs)
+                or gy.shape != indexes.shape
+            ):
                 return original(self, inputs)
             n, c, h, w = func._in_shape
             gx = np.empty((n, h, w, c), np.float32)
@@ -375,6 +412,29 @@ def _max_pool_backward(library):
         return forward_cpu
 
     return wrap
+
+
+def _max_pool_indexes(original: None) -> property:
+    """What is seen of `indexes`: the kernel's bytes become int64, as Chainer's, when looked at.
+
+    From then on they are Chainer's array, which may be written to.
+    """
+
+    def get(self):
+        indexes = vars(self).get("indexes")
+        if indexes is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'indexes'")
+        if indexes.dtype == np.uint8:
+            indexes = vars(self)["indexes"] = np.ascontiguousarray(indexes, np.intp)
+        return indexes
+
+    def set_(self, indexes):
+        vars(self)["indexes"] = indexes
+
+    def delete(self):
+        del vars(self)["indexes"]
+
+    return property(get, set_, delete)
 
 
 def _pools_whole_map(node, in_shape) -> bool:
@@ -479,6 +539,11 @@ def _mt19937_address(generator) -> int | None:
 # --- Softmax cross-entropy and accuracy ---
 
 
+def _is_large(x, use: str) -> bool:
+    """Whether `(N, classes)` is for Chainer's own, which is faster."""
+    return x.shape[1] > _FEW_CLASSES and x.size > _LARGEST_SCORES[use]
+
+
 def _covers_scores(x, t) -> bool:
     """Whether x is float32 `(N, classes)` and t int32 `(N,)`."""
     return (
@@ -502,6 +567,7 @@ def _softmax_cross_entropy_forward(library):
                 or self.reduce != "mean"
                 or not self.cache_score
                 or not _covers_scores(x, t)
+                or _is_large(x, "loss")
             ):
                 return original(self, inputs)
             softmax, loss = np.empty(x.shape, np.float32), np.empty((), np.float32)
@@ -555,7 +621,11 @@ def _accuracy(library):
     def wrap(original):
         def forward_cpu(self, inputs):
             y, t = inputs
-            if self.ignore_label is not None or not _covers_scores(y, t):
+            if (
+                self.ignore_label is not None
+                or not _covers_scores(y, t)
+                or _is_large(y, "accuracy")
+            ):
                 return original(self, inputs)
             share = np.empty((), np.float32)
             y, t = np.ascontiguousarray(y), np.ascontiguousarray(t)

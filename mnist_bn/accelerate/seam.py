@@ -1,21 +1,22 @@
-"""Replacing functions of Chainer's classes and modules by faster ones, and putting them back."""
+"""Replacing attributes of Chainer's classes and modules by faster ones, and putting them back."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 
-# (class or module, name of a function) -> wrap(original) -> replacement
+# (class or module, name) -> wrap(original, None where there is none) -> replacement
 Owner = type | ModuleType
-Replacements = dict[tuple[Owner, str], Callable[[Callable], Callable]]
+Replacements = dict[tuple[Owner, str], Callable[[Callable | None], object]]
 
-_originals: dict[tuple[Owner, str], Callable] = {}
+_originals: dict[tuple[Owner, str], Callable | None] = {}
 
 
 def install(replacements: Replacements) -> None:
-    """Replaces the functions; each replacement can call the original it was given."""
+    """Replaces the attributes; each replacement can call the original it was given."""
     for (owner, name), wrap in replacements.items():
-        original = vars(owner)[name]
+        original = vars(owner).get(name)
         _originals.setdefault((owner, name), original)
         setattr(owner, name, wrap(original))
 
@@ -23,5 +24,28 @@ def install(replacements: Replacements) -> None:
 def uninstall() -> None:
     """Puts every original back."""
     for (owner, name), original in _originals.items():
-        setattr(owner, name, original)
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)
     _originals.clear()
+
+
+def leaving_out_subclasses(replacements: Replacements) -> Replacements:
+    """Returns replacements that call the original for objects of the classes' subclasses.
+
+    A subclass may override any method that Chainer's own method calls, and the kernels call none.
+    """
+    return {
+        (owner, name): functools.partial(_for_exact_class, owner, wrap)
+        for (owner, name), wrap in replacements.items()
+    }
+
+
+def _for_exact_class(owner: Owner, wrap: Callable, original: Callable) -> Callable:
+    replacement = wrap(original)
+
+    def method(self, *args):
+        return (replacement if type(self) is owner else original)(self, *args)
+
+    return method

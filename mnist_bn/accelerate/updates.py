@@ -15,6 +15,12 @@ from chainer import optimizer, optimizers
 from mnist_bn.accelerate.arrays import are_writable, function, is_float32, pointer
 from mnist_bn.accelerate.seam import Replacements
 
+# The methods that one call of a kernel stands for. Anybody may replace one, on a class or on an
+# instance, to see or to change each update.
+_RULE_METHODS = (optimizer.UpdateRule.update, optimizer.UpdateRule.update_core)
+_PARAMETER_UPDATE = chainer.Parameter.update
+_REALLOCATE = optimizer.GradientMethod.reallocate_cleared_grads
+
 
 class _Bound(NamedTuple):
     """A rule's kernel and the arrays of its parameter, checked: they stay from step to step."""
@@ -24,6 +30,7 @@ class _Bound(NamedTuple):
     row: tuple[int, ...]  # the kernel's `Parameter`, but for the gradient
     numbers_of: Callable[..., tuple[float, ...] | None]
     kernel: Callable[[int, int, int], None]  # address and number of rows, address of the numbers
+    method: Callable  # the class's `update_core_cpu` that bound them
 
     def fits(self, rule: optimizer.UpdateRule, param: chainer.Parameter) -> bool:
         """Whether these still are the arrays, with a gradient, and no hook or other extra."""
@@ -35,9 +42,13 @@ class _Bound(NamedTuple):
             and is_float32((grad,))
             and grad.shape == self.data.shape
             and type(param) is chainer.Parameter
+            and "update" not in vars(param)
+            and chainer.Parameter.update is _PARAMETER_UPDATE
             and param._loss_scale is None
             and rule.enabled
             and vars(rule).keys().isdisjoint(_OVERRIDABLE)
+            and (type(rule).update, type(rule).update_core) == _RULE_METHODS
+            and type(rule).update_core_cpu is self.method
             and not hooks._pre_update_hooks
             and not hooks._post_update_hooks
         )
@@ -76,7 +87,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
 def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
     """Returns the wrap of a rule's `update_core_cpu`."""
 
-    def bind(rule, data) -> _Bound | None:
+    def bind(rule, data, method) -> _Bound | None:
         states = {name: (rule.state or {}).get(name) for name in state_names}
         arrays = (data, *states.values())
         if not (is_float32(arrays) and are_writable(arrays)) or any(
@@ -84,21 +95,20 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
         ):
             return None
         p, s0, s1, s2 = [*map(pointer, arrays), 0, 0, 0][:4]
-        return _Bound(data, states, (p, s0, s1, s2, data.size), numbers_of, kernel)
+        return _Bound(data, states, (p, s0, s1, s2, data.size), numbers_of, kernel, method)
 
     def wrap(original):
         def update_core_cpu(self, param):
             grad = param.grad
             if grad is None:
                 return
-            bound = bind(self, param.data)
+            data = param.data
+            if not is_float32((data, grad)) or grad.shape != data.shape:
+                original(self, param)
+                return
+            bound = bind(self, data, update_core_cpu)
             numbers = _scalars(numbers_of(self, _hyperparameters(self)))
-            if (
-                bound is None
-                or numbers is None
-                or not is_float32((grad,))
-                or grad.shape != bound.data.shape
-            ):
+            if bound is None or numbers is None:
                 original(self, param)
                 return
             _run(numbers, [(bound, grad)])
@@ -141,8 +151,7 @@ def _update(original):
         _reallocate(self, params)
         self.check_nan_in_grads()
         self.call_hooks("pre")
-        if self._hookable._pre_update_hooks:  # they may have added or removed some
-            params = list(self.target.params())
+        params = list(self.target.params())  # hooks may have added or removed some
         self.t += 1
         if self.is_safe_to_update():
             _update_all(params)
@@ -195,7 +204,10 @@ def _scalars(numbers: tuple | None) -> tuple[float, ...] | None:
 
 def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter]) -> None:
     """Does `reallocate_cleared_grads()`, after a look if there is any to do."""
-    if any([p._data[0] is not None and (p._grad is None or not p._grad_valid) for p in params]):
+    overridden = getattr(method.reallocate_cleared_grads, "__func__", None) is not _REALLOCATE
+    if overridden or any(
+        [p._data[0] is not None and (p._grad is None or not p._grad_valid) for p in params]
+    ):
         method.reallocate_cleared_grads()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mnist_bn.data import cifar10, digits, mnist
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError
+from mnist_bn.suggestions import suggestion
 
 __all__ = ["Dataset", "Split", "load"]
 
@@ -39,8 +40,11 @@ def load(
         try:
             return mnist.load(_existing_folder(data_dir, "MNIST"))
         except mnist.NotAvailableError as error:
-            return dataclasses.replace(digits.load(), note=error.reason)
-    raise UsageError(f"--dataset {name}: expected auto, mnist, digits or cifar10")
+            return dataclasses.replace(digits.load(), tried=error.tried)
+    known = ("auto", "mnist", "digits", "cifar10")
+    raise UsageError(
+        f"--dataset {name}: expected auto, mnist, digits or cifar10{suggestion(name, known)}"
+    )
 
 
 def _existing_folder(data_dir: str | Path | None, dataset: str) -> Path | None:

@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mnist_bn import files
-from mnist_bn.data import cache, reading
+from mnist_bn import files, wording
+from mnist_bn.data import cache, layout, reading
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError, UserError
 
@@ -93,27 +93,19 @@ def _expected() -> str:
 
 def _what_instead(folder: Path) -> str:
     """Returns in words what a folder without CIFAR-10's binary version has."""
-    if set(_PYTHON_VERSION).intersection(_names(folder)):
+    if set(_PYTHON_VERSION).intersection(layout.names(folder)):
         return "only CIFAR-10's Python version, whose pickles are not opened"
     return "none of CIFAR-10's files"
 
 
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
-
-
 def _from_folder(folder: Path, unverified: bool) -> Dataset | None:
     """Returns the dataset of the user's folder, None where there is nothing of it."""
-    names = _names(folder)
-    if ARCHIVE in names:
-        path = folder / ARCHIVE
+    path = layout.first_file(folder, (ARCHIVE,))
+    if path is not None:
         return _official(_read_archive(files.read_bytes(path, MAX_BYTES), str(path)), str(folder))
-    paths = _extracted(folder, names)
-    if not paths and (folder / FOLDER).is_dir():
-        paths = _extracted(folder / FOLDER, _names(folder / FOLDER))
+    paths = _extracted(folder)
+    if not paths and os.path.isdir(folder / FOLDER):
+        paths = _extracted(folder / FOLDER)
     if not paths:
         return None
     if not unverified:
@@ -124,14 +116,12 @@ def _from_folder(folder: Path, unverified: bool) -> Dataset | None:
     return _unverified(folder, paths)
 
 
-def _extracted(folder: Path, names: set[str]) -> dict[str, Path]:
-    """Returns file name -> path, of the extracted files among `names`, gzipped or not."""
-    return {
-        name: folder / variant
-        for name in (*TRAIN_FILES, TEST_FILE)
-        for variant in (f"{name}.gz", name)  # the last counts
-        if variant in names
+def _extracted(folder: Path) -> dict[str, Path]:
+    """Returns file name -> path, of the extracted files in a folder, gzipped or not."""
+    found = {
+        name: layout.first_file(folder, (name, f"{name}.gz")) for name in (*TRAIN_FILES, TEST_FILE)
     }
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _unverified(folder: Path, paths: dict[str, Path]) -> Dataset:
@@ -175,7 +165,7 @@ def _read_records(file: BinaryIO, source: str) -> np.ndarray:
         raise reading.bad(source, f"at most {MAX_RECORDS:,} records", "more")
     if not body or len(body) % RECORD_BYTES:
         expected = f"one record or more, each a label and 3 planes of 32x32, {RECORD_BYTES:,} bytes"
-        raise reading.bad(source, expected, f"{len(body):,} bytes")
+        raise reading.bad(source, expected, wording.count(len(body), "byte"))
     records = np.frombuffer(body, np.uint8).reshape(-1, RECORD_BYTES)
     if records[:, 0].max() > 9:
         raise reading.bad(source, "labels from 0 to 9", f"{records[:, 0].max()}")

@@ -53,7 +53,8 @@ class Dataset:
         sha256: file name -> SHA-256 of the file, an IDX file or an extracted one of CIFAR-10
             uncompressed, that these images or labels are of.
         origin: where they came from, in plain words.
-        note: what else must be said of it, in one line, such as why digits stand in for MNIST.
+        note: what else must be said of it, in one line.
+        tried: of digits that stand in for MNIST, where that was looked for, a line each.
     """
 
     name: str
@@ -62,3 +63,4 @@ class Dataset:
     sha256: dict[str, str]
     origin: str
     note: str = ""
+    tried: tuple[str, ...] = ()

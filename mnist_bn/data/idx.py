@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from mnist_bn import wording
 from mnist_bn.data import reading
 from mnist_bn.data.reading import bad
 
@@ -71,7 +72,7 @@ def _decode_plain(file: BinaryIO, source: str, kind: Kind) -> np.ndarray:
     header = file.read(4 * (1 + dimensions))
     if len(header) < 4 * (1 + dimensions):
         expected = f"an IDX header of {4 * (1 + dimensions)} bytes"
-        raise bad(source, expected, f"{len(header)} bytes")
+        raise bad(source, expected, wording.count(len(header), "byte"))
     found_magic, count, *item_shape = struct.unpack(f">{1 + dimensions}I", header)
     magic = _UNSIGNED_BYTES | dimensions
     if found_magic != magic:

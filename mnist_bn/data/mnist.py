@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mnist_bn.data import cache, idx
+from mnist_bn import archives, files
+from mnist_bn.data import cache, idx, layout
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UserError
 
@@ -30,24 +32,26 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
+# Where they may be in the folder that is named; torchvision keeps them in MNIST/raw.
+_FOLDERS = ("MNIST/raw", "raw", "MNIST", "mnist")
 
 # The contents of the four files: file name -> uint8, (N, 28, 28) images or (N,) labels.
 Arrays = dict[str, np.ndarray]
 
 
 class NotAvailableError(UserError):
-    """There is no MNIST at hand and none to be downloaded."""
+    """There is no MNIST at hand and none to be downloaded.
 
-    @property
-    def reason(self) -> str:
-        """What was tried, in one line, without what to do about it."""
-        return self.args[0]
+    Attributes:
+        tried: where it was looked for and why it was not had there, a line each.
+    """
 
-    def __str__(self) -> str:
-        return (
-            f"{self.reason}; name a folder of its four files with --data-dir, copy {cache_folder()}"
-            " from a machine that has a network, or use --dataset digits"
+    def __init__(self, tried: Sequence[str]) -> None:
+        super().__init__(
+            f"no MNIST: {'; '.join(tried)}; name a folder of its four files with --data-dir, copy "
+            f"{cache_folder()} from a machine that has a network, or use --dataset digits"
         )
+        self.tried = tuple(tried)
 
 
 def load(data_dir: Path | None = None) -> Dataset:
@@ -59,16 +63,16 @@ def load(data_dir: Path | None = None) -> Dataset:
     """
     tried = []
     if data_dir is not None:
-        paths = _find(data_dir)
+        folder, paths = _find(data_dir)
         if paths:
-            return _dataset(_read_all(data_dir, paths), str(data_dir))
-        tried.append(f"{data_dir} has none of its files")
+            return _dataset(_read_all(folder, paths), str(folder))
+        tried.append(f"{data_dir} has none of its files{_instead(data_dir)}")
     for source in (_from_chainer_cache, _from_cache_or_mirrors):
         try:
             return _dataset(*source())
         except UserError as error:
             tried.append(str(error))
-    raise NotAvailableError(f"no MNIST: {'; '.join(tried)}")
+    raise NotAvailableError(tried)
 
 
 def cache_folder() -> Path:
@@ -98,19 +102,37 @@ def _checked(name: str, array: np.ndarray, source: str) -> np.ndarray:
     return array
 
 
-def _find(folder: Path) -> dict[str, Path]:
-    try:
-        present = set(os.listdir(folder))
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror}") from error
+def _find(data_dir: Path) -> tuple[Path, dict[str, Path]]:
+    """Returns the folder with the files, and the files that it has by their usual names.
+
+    The folder is `data_dir`, or one usual in it: the first that has all four, or else the most.
+    """
+    found = []
+    for name in ("", *_FOLDERS):
+        folder = data_dir / name
+        if not name or os.path.isdir(folder):
+            found.append((folder, _files_in(folder)))
+            if len(found[-1][1]) == len(SHA256):
+                return found[-1]
+    return max(found, key=lambda one: len(one[1]))
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
     paths = {}
     for name in SHA256:
         dotted = name.replace("-idx", ".idx")
-        for variant in (name, f"{name}.gz", dotted, f"{dotted}.gz"):
-            if variant in present:
-                paths[name] = folder / variant
-                break
+        path = layout.first_file(folder, (name, f"{name}.gz", dotted, f"{dotted}.gz"))
+        if path is not None:
+            paths[name] = path
     return paths
+
+
+def _instead(folder: Path) -> str:
+    """Returns in words which files are expected of a folder without them."""
+    expected = f" (expected {', '.join(SHA256)}, gzipped or not)"
+    if "mnist.npz" in layout.names(folder):
+        return f"{expected}, and Keras's mnist.npz is not read"
+    return expected
 
 
 def _read_all(folder: Path, paths: dict[str, Path]) -> Arrays:
@@ -147,10 +169,9 @@ def _from_chainer_cache() -> tuple[Arrays, str]:
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads `x`, uint8 (N, 784), and `y`, uint8 (N,), as chainer.datasets.get_mnist wrote them."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as npz:
-            if sum(member.file_size for member in npz.zip.infolist()) > idx.MAX_FILE_BYTES:
-                raise ValueError("it is too large")
-            x, y = npz["x"], npz["y"]
+        content = files.read_bytes(path, idx.MAX_FILE_BYTES)
+        arrays = archives.decode(content, checksum_required=False, max_bytes=idx.MAX_FILE_BYTES)
+        x, y = arrays["x"], arrays["y"]
         if x.dtype != np.uint8 or y.dtype != np.uint8 or x.shape != (len(y), 784):
             raise ValueError(f"found x {x.dtype} {x.shape}, y {y.dtype} {y.shape}")
         return x, y

@@ -17,18 +17,31 @@ class Checkpoint(extension.Extension):
     snapshot holds all that they did. An evaluation can take minutes: when a signal comes during
     one, the snapshot is of the state before it, and the resumed run begins with the evaluation.
 
+    Just so where a run is evaluated only because it ends: a longer one goes on from its snapshot as
+    if there had been no such evaluation.
+
     Args:
         run: what the snapshots say of the run.
         is_due: tells after an iteration whether a snapshot is due.
+        is_for_the_end: tells whether an evaluation is due only because the run ends.
+        has_gradients: keep the gradients too, for those that measure them at an evaluation.
     """
 
     name = "Checkpoint"
     priority = -1000
     _BEFORE_ALL = 10_000
 
-    def __init__(self, run: snapshots.Run, is_due: Callable[[Trainer], bool]) -> None:
+    def __init__(
+        self,
+        run: snapshots.Run,
+        is_due: Callable[[Trainer], bool],
+        is_for_the_end: Callable[[Trainer], bool],
+        has_gradients: bool,
+    ) -> None:
         self.run = run
         self.is_due = is_due
+        self.is_for_the_end = is_for_the_end
+        self.has_gradients = has_gradients
         self.resumed_from: snapshots.Snapshot | None = None
         self._before_evaluation = None
         self._trainer: Trainer | None = None
@@ -42,7 +55,9 @@ class Checkpoint(extension.Extension):
         """Adds itself to the trainer, and looks out for signals in the evaluator's batches."""
 
         def hold(trainer: Trainer) -> None:
-            self._before_evaluation = snapshots.capture(trainer, self.run, is_evaluated=False)
+            self._before_evaluation = snapshots.capture(
+                trainer, self.run, is_evaluated=False, has_gradients=self.has_gradients
+            )
 
         evaluate_batch = evaluator.eval_func or evaluator.get_target("main")
 
@@ -61,11 +76,13 @@ class Checkpoint(extension.Extension):
             snapshots.finish_iteration(self.resumed_from, trainer)
 
     def __call__(self, trainer: Trainer) -> None:
-        self._before_evaluation = None
+        before, self._before_evaluation = self._before_evaluation, None
         is_stopped = signals.requested()
         if not is_stopped and not self.is_due(trainer):
             return
-        arrays = snapshots.capture(trainer, self.run)
+        arrays = before
+        if arrays is None or not self.is_for_the_end(trainer):
+            arrays = snapshots.capture(trainer, self.run)
         if is_stopped:
             self._stop(arrays)
         snapshots.save(snapshots.path_of(trainer), arrays)

@@ -10,6 +10,8 @@ import numpy as np
 from chainer.training import Trainer, extension
 from chainer.training.triggers import IntervalTrigger
 
+from mnist_bn.errors import UserError
+
 LIMIT = 1e3
 LOSS = "main/loss"
 ITERATIONS_BETWEEN = 100  # two looks at a loss that is on a GPU
@@ -82,9 +84,23 @@ class Divergence(extension.Extension):
 
     def serialize(self, serializer) -> None:
         state = [self.diverged_at, self._epoch, self._is_logged]
-        self.diverged_at, self._epoch, self._is_logged = json.loads(
-            str(serializer("state", json.dumps(state)))
-        )
+        text = str(serializer("state", json.dumps(state)))
+        try:
+            diverged_at, epoch, is_logged = json.loads(text)
+        except (ValueError, TypeError, RecursionError):
+            diverged_at = epoch = is_logged = None
+        if not is_divergence(diverged_at) or type(epoch) is not int or type(is_logged) is not bool:
+            raise UserError("damaged: expected where the run diverged, or null")
+        self.diverged_at, self._epoch, self._is_logged = diverged_at, epoch, is_logged
+
+
+def is_divergence(value: object) -> bool:
+    """Tells whether it is `Divergence.diverged_at`, or None."""
+    if value is None:
+        return True
+    if not isinstance(value, dict) or set(value) != {"iteration", "value"}:
+        return False
+    return type(value["iteration"]) is int and type(value["value"]) in (int, float)
 
 
 class IntervalOrDivergence(IntervalTrigger):

@@ -11,7 +11,7 @@ from chainer.training import Trainer, extension
 from mnist_bn import schedule
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
-from mnist_bn.optimizers import LEARNING_RATE
+from mnist_bn.optimizers import holder, learning_rate
 
 
 class LearningRateDrop(extension.Extension):
@@ -35,11 +35,12 @@ class LearningRateDrop(extension.Extension):
 
     def __init__(self, optimizer: chainer.GradientMethod, drops: Sequence[int], unit: str) -> None:
         name = type(optimizer).__name__
-        self._hyperparameter = LEARNING_RATE[name]
+        self._hyperparameter = learning_rate(type(optimizer))
         if self._hyperparameter is None:
             raise UsageError(f"--lr-drop: {name} has no learning rate; leave --lr-drop out for it")
-        self._optimizer, self._drops, self._unit = optimizer, drops, unit
-        self._rate = getattr(optimizer, self._hyperparameter)
+        self._holder = holder(optimizer, self._hyperparameter)
+        self._drops, self._unit = drops, unit
+        self._rate = getattr(self._holder, self._hyperparameter)
 
     def initialize(self, trainer: Trainer) -> None:
         """Sets the rate of the first step, which of a resumed run may be a lower one."""
@@ -51,7 +52,7 @@ class LearningRateDrop(extension.Extension):
         passed = sum(drop <= now for drop in self._drops)
         # NumPy's power knows no overflow; a float of Python keeps float32 arrays what they are.
         rate = float(self._rate / np.float64(10) ** passed)
-        setattr(self._optimizer, self._hyperparameter, rate)
+        setattr(self._holder, self._hyperparameter, rate)
 
 
 def create(config: RunConfig, optimizer: chainer.GradientMethod) -> LearningRateDrop:

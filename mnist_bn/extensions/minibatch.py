@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from copy import deepcopy
 
 import chainer
 import chainer.functions as F
@@ -46,7 +47,9 @@ class MinibatchObserver(Observer):
         chosen = np.random.RandomState(0).permutation(len(train.labels))[:IMAGES]
         x, t = (self.device.send(array[chosen]) for array in (train.images, train.labels))
         with fixed_random_state(self.device), chainer.using_config("train", True):
-            return self.observe(network.copy(mode="copy"), x, t)
+            # Not Link.copy, which makes of any Sequential a plain one. Of a view of the images each
+            # call of the network gets a copy of its own to write to.
+            return self.observe(deepcopy(network), x[...], t)
 
 
 def loss(network: chainer.Chain, x, t) -> chainer.Variable:

@@ -15,6 +15,7 @@ from chainer.training import Trainer, extension
 
 from mnist_bn import archives, data
 from mnist_bn.errors import UserError
+from mnist_bn.growing import GrowingArray
 
 
 class Observer(extension.Extension):
@@ -43,7 +44,7 @@ class Observer(extension.Extension):
         self.dataset = dataset
         self.device = device
         self._path: Path | None = None
-        self._series: dict[str, list[np.ndarray]] = {}
+        self._series: dict[str, GrowingArray] = {}
 
     @abstractmethod
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
@@ -68,8 +69,19 @@ class Observer(extension.Extension):
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
             measured = self.measure(network)
-        for key, array in (now | measured).items():
-            self._series.setdefault(key, []).append(np.array(array))
+        self._add({key: np.array(array)[np.newaxis] for key, array in (now | measured).items()})
+
+    def _add(self, rows: dict[str, np.ndarray]) -> None:
+        if not self._series:
+            self._series = {key: GrowingArray(array) for key, array in rows.items()}
+            return
+        try:
+            for key, array in rows.items():
+                self._series[key].extend(array)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"--observe {self.name}: what is measured has other names or shapes than before"
+            ) from None
 
     def finalize(self) -> None:
         """Writes the file, also where training stopped early; nothing where nothing was measured.
@@ -80,8 +92,8 @@ class Observer(extension.Extension):
             archives.write(self._path, self.series())
 
     def series(self) -> dict[str, np.ndarray]:
-        """Returns what was measured so far, each array `(T, ...)`."""
-        return {key: np.stack(arrays) for key, arrays in self._series.items()}
+        """Returns what was measured so far, each array `(T, ...)`, read-only."""
+        return {key: array.rows() for key, array in self._series.items()}
 
     def serialize(self, serializer: chainer.Serializer | chainer.Deserializer) -> None:
         """Saves or loads what was measured so far.
@@ -96,7 +108,8 @@ class Observer(extension.Extension):
                 f"--observe {self.name}: the snapshot is of a run without it, so the series would "
                 "lack its beginning; go on without it, or train anew in another --out"
             ) from None
-        self._series = {key: list(arrays) for key, arrays in series.items()}
+        if isinstance(serializer, chainer.Deserializer):
+            self._series = {key: GrowingArray(array) for key, array in _checked(series).items()}
 
 
 @contextmanager
@@ -130,5 +143,29 @@ def serialize_arrays(
         for i, array in enumerate(arrays.values()):
             serializer(str(i), array)
         return arrays
-    names = json.loads(str(serializer("names", "")))
+    try:
+        names = json.loads(str(serializer("names", "")))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError("damaged: expected the names of what was measured")
     return {name: serializer(str(i), None) for i, name in enumerate(names)}
+
+
+def _checked(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what was measured so far, if it can be: as much of each, and numbers.
+
+    Raises:
+        UserError: it is not so.
+    """
+    clock = [series.get(name) for name in ("epoch", "iteration")] if series else []
+    are_counts = all(
+        isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "i"
+        for array in clock
+    )
+    if not are_counts or any(
+        array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
+        for array in series.values()
+    ):
+        raise UserError("damaged: expected numbers, as many of each as were measured")
+    return series

@@ -14,6 +14,7 @@ import chainer
 from mnist_bn import data, extensions
 from mnist_bn.errors import UsageError
 from mnist_bn.extensions.observer import Observer
+from mnist_bn.suggestions import suggestion
 
 
 def observers() -> dict[str, type[Observer]]:
@@ -38,7 +39,7 @@ def check(names: Sequence[str]) -> None:
     for name in names:
         if name not in classes:
             raise UsageError(
-                f"--observe {name}: choose from {', '.join(classes)} (several with commas between)"
+                f"--observe {name}: choose from {', '.join(classes)}{suggestion(name, classes)}"
             )
 
 

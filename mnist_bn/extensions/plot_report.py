@@ -9,6 +9,7 @@ import chainer
 from chainer.training import extension
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mnist_bn import files
 
@@ -61,7 +62,11 @@ class PlotReport(extension.Extension):
             if "diverged_at" in entry:
                 where = f"diverged at iteration {entry['diverged_at']['iteration']}"
                 axes.axvline(entry[self.unit], color="black", linestyle=":", label=where)
-        axes.set_xlabel(self.unit)
+        # The folder's name says which run this is; a `$` in it is no formula.
+        axes.set_title(Path(trainer.out).name, fontsize="medium", parse_math=False, wrap=True)
+        of = "its minibatches" if self.unit == "epoch" else "the minibatches since the point before"
+        axes.set_xlabel(f"{self.unit} (main/…: mean over {of}, in train mode)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid()
         axes.legend()
         with files.replacing(Path(trainer.out) / self.filename) as file:

@@ -37,7 +37,7 @@ class UpdateObserver(Observer):
         """Keeps the initial weights, if none came with a snapshot.
 
         Raises:
-            UserError: a layer has none yet.
+            UserError: a layer has none yet, or the snapshot's are of other shapes.
         """
         super().initialize(trainer)
         network = trainer.updater.get_optimizer("main").target.predictor
@@ -49,6 +49,9 @@ class UpdateObserver(Observer):
                 )
         if not self._before:
             self._keep(network)
+        shapes = {name: weights.shape for name, weights in layers(network).items()}
+        if {name: np.shape(weights) for name, weights in self._before.items()} != shapes:
+            raise UserError(f"--observe {self.name}: the snapshot has weights of other layers")
 
     def updates(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         """Returns dW of each layer, `(units, ...)`, since this was last called."""

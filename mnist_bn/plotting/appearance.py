@@ -17,6 +17,7 @@ BLACK, GREY = "#000000", "#8A8A8A"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#D9C700"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
+MARKERS = "osD^v<>PX*hp"
 DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
 
 
@@ -55,6 +56,23 @@ def looks(names: Sequence[str], known: dict[str, Look]) -> dict[str, Look]:
     """A look for each name: its own where it is known, the spare ones in turn for the others."""
     others = [name for name in names if name not in known]
     return known | dict(zip(others, islice(cycle(_SPARE), len(others)), strict=True))
+
+
+def told_apart(every: Sequence[Look]) -> list[tuple[str, str, str | tuple]]:
+    """Colour, marker and dashes of each line of a figure: of one look, dashes and marker differ.
+
+    If all have one look, as one network in several settings, they get a colour each.
+    """
+    if len(set(every)) == 1 and len(every) > 1:
+        every = list(islice(cycle(every[:1] + list(_SPARE)), len(every)))
+    used: dict[Look, int] = {}
+    lines = []
+    for look in every:
+        again, dash = divmod(used.setdefault(look, 0), len(DASHES))
+        used[look] += 1
+        marker = MARKERS[(MARKERS.index(look.marker) + again) % len(MARKERS)]
+        lines.append((look.colour, marker, DASHES[dash]))
+    return lines
 
 
 def ink(colour: str) -> str:

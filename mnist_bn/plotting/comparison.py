@@ -2,27 +2,28 @@
 
 import math
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_bn.errors import UsageError, UserError
+from mnist_bn.errors import UserError
 from mnist_bn.files import replacing
 from mnist_bn.plotting import curves
 from mnist_bn.plotting.appearance import (
-    DASHES,
     NETWORK_LOOKS,
     OPTIMIZER_LOOKS,
     Look,
     looks,
     style,
+    told_apart,
 )
+from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
 from mnist_bn.plotting.curves import Line
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
-from mnist_bn.plotting.results import Run, printable
+from mnist_bn.plotting.results import Run
+from mnist_bn.plotting.words import printable
 
 MAX_LINES = 18  # in one figure; more are continued in the next
 MAX_PANELS = 16
@@ -34,6 +35,13 @@ _DATASETS = {
     "digits": "scikit-learn digits, 1,797 images, resized to 28×28",  # noqa: RUF001
     "cifar10": "CIFAR-10",
     "cifar10-unverified": "CIFAR-10 images that are not the official bytes (unverified)",
+}
+# The same in a title.
+_SHORT_DATASETS = {
+    "mnist": "MNIST",
+    "digits": "scikit-learn digits",
+    "cifar10": "CIFAR-10",
+    "cifar10-unverified": "unverified CIFAR-10",
 }
 _SEMANTICS = {
     "today": "evaluated in test mode",
@@ -49,39 +57,8 @@ _PARTS = {
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def select_runs(
-    runs: Sequence[Run], semantics: str | None = None, dataset: str | None = None
-) -> list[Run]:
-    """Runs recorded with these semantics and this dataset; None takes all, if they can be compared.
-
-    Raises UsageError when none is left, or when those left mix semantics or datasets.
-    """
-    wanted = {"semantics": semantics, "dataset": dataset}
-    for field, value in wanted.items():
-        there = _kinds(runs, field)
-        if value is not None:
-            runs = [run for run in runs if getattr(run, field) == value]
-        if not runs:
-            known = _counts(there) or "none is recorded"
-            raise UsageError(f"--{field} {value}: no such run; the runs' {field}: {known}")
-    for field in wanted:
-        kinds = _kinds(runs, field)
-        if len(kinds) > 1:
-            flags = " or ".join(f"--{field} {kind}" for kind in sorted(kinds))
-            raise UsageError(
-                f"these runs cannot share a figure: they differ in {field} ({_counts(kinds)});"
-                f" choose with {flags}"
-            )
-    if len(_kinds(runs, "unit")) > 1:
-        raise UsageError(
-            "these runs cannot share a figure: some are evaluated once an epoch, others every few"
-            " iterations (--evaluate-every, --iteration); draw their folders apart"
-        )
-    return list(runs)
-
-
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw the figures that make sense for these runs (of `select_runs`); returns their files.
+    """Draw the figures that make sense for these runs, which share figures; returns their files.
 
     Raises UserError when `out` cannot be written.
     """
@@ -107,43 +84,86 @@ def figures(every: Sequence[Curve]) -> Iterator[tuple[str, Figure]]:
         if len(group) > 1:
             shown.update(group)
             lines = _lines(group, ("optimizer",), lambda c: optimizers[_optimizer(c)])
-            yield from _pages(f"network-{_file_name(network)}", network, lines)
+            yield from _pages(f"network-{_file_name(network)}", _title(group), lines)
     for optimizer, group in _by(every, "optimizer").items():
         if len(group) > 1:
             shown.update(group)
             lines = _lines(group, ("model",), lambda c: networks[_network(c)])
-            yield from _pages(f"optimizer-{_file_name(optimizer)}", optimizer, lines)
+            yield from _pages(f"optimizer-{_file_name(optimizer)}", _title(group), lines)
     yield from _overview(every, networks)
     rest = [curve for curve in every if curve not in shown]
     if rest:
         group = every if len(every) <= MAX_LINES // 2 else rest
         lines = _lines(group, ("model", "optimizer"), lambda c: networks[_network(c)])
-        yield from _pages("runs", lines[0].label if len(lines) == 1 else "Learning curves", lines)
+        yield from _pages("runs", _title(group), lines)
+
+
+def _title(group: Sequence[Curve]) -> str:
+    """What a figure compares and on what data, such as "4 networks under SGD, on MNIST"."""
+    networks = _one_or_many([curve.model for curve in group], "network")
+    optimizers = _one_or_many([curve.optimizer for curve in group], "optimizer")
+    if networks and optimizers:
+        title = f"{networks} under {optimizers}"
+    elif len(group) == 1:
+        title = _short(group[0].name)
+    else:
+        title = "Learning curves"
+    combinations = Counter((curve.model, curve.optimizer) for curve in group)
+    if len(group) > len(combinations) and title != "Learning curves":
+        title += f", {len(group)} settings" if len(combinations) == 1 else ", at several settings"
+    return f"{title}{on(group)}"
+
+
+def on(group: Sequence[Curve]) -> str:
+    """The end of a title: ", on MNIST", or nothing where no dataset is recorded."""
+    datasets = sorted(_kinds([run for curve in group for run in curve.runs], "dataset"))
+    names = " and ".join(_SHORT_DATASETS.get(name, _short(name)) for name in datasets)
+    return f", on {names}" if names else ""
+
+
+def _one_or_many(names: Sequence[str | None], noun: str) -> str:
+    """The name that all share, or how many there are; nothing where one is not recorded."""
+    distinct = set(names)
+    if None in distinct:
+        return ""
+    return f"{len(distinct)} {noun}s" if len(distinct) > 1 else _short(distinct.pop())
+
+
+def _to_see(group: Sequence[Curve]) -> str:
+    if max(len(run.log) for curve in group for run in curve.runs) > 1:
+        return "See how soon each curve rises, and where it ends."
+    bars = any(len(curve.finished) > 1 for curve in group)
+    return f"One evaluation each: a point a curve{', its seeds a bar' * bars}."
 
 
 def _overview(every: Sequence[Curve], networks: dict[str, Look]) -> Iterator[tuple[str, Figure]]:
     """A panel for each optimizer and its settings, in it the networks; wants two of both."""
+    models = in_order((curve.model for curve in every), NETWORKS)
+    every_look = told_apart([networks[model] for model in models])
+    styles = dict(zip(models, every_look, strict=True))
     panels: dict[str, list[Line]] = {}
     for curve in every:
         if curve.model and curve.optimizer:
-            line = Line(curve, _short(curve.model), *networks[curve.model])
+            line = Line(curve, _short(curve.model), *styles[curve.model])
             panels.setdefault(_joined(curve.optimizer, curve.variant), []).append(line)
     panels = dict(sorted(panels.items(), key=lambda item: _panel_order(item[1][0].curve)))
-    models = {curve.model for curve in every} - {None}
     if len(panels) < 2 or not 2 <= len(models) <= MAX_NETWORKS:
         return
     for page, number in _paged(list(panels.items()), MAX_PANELS):
         shown = [line.curve for _, lines in page for line in lines]
-        figure = curves.small_multiples(
-            page, "Validation accuracy, all optimizers", subtitle(shown)
-        )
-        yield f"overview{number}", figure
+        title = f"Validation accuracy of {_title(shown)}"
+        said = f"{subtitle(shown)}\nAll panels have the same axes. {_to_see(shown)}"
+        yield f"overview{number}", curves.small_multiples(page, title, said)
 
 
 def _pages(name: str, title: str, lines: Sequence[Line]) -> Iterator[tuple[str, Figure]]:
     for page, number in _paged(lines, MAX_LINES):
-        described = subtitle([line.curve for line in page])
-        yield f"{name}{number}", curves.learning_curves(page, _short(title), described)
+        shown = [line.curve for line in page]
+        said = f"{subtitle(shown)}\n{_to_see(shown)} {training_note(shown[0].unit)}"
+        if any(curve.survivors and curve.diverged for curve in shown):
+            said += " A thin line is a seed that diverged."
+        part = f" ({number.lstrip('-')})" if number else ""
+        yield f"{name}{number}", curves.learning_curves(page, title + part, said)
 
 
 def _paged(items: Sequence, size: int) -> list[tuple[Sequence, str]]:
@@ -159,7 +179,7 @@ def _paged(items: Sequence, size: int) -> list[tuple[Sequence, str]]:
 def _lines(
     group: Sequence[Curve], named_by: Sequence[str], look: Callable[[Curve], Look]
 ) -> list[Line]:
-    """The curves of one figure, named by what differs; a look used again gets other dashes."""
+    """The curves of one figure, named by what differs, each with a look of its own."""
     names = []
     for curve in group:
         fields = [getattr(curve, field) for field in named_by]
@@ -169,13 +189,12 @@ def _lines(
         name if repeated[name] == 1 else _joined(name, curve.name)
         for curve, name in zip(group, names, strict=True)
     ]
-    shortened, used, lines = Counter(map(_short, labels)), Counter(), []
-    for curve, label in zip(group, labels, strict=True):
-        dashes = DASHES[used[look(curve)] % len(DASHES)]
-        used[look(curve)] += 1
+    shortened, lines = Counter(map(_short, labels)), []
+    every_look = told_apart([look(curve) for curve in group])
+    for curve, label, look_of_line in zip(group, labels, every_look, strict=True):
         # Where their ends alone are the same, the names are given whole.
         shown = _short(label) if shortened[_short(label)] == 1 else label
-        lines.append(Line(curve, shown, *look(curve), dashes))
+        lines.append(Line(curve, shown, *look_of_line))
     return lines
 
 
@@ -187,7 +206,7 @@ def conditions(group: Sequence[Curve]) -> str:
         counts = {str(run.args.get(setting)) for run in runs}
         if counts != {"None"} and len(counts) == 1:  # others are in the curves' names
             parts.append(words.format(_short(printable(counts.pop()))))
-    return "  ·  ".join(parts)
+    return BETWEEN.join(parts)
 
 
 def data(group: Sequence[Curve]) -> str:
@@ -200,8 +219,21 @@ def seeds(count: int) -> str:
     return f"{count} seed{'s' * (count > 1)}"
 
 
+def training_note(unit: str) -> str:
+    """Says of what a log's training numbers are means, and in which mode."""
+    since = (
+        "an epoch's minibatches" if unit == "epoch" else "the minibatches since the point before"
+    )
+    return f"A training point is a mean over {since}, in train mode (dropout on, if any)."
+
+
+def left_out(count: int) -> list[str]:
+    """The part of a subtitle that says how many runs are not in the figure; none if all are."""
+    return [f"{count} run{'s' * (count > 1)} not finished, left out"] * (count > 0)
+
+
 def subtitle(group: Sequence[Curve]) -> str:
-    """What the reader of a figure must know: the conditions, the seeds and what a ✕ means."""
+    """What the reader of a figure must know: the conditions, the seeds, what ✕ and ○ mean."""
     counts = {len(curve.finished) for curve in group if curve.survivors} or {1}
     parts = [conditions(group)]
     if max(counts) > 1:
@@ -211,7 +243,9 @@ def subtitle(group: Sequence[Curve]) -> str:
         parts.append(seeds(1))
     if any(curve.diverged for curve in group):
         parts.append("✕ diverged")
-    return "  ·  ".join(parts)
+    if any(curve.is_cut_short for curve in group):
+        parts.append("○ not finished")
+    return BETWEEN.join(parts)
 
 
 def _known(runs: Sequence[Run], field: str, words: dict[str, str]) -> str:
@@ -230,9 +264,7 @@ def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[P
         path = out / f"{name}.{extension}"
         try:
             out.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as file, warnings.catch_warnings():
-                # A letter that the font lacks is drawn as a box; that is no reason to say so here.
-                warnings.filterwarnings("ignore", "Glyph .* missing from")
+            with replacing(path) as file, boxes_for_unknown_letters():
                 figure.savefig(file, format=extension, metadata=_METADATA[extension])
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
@@ -263,10 +295,6 @@ def _by(every: Sequence[Curve], field: str) -> dict[str, list[Curve]]:
 
 def _kinds(runs: Sequence[Run], field: str) -> Counter:
     return Counter(getattr(run, field) for run in runs if getattr(run, field) is not None)
-
-
-def _counts(kinds: Counter) -> str:
-    return ", ".join(f"{kinds[kind]} {kind}" for kind in sorted(kinds))
 
 
 def _joined(*words: str) -> str:

@@ -6,16 +6,31 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.appearance import ink
+from mnist_bn.plotting.canvas import (
+    BOTTOM,
+    FONT_SIZE,
+    LEFT,
+    RIGHT,
+    SUBTITLE_LINE,
+    TITLE_SIZE,
+    TOP,
+    add_axes,
+    broken,
+    draw_strip,
+    new_figure,
+    strip_height,
+    text_width,
+    write_head,
+    write_title,
+)
 from mnist_bn.plotting.groups import Band, Curve
+from mnist_bn.plotting.notation import OneNotation, decimal
 from mnist_bn.plotting.results import (
     CURVE_KEYS,
     TRAIN_ACCURACY,
@@ -25,8 +40,6 @@ from mnist_bn.plotting.results import (
     Run,
 )
 
-LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
-SUBTITLE_LINE = 0.18  # from one line of a subtitle to the next
 LEGEND_HEIGHT = 0.22
 REACH = 4  # how far an axis reaches, in distances of the median first epoch from the best value
 NOTE_HEIGHT = 0.16
@@ -49,13 +62,22 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     # Each panel has its own: dropout keeps the training accuracy far below the validation's.
     limits = {key: accuracy_limits(_bands(lines, (key,))) for key in rows[0]}
     limits |= {key: loss_limits(_bands(lines, (key,))) for key in rows[1]}
-    ends = [[_end(line, keys[1], limits[keys[1]]) for line in lines] for keys in rows]
-    widths, gap_x, gap_y = (3.6, 5.0), 0.8, 0.6
+    aside = _aside(lines)
+    ends = [
+        [
+            _end(line, keys[1], limits[keys[1]], shift)
+            for line, shift in zip(lines, aside, strict=True)
+        ]
+        for keys in rows
+    ]
+    # Below the accuracies and above the losses: both are in the gap between the rows.
+    strips = [
+        strip_height(max(len(_outside(lines, key, limits[key])) for key in keys)) for keys in rows
+    ]
+    widths, gap_x, gap_y = (3.6, 5.0), 0.8, 0.6 + sum(strips)
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
-    column = labels.COLUMN_GAP + max(
-        (text_width(end.text) for row in ends for end in row), default=0
-    )
-    content = sum(widths) + gap_x + column
+    column = max(labels.column_width(row) for row in ends)
+    content = max(sum(widths) + gap_x + column, text_width(title, TITLE_SIZE, "bold"))
     said = broken(subtitle, content)
     width = LEFT + max(content, *map(text_width, said)) + RIGHT
     top = TOP + (len(said) - 1) * SUBTITLE_LINE
@@ -65,14 +87,24 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
             left = LEFT + side * (widths[0] + gap_x)
             axes = add_axes(figure, left, bottom, widths[side], heights[row])
-            axes.set_title(f"{part} {'loss' if row else 'accuracy'}")
-            _scale(axes, limits[key], _epochs(lines), log=row == 1 and limits[key][0] > 0)
-            draw_lines(axes, lines, key)
-            axes.tick_params(labelbottom=row == 1)
-            axes.set_xlabel(_x_label(lines) if row else "")
+            _draw_panel(axes, lines, key, limits[key], is_loss=row == 1)
+            outside = _outside(lines, key, limits[key])
+            above = strip_height(len(outside)) * row
+            write_title(axes, f"{part} {'loss' if row else 'accuracy'}", widths[side], above)
+            draw_strip(axes, outside, "diverged" if side else "", is_above=row == 1)
         labels.label_ends(axes, ends[row])
     write_head(figure, title, "\n".join(said))
     return figure
+
+
+def _draw_panel(
+    axes: Axes, lines: Sequence[Line], key: str, limits: tuple[float, float], is_loss: bool
+) -> None:
+    """Curves on their scale; the losses are the lower panels, which name the x axis."""
+    _scale(axes, limits, _epochs(lines), log=is_loss and limits[0] > 0)
+    draw_lines(axes, lines, key)
+    axes.tick_params(labelbottom=is_loss)
+    axes.set_xlabel(_x_label(lines) if is_loss else "")
 
 
 def small_multiples(
@@ -111,60 +143,111 @@ def small_multiples(
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
-    """Each curve's mean, a band over its seeds' range, and a ✕ where a seed diverged."""
-    for i, line in enumerate(lines):
+    """Each curve's mean, a band over its seeds' range, and signs where a seed did not finish.
+
+    Where there is one epoch only, the points stand beside each other, with their range as a bar.
+    """
+    for i, (line, aside) in enumerate(zip(lines, _aside(lines), strict=True)):
         band = line.curve.band(key)
         step = max(1, math.ceil(len(band.epochs) / 6))
         order = 2.5 - i * 0.01
         if len(line.curve.finished) > 1:
-            axes.fill_between(
-                band.epochs,
-                band.low,
-                band.high,
-                color=line.colour,
-                alpha=0.14,
-                linewidth=0,
-                zorder=order,
-                gid="band",
-            )
+            _draw_range(axes, band, aside, line.colour, order)
         axes.plot(
-            band.epochs,
+            band.epochs + aside,
             band.mean,
             markevery=(i % step, step),
             zorder=order,
             gid="curve",
             **_look(line),
         )
+        if line.curve.is_cut_short and len(band.epochs):
+            draw_unfinished(axes, band.epochs[-1] + aside, band.mean[-1], line.colour)
         for run in line.curve.diverged:
             _draw_diverged(axes, run, key, line.colour)
     if not any(_is_shown(line, key) for line in lines):
         axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
 
 
+def _aside(lines: Sequence[Line]) -> list[float]:
+    """How far each curve is moved to the right: not at all, if there is more than one epoch."""
+    first, last = _epochs(lines)
+    n = len(lines)
+    return [0.6 * ((i + 0.5) / n - 0.5) if first == last else 0.0 for i in range(n)]
+
+
+def _draw_range(axes: Axes, band: Band, aside: float, colour: str, order: float) -> None:
+    """The range of the seeds: a band, or of a single point, which has no band, a bar."""
+    look = {"color": colour, "zorder": order, "gid": "band"}
+    if len(band.epochs) == 1:
+        axes.vlines(band.epochs + aside, band.low, band.high, linewidth=1.2, **look)
+    else:
+        axes.fill_between(band.epochs, band.low, band.high, alpha=0.14, linewidth=0, **look)
+
+
+def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
+    """An open circle where a curve ends before its time."""
+    axes.plot(
+        [x],
+        [y],
+        marker="o",
+        markersize=9,
+        markerfacecolor="none",
+        markeredgecolor=colour,
+        markeredgewidth=1.4,
+        linestyle="none",
+        zorder=4,
+        gid="unfinished",
+    )
+
+
 def _draw_diverged(axes: Axes, run: Run, key: str, colour: str) -> None:
     """A thin line through the numbers of a seed that diverged, and a ✕ at the last of them that is
-    not after the divergence.
-
-    Where that lies outside the axes, or there is no number, the ✕ sits on the edge.
+    not after the divergence, if that lies inside the axes (if not: `_outside`).
     """
     values = run.values(key)
     there = np.isfinite(values)
-    epochs, values = run.epochs[there], values[there]
-    before = epochs <= run.diverged_at
-    x, y = (epochs[before][-1], values[before][-1]) if before.any() else (run.epochs[0], _lost(key))
-    axes.plot(epochs, values, color=colour, linewidth=0.8, gid="diverged-seed")
-    axes.plot(
-        [x],
-        [np.clip(y, *axes.get_ylim())],
-        color=colour,
-        marker="x",
-        markersize=7,
-        markeredgewidth=2,
-        linestyle="none",
-        clip_on=False,
-        zorder=4,
-        gid="diverged",
-    )
+    axes.plot(run.epochs[there], values[there], color=colour, linewidth=0.8, gid="diverged-seed")
+    x, y = _last_before(run, key)
+    low, high = axes.get_ylim()
+    if low <= y <= high:
+        axes.plot(
+            [x],
+            [y],
+            color=colour,
+            marker="x",
+            markersize=7,
+            markeredgewidth=2,
+            linestyle="none",
+            clip_on=False,
+            zorder=4,
+            gid="diverged",
+        )
+
+
+def _last_before(run: Run, key: str) -> tuple[int, float]:
+    """Epoch and value of the last number of a diverged run that is not after the divergence.
+
+    Where there is none, its first epoch and where the curve has gone.
+    """
+    values = run.values(key)
+    before = np.isfinite(values) & (run.epochs <= run.diverged_at)
+    if not before.any():
+        return int(run.epochs[0]), _lost(key)
+    return int(run.epochs[before][-1]), float(values[before][-1])
+
+
+def _outside(
+    lines: Sequence[Line], key: str, limits: tuple[float, float]
+) -> list[tuple[list[int], str]]:
+    """Of each curve with diverged seeds whose ✕ is not in the axes: their epochs, its colour."""
+    rows = []
+    for line in lines:
+        ends = [_last_before(run, key) for run in line.curve.diverged]
+        places = [x for x, y in ends if not limits[0] <= y <= limits[1]]
+        if places:
+            rows.append((places, line.colour))
+    return rows
 
 
 def accuracy_limits(bands: Sequence[Band]) -> tuple[float, float]:
@@ -230,20 +313,6 @@ def _lost(key: str) -> float:
     return math.inf if key in (TRAIN_LOSS, VALIDATION_LOSS) else -math.inf
 
 
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place and of a size in inches."""
-    full_width, full_height = figure.get_size_inches()
-    return figure.add_axes(
-        (left / full_width, bottom / full_height, width / full_width, height / full_height)
-    )
-
-
 def _scale(
     axes: Axes, limits: tuple[float, float], epochs: tuple[int, int], log: bool = False
 ) -> None:
@@ -259,18 +328,18 @@ def _scale(
         axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}"))
+    axes.yaxis.set_major_formatter(OneNotation())
     axes.set_ylim(*limits)
 
 
-def _end(line: Line, key: str, limits: tuple[float, float]) -> labels.EndLabel:
+def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) -> labels.EndLabel:
     """The label at a curve's right end; it gives the value of an end outside the limits."""
     band = line.curve.band(key)
     x, y = (band.epochs[-1], band.mean[-1]) if len(band.epochs) else (math.nan, _lost(key))
     text = line.label + fate(line.curve)
     if math.isfinite(y) and not limits[0] <= y <= limits[1]:
-        text += f"  {'↓' if y < limits[0] else '↑'} {y:.3g}"
-    return labels.EndLabel(text, line.colour, float(x), float(y))
+        text += f"  {'↓' if y < limits[0] else '↑'} {decimal(float(f'{y:.3g}'))}"
+    return labels.EndLabel(text, line.colour, float(x) + aside, float(y), line.dashes, line.marker)
 
 
 def fate(curve: Curve) -> str:
@@ -280,16 +349,26 @@ def fate(curve: Curve) -> str:
     seeds = len(curve.runs)
     parts = [f"{len(curve.finished)} of {seeds} seeds"] * bool(curve.unfinished)
     parts += [f"{len(curve.diverged)} of {seeds} diverged"] * bool(curve.diverged)
+    parts += [_how_far(curve.finished[0])] * curve.is_cut_short
     return f" ({', '.join(parts)})" if parts else ""
 
 
+def _how_far(run: Run) -> str:
+    """Of a run that is cut short: "failed at epoch 3 of 10", or "stopped" where no error is."""
+    reached, length, unit = run.progress
+    return f"{'failed' if run.has_failed else 'stopped'} at {unit} {reached} of {length}"
+
+
 def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.EndLabel]:
-    """Labels of the curves that diverged or end below the axis: a gap must not look like no run."""
+    """Labels of the curves of which seeds diverged, and of those that end below the axis.
+
+    A gap must not look like no run, and the legend does not tell.
+    """
     ends = [(line.curve, _end(line, VALIDATION_ACCURACY, limits)) for line in lines]
     return [
-        end if curve.survivors else end._replace(text=f"✕ {end.text}")
+        end._replace(text=f"✕ {end.text}") if curve.diverged else end
         for curve, end in ends
-        if not curve.survivors or -math.inf < end.y < limits[0]
+        if curve.diverged or -math.inf < end.y < limits[0]
     ]
 
 
@@ -339,7 +418,7 @@ def _draw_legend(figure: Figure, rows: list[list[tuple[float, Line]]], top: floa
                 (LEFT + x + 0.36) / width,
                 y,
                 line.label,
-                fontsize=labels.FONT_SIZE,
+                fontsize=FONT_SIZE,
                 va="center_baseline",
             )
 
@@ -352,30 +431,3 @@ def _look(line: Line) -> dict:
         "markeredgecolor": "white",
         "markeredgewidth": 0.5,
     }
-
-
-def write_head(figure: Figure, title: str, subtitle: str) -> None:
-    width, height = figure.get_size_inches()
-    figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=15, weight="bold")
-    for i, line in enumerate(subtitle.split("\n")):
-        y = 1 - (0.67 + SUBTITLE_LINE * i) / height
-        figure.text(LEFT / width, y, line, fontsize=labels.FONT_SIZE, color="#5a5a5a")
-
-
-def broken(subtitle: str, width: float) -> list[str]:
-    """Returns the subtitle in lines of `width` inches at most, broken between its parts."""
-    first, *parts = subtitle.split("  ·  ")
-    lines = [first]
-    for part in parts:
-        longer = f"{lines[-1]}  ·  {part}"
-        if text_width(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(part)
-    return lines
-
-
-def text_width(text: str) -> float:
-    """Width in inches of a label as it will be drawn."""
-    font = FontProperties(family="DejaVu Sans", size=labels.FONT_SIZE)
-    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,10 @@ from mnist_bn.files import replacing
 NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
+SECONDS_FOR_FFMPEG = 60
 GREYS = 16  # a GIF of more is several times as large
-SCALE = 2  # screen pixels to one of the image, each way
+SCALE = 2  # screen pixels to one of the image, each way, at least
+TILE = 30  # screen pixels of a tile, about: those of small kernels are magnified
 SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
@@ -63,21 +66,29 @@ def _first_layer(series: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def _frame(layers: Sequence[np.ndarray], titles: Sequence[str], when: str) -> Image.Image:
     grids = [_grid(tiles) for tiles in layers]
-    width = sum(grid.shape[1] + MARGIN for grid in grids) + MARGIN
+    font = ImageFont.load_default(15)
+    heads = [f"{title}, {when}" for title in titles]
+    # A convolution's tiles are small: its head may be wider than they are.
+    columns = [
+        max(grid.shape[1], math.ceil(font.getlength(head)))
+        for grid, head in zip(grids, heads, strict=True)
+    ]
+    width = sum(column + MARGIN for column in columns) + MARGIN
     height = max(grid.shape[0] for grid in grids) + HEAD + MARGIN
     frame = Image.new("L", (width + width % 2, height + height % 2), 255)  # even, for video
-    draw, font, left = ImageDraw.Draw(frame), ImageFont.load_default(15), MARGIN
-    for grid, title in zip(grids, titles, strict=True):
+    draw, left = ImageDraw.Draw(frame), MARGIN
+    for grid, head, column in zip(grids, heads, columns, strict=True):
         frame.paste(Image.fromarray(grid), (left, HEAD))
-        draw.text((left, 9), f"{title}, {when}", fill=0, font=font)
-        left += grid.shape[1] + MARGIN
+        draw.text((left, 9), head, fill=0, font=font)
+        left += column + MARGIN
     return frame
 
 
 def _grid(tiles: np.ndarray) -> np.ndarray:
     """Returns the first UNITS of `(units, height, width)` in rows of COLUMNS, in few greys."""
     tiles = tiles[:UNITS] // (256 // GREYS) * (255 // (GREYS - 1))
-    tiles = tiles.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
+    scale = max(SCALE, TILE // max(tiles.shape[1:]))
+    tiles = tiles.repeat(scale, axis=1).repeat(scale, axis=2)
     tiles = np.pad(tiles, ((0, -len(tiles) % COLUMNS), (0, SCALE), (0, SCALE)), constant_values=255)
     rows = tiles.reshape(-1, COLUMNS, *tiles.shape[1:])
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
@@ -104,15 +115,20 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
 
 
 def _mp4(frames: Sequence[Image.Image]) -> bytes | None:
-    """Returns the film as H.264 in MP4, None where this ffmpeg cannot make it."""
+    """Returns the film as H.264 in MP4, None if this ffmpeg cannot make it, or not in time."""
     width, height = frames[0].size
     command = ["ffmpeg", "-v", "error", "-f", "rawvideo", "-pix_fmt", "gray"]
     command += ["-s", f"{width}x{height}", "-r", str(1 / SECONDS), "-i", "-", "-pix_fmt", "yuv420p"]
     # To a pipe, MP4 must be fragmented: ffmpeg cannot go back and write its index in front.
     command += ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
     pixels = b"".join(frame.tobytes() for frame in frames)
-    done = subprocess.run(command, input=pixels, capture_output=True, check=False)
-    return done.stdout if done.returncode == 0 else None
+    try:
+        done = subprocess.run(
+            command, input=pixels, capture_output=True, check=True, timeout=SECONDS_FOR_FFMPEG
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout or None
 
 
 def _write(path: Path, content: bytes) -> Path:

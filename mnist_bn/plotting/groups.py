@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ import numpy as np
 
 from mnist_bn.config import RunConfig
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
-from mnist_bn.plotting.results import Run, printable
+from mnist_bn.plotting.notation import decimal
+from mnist_bn.plotting.recorded import effective
+from mnist_bn.plotting.results import Run
+from mnist_bn.plotting.words import bounded, printable
 
 NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
 _SOURCE = "model_sha256"  # of a user's own network: edited, it is another network
+_OPTIMIZER = "optimizer_sha256"  # and of a user's own optimizer
 _IMAGES = "images_sha256"  # of images that are not verified: others are another dataset
 
 # Settings that name a run or say where and how long it ran: they do not make it another curve.
@@ -24,7 +29,9 @@ _NEUTRAL = frozenset(
     | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
     | {"acceleration", "device_name", "machine", "on_divergence", "init"}
     | {"iteration", "evaluate_every", "observe", "unverified_data"}
+    | {"run_id", "command", "revision", "host"}
 )
+RATES = ("lr", "momentum")  # which optimizers have by default
 # What a run had before there was the setting.
 _BEFORE = {"augment": RunConfig.augment}
 
@@ -36,6 +43,7 @@ _WORDS = {
     "train_images": "training images",
     "test_images": "test images",
     _SOURCE: "source",
+    _OPTIMIZER: "optimizer's source",
     _IMAGES: "images",
     "init_sha256": "init",
 }
@@ -69,6 +77,11 @@ class Curve:
         return self.runs[0].unit
 
     @property
+    def settings(self) -> dict[str, str]:
+        """The settings that make it another curve, as text."""
+        return _settings(self.runs[0])
+
+    @property
     def diverged(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is not None)
 
@@ -85,6 +98,14 @@ class Curve:
     @property
     def unfinished(self) -> tuple[Run, ...]:
         return tuple(run for run in self.survivors if run not in self.finished)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the runs that went farthest failed, or stopped before the end of their training.
+
+        Also if they are still going on.
+        """
+        return any(run.is_cut_short for run in self.finished)
 
     def values(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Epochs (E,) that all finished seeds have, and their values (seeds, E).
@@ -117,8 +138,8 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     """Curves of the runs, networks and optimizers in their usual order, then others by name.
 
     A run that did not record its network, optimizer and seed is a curve of its own. Of two runs
-    with the same settings and seed the longer is kept, with a note: they are not two seeds.
-    Unfinished seeds beside finished ones get a note as well.
+    with the same settings and seed the one that went further is kept, with a note: they are not two
+    seeds. Unfinished seeds beside finished ones get a note as well.
     """
     grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
     for run in runs:
@@ -128,7 +149,7 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
         seed = run.seed or ""
         twin = grouped[key].get(seed)
         if twin is not None:
-            run, other = (run, twin) if len(run.log) > len(twin.log) else (twin, run)
+            run, other = (run, twin) if _reached(run) > _reached(twin) else (twin, run)
             note(
                 f"{printable(other.folder)}: same settings and seed as"
                 f" {printable(run.folder)}, which is drawn instead"
@@ -137,14 +158,15 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     members = [tuple(seeds.values()) for seeds in grouped.values()]
     varying = _varying([group[0] for group in members])
     models = _short_names({group[0].model for group in members} - {None})
+    optimizers = _short_names({group[0].optimizer for group in members} - {None})
     names = Counter(group[0].name for group in members)
     curves = [
         Curve(
             runs=group,
             model=models.get(first.model),
-            optimizer=first.optimizer,
-            variant=_variant(first, varying),
-            name=first.name if names[first.name] == 1 else printable(first.folder),
+            optimizer=optimizers.get(first.optimizer),
+            variant=_variant(first, varying[first.optimizer]),
+            name=first.name if names[first.name] == 1 else bounded(printable(first.folder)),
         )
         for group in members
         for first in group[:1]
@@ -158,6 +180,10 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     )
 
 
+def _reached(run: Run) -> tuple[int, int]:
+    return int(run.epochs[-1]), len(run.log)
+
+
 def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     """Distinct names, first those of the usual order, then the others by name; None left out."""
     return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
@@ -168,11 +194,11 @@ def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
     return name is None, usual.index(name) if name in usual else len(usual), name or ""
 
 
-def _short_names(models: Iterable[str]) -> dict[str, str]:
+def _short_names(names: Iterable[str]) -> dict[str, str]:
     """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
-    short = {model: model.rpartition(":")[2] or model for model in models}
+    short = {name: name.rpartition(":")[2] or name for name in names}
     taken = Counter(short.values())
-    return {model: name if taken[name] == 1 else model for model, name in short.items()}
+    return {name: one if taken[one] == 1 else name for name, one in short.items()}
 
 
 def _settings(run: Run) -> dict[str, str]:
@@ -187,26 +213,61 @@ def _settings(run: Run) -> dict[str, str]:
         settings["lr_drop"] = f"{unit} {settings['lr_drop']}"
     if run.args.get("unverified_data"):
         # One name of a dataset, and whatever images there were.
-        sums = json.dumps(run.args.get("dataset_sha256"), sort_keys=True)
-        settings[_IMAGES] = hashlib.sha256(sums.encode()).hexdigest()
+        settings[_IMAGES] = _digest(run.args.get("dataset_sha256"))
+    if sums := run.args.get("optimizer_files"):
+        settings[_OPTIMIZER] = _digest(sums)
     return settings
+
+
+def _digest(sums: Any) -> str:
+    """One checksum of the checksums of several files."""
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return decimal(value)
     return printable(value if isinstance(value, str) else repr(value))
 
 
-def _varying(runs: Sequence[Run]) -> set[str]:
-    """Names of the settings that are not the same in all runs that recorded their network."""
-    settings = [(run.model, _settings(run)) for run in runs if run.model]
-    names = {name for _, one in settings for name in one}
-    varying = {name for name in names if len({one.get(name) for _, one in settings}) > 1}
-    sources = {(model, one.get(_SOURCE)) for model, one in settings}
-    if len(sources) == len({model for model, _ in settings}):  # one source for each network
-        varying.discard(_SOURCE)
-    return varying
+def _varying(runs: Sequence[Run]) -> dict[str | None, set[str]]:
+    """Of each optimizer the names of the settings to tell its curves by.
+
+    Those that are not the same in all runs that recorded their network. Optimizers have different
+    learning rates and momenta by default: that makes them not vary. Where one does, an optimizer
+    says its own if that is not its default, or if it has several.
+    """
+    settings = [(run, _settings(run)) for run in runs if run.model]
+    varying = _differing([_not_by_default(run) for run, _ in settings])
+    for field, source in (("model", _SOURCE), ("optimizer", _OPTIMIZER)):
+        sources = {(getattr(run, field), one.get(source)) for run, one in settings}
+        if len(sources) == len({name for name, _ in sources}):  # one source for each
+            varying.discard(source)
+    of_each: dict[str | None, set[str]] = {}
+    for optimizer in {run.optimizer for run in runs}:
+        its = (_not_by_default(run) for run, _ in settings if run.optimizer == optimizer)
+        own = {key for one in its for key in one}
+        of_each[optimizer] = {name for name in varying if name in own or name not in RATES}
+    return of_each
+
+
+def _differing(settings: Sequence[dict[str, str]]) -> set[str]:
+    """Names of the settings that are not the same in all."""
+    names = {name for one in settings for name in one}
+    return {name for name in names if len({one.get(name) for one in settings}) > 1}
+
+
+def _not_by_default(run: Run) -> dict[str, str]:
+    """The settings, without a learning rate and a momentum that are the optimizer's defaults."""
+    settings = _settings(run)
+    given = [run.args.get(key) for key in RATES]
+    if given != [None, None] and run.optimizer and run.optimizer.isidentifier():
+        for key, value, default in zip(RATES, given, effective(run.optimizer), strict=True):
+            if value == default:
+                settings.pop(key, None)
+    return settings
 
 
 def _variant(run: Run, varying: set[str]) -> str:
@@ -214,6 +275,8 @@ def _variant(run: Run, varying: set[str]) -> str:
     for name in settings:
         if name.endswith("_sha256"):
             settings[name] = settings[name][:8]
-    return ", ".join(
-        f"{_WORDS.get(name, name)} {settings[name]}" for name in sorted(varying & set(settings))
+    words = (
+        f"{_WORDS.get(name, printable(name))} {settings[name]}"
+        for name in sorted(varying & set(settings))
     )
+    return bounded(", ".join(words))

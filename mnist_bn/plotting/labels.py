@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from mnist_bn.plotting.appearance import ink
+from mnist_bn.plotting.canvas import FONT_SIZE, text_width
 
-FONT_SIZE = 9
 LINE_HEIGHT = 0.168  # inches from one label to the next
 COLUMN_GAP = 0.3  # inches between the axes and the labels, where the leader lines run
+SAMPLE, SAMPLE_GAP = 0.3, 0.06  # inches of a piece of a curve before its name, and after that
 
 
 class EndLabel(NamedTuple):
@@ -20,6 +21,8 @@ class EndLabel(NamedTuple):
     colour: str
     x: float
     y: float
+    dashes: str | tuple = "-"
+    marker: str = ""
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
@@ -51,12 +54,14 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     """Write the labels in a column right of the axes, whose limits must be final.
 
     A thin leader joins a curve's end to its label. Where the end lies outside the axes' range, the
-    label sits at the edge where the curve left.
+    label sits at the edge where the curve left. Where a curve is dashed, a piece of each stands
+    before its name.
     """
     height, width = axes.bbox.height / axes.figure.dpi, axes.bbox.width / axes.figure.dpi
     ends = [_in_axes(axes, label.x, label.y) for label in labels]
     positions = spread([np.clip(y, 0, 1) for _, y in ends], LINE_HEIGHT / height, 0, 1)
     column = 1 + COLUMN_GAP / width
+    text = column + _sample_room(labels) / width
     for label, (x, y), position in zip(labels, ends, positions, strict=True):
         if np.isfinite(label.y) and 0 <= y <= 1:
             bend = column - 0.2 * COLUMN_GAP / width
@@ -66,13 +71,28 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
                 [y, y, position, position],
                 color=label.colour,
                 linewidth=0.6,
-                linestyle=":" if x < 0.9 else "-",
+                # Across the axes it must not look like a curve, dotted or not.
+                alpha=0.4 if x < 0.9 else 1,
                 transform=axes.transAxes,
                 clip_on=False,
                 gid="leader",
             )
+        if text > column:
+            axes.plot(
+                [column, column + 0.5 * SAMPLE / width, column + SAMPLE / width],
+                [position] * 3,
+                color=label.colour,
+                linestyle=label.dashes,
+                marker=label.marker,
+                markevery=[1],
+                markersize=4,
+                linewidth=1.4,
+                transform=axes.transAxes,
+                clip_on=False,
+                gid="sample",
+            )
         axes.text(
-            column,
+            text,
             position,
             label.text,
             color=ink(label.colour),
@@ -81,6 +101,17 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
             transform=axes.transAxes,
             gid="end-label",
         )
+
+
+def column_width(labels: Sequence[EndLabel]) -> float:
+    """Returns the width in inches of the labels and of the room between them and the axes."""
+    widest = max((text_width(label.text) for label in labels), default=0)
+    return COLUMN_GAP + _sample_room(labels) + widest
+
+
+def _sample_room(labels: Sequence[EndLabel]) -> float:
+    is_needed = any(label.dashes != "-" for label in labels)
+    return (SAMPLE + SAMPLE_GAP) * is_needed
 
 
 def _in_axes(axes: Axes, x: float, y: float) -> tuple[float, float]:

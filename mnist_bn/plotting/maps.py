@@ -10,19 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_bn.plotting.curves import (
+from mnist_bn.plotting.canvas import (
     BOTTOM,
     LEFT,
     RIGHT,
+    SUBTITLE_LINE,
     TOP,
     add_axes,
+    broken,
     new_figure,
     text_width,
     write_head,
+    write_title,
 )
+from mnist_bn.plotting.notation import OneNotation
 
 WIDTH, HEIGHT = 3.3, 2.8  # of axes, inches
 GAP_X, GAP_Y = 0.8, 0.85
+SUBTITLE_WIDTH = 7.0  # inches that a subtitle may take beside narrower axes
 BAR_GAP, BAR_WIDTH, BAR_NUMBERS = 0.08, 0.1, 0.55  # of a colour bar
 
 
@@ -46,10 +51,12 @@ def grid(
     rows: int, columns: int, title: str, subtitle: str, gap_x: float = GAP_X
 ) -> tuple[Figure, list[list[Axes]]]:
     """Returns a figure with its head, and its axes, row by row from above."""
-    width = LEFT + columns * (WIDTH + gap_x) - min(gap_x, GAP_X) + RIGHT
-    width = max(width, LEFT + text_width(subtitle) + RIGHT)
-    figure = new_figure(width, BOTTOM + rows * (HEIGHT + GAP_Y) - GAP_Y + TOP)
-    write_head(figure, title, subtitle)
+    width = columns * (WIDTH + gap_x) - min(gap_x, GAP_X)
+    lines = broken(subtitle, max(width, SUBTITLE_WIDTH))
+    width = LEFT + max(width, *map(text_width, lines)) + RIGHT
+    top = TOP + (len(lines) - 1) * SUBTITLE_LINE
+    figure = new_figure(width, BOTTOM + rows * (HEIGHT + GAP_Y) - GAP_Y + top)
+    write_head(figure, title, "\n".join(lines))
     every = [
         [
             add_axes(
@@ -92,7 +99,7 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
         extent=heat_map.extent or (0.5, width + 0.5, 0.5, height + 0.5),
         **limits,
     )
-    axes.set_title(heat_map.title)
+    write_title(axes, heat_map.title, WIDTH + GAP_X)
     axes.set_xlabel(heat_map.x_label)
     axes.set_ylabel(heat_map.y_label)
     axes.grid(False)
@@ -104,4 +111,5 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
     bar = figure.add_axes((place.x1 + BAR_GAP * inch, place.y0, BAR_WIDTH * inch, place.height))
     figure.colorbar(image, cax=bar)
     bar.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    bar.yaxis.set_major_formatter(OneNotation(is_aligned=True))
     bar.grid(False)

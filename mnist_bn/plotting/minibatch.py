@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import maps, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
+from mnist_bn.plotting.canvas import RIGHT, write_title
 from mnist_bn.plotting.maps import HeatMap
+from mnist_bn.plotting.notation import OneNotation, decimal
 
 Observed = dict[str, np.ndarray]
 
@@ -46,10 +49,11 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         _label_logarithmic(axes)
         layer = int(group.first("layer")[0])
         kurtosis = group.first("kurtosis")[:, layer - 1]
-        axes.set_title(f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}")
+        title = f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}"
+        write_title(axes, title, maps.WIDTH + RIGHT)
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_major_formatter(OneNotation())
     row[0].set_ylabel("Density")
     return figure
 
@@ -95,7 +99,7 @@ def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Fi
     of ResNet-110 the line is through the layers that the paper shows, all are dotted.
     """
     titles = {
-        "mean": "Channel means: their mean absolute value (dotted: every layer)",
+        "mean": "Channel means: their mean absolute value",
         "std": "Channel means: their standard deviation",
         "variance": "Channel variance",
     }
@@ -110,7 +114,8 @@ def activation_moments(groups: Sequence[Group], title: str, subtitle: str) -> Fi
             if chosen is PAPER_LAYERS:
                 lines.append(_band(layers, values, "", group.colour, DASHES[2]))
             lines.append(_band(chosen, values[:, chosen - 1], label, group.colour))
-        shown.append(panels.Panel(heading, lines, log_y=True))
+        dotted = " (dotted: every layer)" * any(line.dashes != "-" for line in lines)
+        shown.append(panels.Panel(heading + dotted, lines, log_y=True))
     return panels.stacked(shown, title, subtitle, "Layer")
 
 
@@ -139,6 +144,7 @@ def diverging_step(groups: Sequence[Group], title: str, subtitle: str) -> Figure
     for group in groups:
         series = group.seeds[0]
         lr, last = series["lr"][0], series["loss"][0, -1]
+        step = f"{decimal(lr)}; loss {series['loss'][0, 0]:.3g} → {last:.3g}"
         for moment, shown in (("mean", "|mean|"), ("variance", "variance")):
             row = []
             for key in series:
@@ -152,9 +158,7 @@ def diverging_step(groups: Sequence[Group], title: str, subtitle: str) -> Figure
                         f"{group.label}, layer {layer}: log10 {shown}",
                         values,
                         "Channel",
-                        f"% of the step ({lr:.2g}; loss {series['loss'][0, 0]:.3g} → {last:.3g})"
-                        if not row
-                        else "",
+                        f"% of the step ({step})" if not row else "",
                         (0.5, values.shape[1] + 0.5, 0, 100),
                     )
                 )
@@ -168,7 +172,7 @@ def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
     for group in groups:
         gradient = group.first("gradient")[0]
         images, classes = gradient.shape
-        extent = (-0.5, classes - 0.5, 0.5, images)
+        extent = (-0.5, classes - 0.5, 0.5, images + 0.5)
         y_label = "" if row else "Image"
         heading = f"{group.label} (first seed)"
         row.append(HeatMap(heading, gradient, "Class", y_label, extent, is_signed=True))
@@ -267,52 +271,81 @@ def _band(x, values, label, colour, dashes="-", marker="") -> panels.Series:
 
 def _range(values: np.ndarray) -> str:
     low, high = (f"{value:.2g}" for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
+    text = low if low == high else f"{low} to {high}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _label_logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(numticks=7))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axes.yaxis.set_major_formatter(OneNotation())
 
 
-# File name -> observer, title, and what draws it.
-FIGURES: dict[str, tuple[str, str, Callable[[Sequence[Group], str, str], Figure]]] = {
-    "activation-moments": (
+class Measurement(NamedTuple):
+    """A figure of what an observer measured: its title, what to look for, and what draws it."""
+
+    observer: str
+    title: str
+    to_see: str
+    draw: Callable[[Sequence[Group], str, str], Figure]
+
+
+FIGURES: dict[str, Measurement] = {  # by file name
+    "activation-moments": Measurement(
         "activation-moments",
         "Activations against depth, at initialisation",
+        "See whether the moments stay level or grow from layer to layer.",
         activation_moments,
     ),
-    "channel-gradients": (
+    "channel-gradients": Measurement(
         "channel-gradients",
         "Mean absolute gradient between channels, at initialisation",
+        "See whether a few channels, bright rows or columns, have most of the gradient.",
         channel_gradients,
     ),
-    "diverging-step": (
+    "diverging-step": Measurement(
         "diverging-step",
-        "Channel moments in the course of one step, first seed",
+        "Channel moments in the course of one step",
+        "Read upwards: see whether the moments grow while the step is taken, most in the last "
+        "layers. Each map has its own scale.",
         diverging_step,
     ),
-    "gradient-histogram": (
+    "gradient-histogram": Measurement(
         "gradient-histogram",
         "Weight gradients at initialisation",
+        "A line a seed. See how wide the gradients spread and how heavy their tails are: a normal "
+        "distribution's kurtosis is 3.",
         gradient_histogram,
     ),
-    "gradient-scale": (
+    "gradient-scale": Measurement(
         "gradient-histogram",
         "Weight gradients of every layer, at initialisation",
+        "See how large the gradients of each layer are, and how heavy their tails.",
         gradient_scale,
     ),
-    "gradient-noise": ("gradient-noise", "Noise of SGD's gradient", gradient_noise),
-    "kernel-gradients": (
+    "gradient-noise": Measurement(
+        "gradient-noise",
+        "Noise of SGD's gradient",
+        "See how fast the noise falls as batches grow: by the bound with a slope of minus 1.",
+        gradient_noise,
+    ),
+    "kernel-gradients": Measurement(
         "kernel-gradients",
         "Summands of a kernel's gradient, at initialisation",
+        "See how far the parts of a gradient cancel: where the ratio is 1 they do not.",
         kernel_gradients,
     ),
-    "output-gradients": (
+    "output-gradients": Measurement(
         "output-gradients",
         "Gradient of the loss in the output, at initialisation",
+        "See whether one class is pushed down alike for every image: a column of one colour.",
         output_gradients,
     ),
-    "relative-loss": ("relative-loss", "Loss along the gradient", relative_loss),
+    "relative-loss": Measurement(
+        "relative-loss",
+        "Loss along the gradient",
+        "A line a seed. See how large a step can be before the loss grows: above 1 it has grown.",
+        relative_loss,
+    ),
 }
+FIRST_SEED = ("channel-gradients", "diverging-step", "output-gradients")  # show only that

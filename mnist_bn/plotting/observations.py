@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -25,11 +27,15 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
-from mnist_bn.plotting.groups import group_runs
-from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, printable
+from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.curves import fate
+from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import printable
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14
+MAX_TIME, MAX_NAME = 10**9, 200
 
 Observed = dict[str, np.ndarray]
 
@@ -78,16 +84,20 @@ _LAYOUT = {
     },
     "reestimated-bn": {"accuracy": ("f", ())},
 }
+# Arrays that are an axis.
+_LOGARITHMIC = {"batch_size", "step_size"}
 
 
 def read(run: Run, name: str) -> Observed | None:
     """Returns what the observer `name` measured, arrays `(T, ...)`; None: it was not there.
 
+    None also for a file that is known to be no such time series: `without_bad_files`.
+
     Raises:
         UserError: the file is no such time series.
     """
     path = run.folder / f"{name}.npz"
-    if not os.path.lexists(path):
+    if name in run.unreadable or not os.path.lexists(path):
         return None
     try:
         series = archives.read(path, checksum_required=False)
@@ -97,9 +107,41 @@ def read(run: Run, name: str) -> Observed | None:
     if wrong is not None:
         raise UserError(
             f"{printable(path)}: expected the arrays that --observe {name} writes "
-            f"({printable(wrong)}); remove the file to draw the rest"
+            f"({printable(wrong)})"
         )
     return series
+
+
+def without_bad_files(
+    runs: Sequence[Run], curves: Sequence[Curve], note: Callable[[str], None]
+) -> list[Run]:
+    """Returns the runs, of which a bad file counts as not there, with a note of each.
+
+    Bad is a file that `read` refuses, and one of other shapes than that of the first seed of its
+    curve, the number of measurements aside.
+    """
+    shapes: dict[tuple[Path, str], dict[str, tuple[int, ...]]] = {}
+    bad: set[tuple[Path, str]] = set()
+    for run, name in itertools.product(runs, _LAYOUT):
+        try:
+            series = read(run, name)
+        except UserError as error:
+            note(f"{error}; not drawn")
+            bad.add((run.folder, name))
+        else:
+            if series is not None:
+                shapes[run.folder, name] = {key: a.shape[1:] for key, a in series.items()}
+    for curve, name in itertools.product(curves, _LAYOUT):
+        there = [run.folder for run in curve.runs if (run.folder, name) in shapes]
+        for folder in there[1:]:
+            if shapes[folder, name] != shapes[there[0], name]:
+                note(
+                    f"{printable(folder / name)}.npz: its arrays are of other shapes than those in "
+                    f"{printable(there[0])}, another seed; not drawn"
+                )
+                bad.add((folder, name))
+    unreadable = [frozenset(name for name in _LAYOUT if (run.folder, name) in bad) for run in runs]
+    return [replace(run, unreadable=names) for run, names in zip(runs, unreadable, strict=True)]
 
 
 def _what_is_wrong(name: str, series: Observed) -> str | None:
@@ -109,6 +151,13 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
         return "no times in it"
     if any(array.shape[:1] != clock[0].shape for array in series.values()):
         return "its arrays differ in length"
+    if any(array.min() < 0 or array.max() > MAX_TIME for array in clock):
+        return "its times are none"
+    if not all(key.isprintable() and len(key) <= MAX_NAME for key in series):
+        return "a name in it is none"
+    accuracy = series.get("accuracy", np.zeros(1))
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        return "accuracy is not from 0 to 1"
     measured = measurements(series)
     lengths: dict[str, int] = {}
     found = set()
@@ -127,6 +176,9 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
     numbers = measured.get("layer", np.ones(1, np.int64))
     if numbers.min() < 1 or numbers.max() > lengths.get("layers", numbers.max()):
         return "layer is no layer"
+    for key in _LOGARITHMIC & measured.keys():
+        if not (np.isfinite(measured[key]) & (measured[key] > 0)).all():
+            return f"{key} is not above 0"
     return None
 
 
@@ -206,10 +258,14 @@ def draw(
                 if name not in leave_out and (series := read(run, name)) is not None:
                     figure = figure_of(run, series)
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
-            for name, (observer, title, figure_of) in minibatch.FIGURES.items():
-                if observer not in leave_out and (series := read(run, observer)) is not None:
+            for name, shown in minibatch.FIGURES.items():
+                series = None if shown.observer in leave_out else read(run, shown.observer)
+                if series is not None:
                     group = minibatch.Group(run.model or run.name, BLUE, [series])
-                    figure = figure_of([group], title, _subtitle(run))
+                    parts = [run.name, comparison.data(group_runs([run]))]
+                    parts.append("one minibatch, in train mode")
+                    said = f"{BETWEEN.join(parts)}\n{shown.to_see}"
+                    figure = shown.draw([group], shown.title, said)
                     paths += comparison.save(figure, out, f"{prefix}-{name}", formats)
             if film.NAME not in leave_out and (series := read(run, film.NAME)) is not None:
                 paths += film.save({run.name: series}, out, f"{prefix}-{film.NAME}", run.unit)
@@ -232,14 +288,14 @@ def _dead_units(run: Run, series: Observed) -> Figure:
             for key in found
         ]
         lines = [
-            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", colour)
-            for key, count, colour in zip(found, counts, _colours(found), strict=False)
+            panels.Series(x, count, f"{key.partition('/')[2]}  {count[-1]}", *_look(i))
+            for i, (key, count) in enumerate(zip(found, counts, strict=True))
         ]
         top = max((count.max(initial=0) for count in counts), default=0)
         shown.append(
             panels.Panel(title, lines, (-0.04 * max(top, 5), 1.1 * max(top, 5)), False, True)
         )
-    return _figure(run, shown, "Dead units")
+    return _figure(run, shown, "Dead units", "See how many units each sign finds, and since when.")
 
 
 def _percentiles(run: Run, series: Observed) -> Figure:
@@ -248,7 +304,11 @@ def _percentiles(run: Run, series: Observed) -> Figure:
         percentile_panel(f"Input of {name}, its first unit", times(run, series), array[:, :, 0])
         for name, array in measurements(series).items()
     ]
-    return _figure(run, shown, "Percentiles of activations")
+    to_see = (
+        "Over 500 test images. See whether the median (50th) and the spread (15th to 85th, dashed)"
+        " move while the network trains."
+    )
+    return _figure(run, shown, "Percentiles of activations", to_see)
 
 
 def percentile_panel(
@@ -277,24 +337,26 @@ def _gradient_norms(run: Run, series: Observed) -> Figure:
     for kind, keys in kinds.items():
         if keys:
             lines = [
-                panels.Series(times(run, series), norms[key], key, colour)
-                for key, colour in zip(keys[:MAX_LINES], _colours(keys), strict=False)
+                panels.Series(times(run, series), norms[key], key + _zero(norms[key]), *_look(i))
+                for i, key in enumerate(keys[:MAX_LINES])
             ]
             few = f", the first {MAX_LINES} of {len(keys)}" * (len(keys) > MAX_LINES)
             panel = panels.Panel(f"Norm of the gradient: {kind}{few}", lines, log_y=True)
             shown.append(panel)
-    return _figure(run, shown, "Gradients")
+    to_see = "Of the last minibatch. See whether gradients vanish or explode in some of the layers."
+    return _figure(run, shown, "Norms of gradients", to_see)
 
 
 def _training_accuracy(run: Run, series: Observed) -> Figure:
     """Accuracy on training images in test mode, from 0 to 1."""
     measured = measurements(series)
     lines = [
-        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", colour)
-        for (key, values), colour in zip(measured.items(), _colours(list(measured)), strict=True)
+        panels.Series(times(run, series), values, f"{key}  {values[-1]:.4f}", *_look(i))
+        for i, (key, values) in enumerate(measured.items())
     ]
     panel = panels.Panel("Training images, in test mode", lines, (0, 1))
-    return _figure(run, [panel], "Training accuracy")
+    to_see = "Unlike the log's training accuracy, measured without dropout, and after the epoch."
+    return _figure(run, [panel], "Training accuracy", to_see.replace("epoch", run.unit))
 
 
 def shifts(series: Observed) -> Observed:
@@ -329,7 +391,11 @@ def _variance_shift(run: Run, series: Observed) -> Figure:
         lines,
         log_y=mean.max() > 3,
     )
-    return _figure(run, [panel], "Variance shift", "BN layer", ticks)
+    to_see = (
+        "At 1 BN meets in the test the variance of training. See whether the shift grows from"
+        " layer to layer."
+    )
+    return _figure(run, [panel], "Variance shift", to_see, "BN layer", ticks)
 
 
 def test_mode(runs: Sequence[Run]) -> str:
@@ -345,27 +411,39 @@ def _reestimated_bn(run: Run, series: Observed) -> Figure:
         times(run, series), series["accuracy"], f"estimated anew{test_mode([run])}", BLUE
     )
     panel = panels.Panel("Test accuracy", [kept, anew])
-    return _figure(run, [panel], "BN's statistics estimated anew, without dropout")
+    to_see = "See how much accuracy BN's statistics of training cost, those with dropout on."
+    return _figure(run, [panel], "BN's statistics estimated anew, without dropout", to_see)
 
 
-def _colours(keys: Sequence[str]) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(keys))]
+def _zero(norms: np.ndarray) -> str:
+    """What to add to the name of a line that a logarithmic axis cannot show."""
+    return " (always 0)" if not norms.any() else ""
+
+
+def _look(i: int) -> tuple[str, str | tuple]:
+    """Colour and dashes of the i-th line."""
+    again, colour = divmod(i, len(COLOURS))
+    return COLOURS[colour], DASHES[again % len(DASHES)]
 
 
 def _figure(
     run: Run,
     shown: Sequence[panels.Panel],
     title: str,
+    to_see: str,
     x_label: str | None = None,
     x_ticks: dict[float, str] | None = None,
 ) -> Figure:
-    return panels.stacked(
-        shown, title, _subtitle(run), x_label or run.unit.capitalize(), x_ticks=x_ticks
-    )
+    title = f"{title}, {run.model}" if run.model else title
+    said = f"{_subtitle(run)}\n{to_see}"
+    return panels.stacked(shown, title, said, x_label or run.unit.capitalize(), x_ticks=x_ticks)
 
 
 def _subtitle(run: Run) -> str:
-    return "  ·  ".join((run.name, comparison.conditions(group_runs([run]))))
+    (curve,) = group_runs([run])
+    parts = [run.name, comparison.conditions([curve])]
+    parts += [fate(curve).strip(" ()")] * bool(fate(curve))
+    return BETWEEN.join(parts)
 
 
 _FIGURES: dict[str, Callable[[Run, Observed], Figure]] = {

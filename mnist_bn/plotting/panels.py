@@ -10,23 +10,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from mnist_bn.plotting import labels
-from mnist_bn.plotting.curves import (
+from mnist_bn.plotting.canvas import (
     BOTTOM,
     LEFT,
     RIGHT,
+    STRIP_NAME,
     SUBTITLE_LINE,
     TOP,
     add_axes,
     broken,
-    fate,
+    draw_strip,
     new_figure,
+    strip_height,
     text_width,
     write_head,
+    write_title,
 )
+from mnist_bn.plotting.curves import draw_unfinished, fate
 from mnist_bn.plotting.groups import Curve
+from mnist_bn.plotting.notation import OneNotation, decimal
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
 SUBTITLE_WIDTH = 8.5  # inches; a wider one has several lines
@@ -37,7 +42,8 @@ MAX_TICKS = 10  # with names
 class Series:
     """A line: y over x, both `(n,)`, with a band from `low` to `high` if they are given.
 
-    An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs.
+    An empty label names nothing. `crosses` are the x of what has no y, such as diverged runs: they
+    stand in a strip beside the panel. One that `is_cut_short` ends in an open circle.
     """
 
     x: np.ndarray
@@ -49,25 +55,51 @@ class Series:
     high: np.ndarray | None = None
     marker: str = ""
     crosses: Sequence[float] = ()
+    is_cut_short: bool = False
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel shows; `limits` of the y axis, None to fit the lines."""
+    """What one panel shows; `limits` of the y axis, None to fit the lines.
+
+    `lost` says what the crosses of its series mean. Their strip is below, or above where
+    `lost_is_high`, as of a loss.
+    """
 
     title: str
     series: Sequence[Series] = field(default_factory=list)
     limits: tuple[float, float] | None = None
     log_y: bool = False
     integer: bool = False
+    lost: str = "diverged"
+    lost_is_high: bool = False
+
+    @property
+    def crossed(self) -> list[tuple[Sequence[float], str]]:
+        """Places and colour of each series that has crosses."""
+        return [(series.crosses, series.colour) for series in self.series if len(series.crosses)]
+
+    def room(self, is_above: bool) -> float:
+        """Inches that its strip takes above it, or below."""
+        return strip_height(len(self.crossed)) * (is_above == self.lost_is_high)
+
+
+def dotted(curves: Sequence[Curve]) -> str:
+    """Returns how dotted lines of these curves look: "dotted", or if each is a point, "hollow"."""
+    return "dotted" if max(len(run.log) for curve in curves for run in curve.runs) > 1 else "hollow"
 
 
 def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
-    """Mean over seeds of one series of the log, and where it has a label, their range and fate."""
+    """Mean over seeds of one series of the log, and if it has a label, their range and fate."""
     band = curve.band(key)
     limits = (band.low, band.high) if label else (None, None)
+    lost = sorted({run.diverged_at for run in curve.diverged}) if label else ()
     label += fate(curve) if label else ""
-    return Series(band.epochs, band.mean, label, colour, dashes, *limits)
+    return Series(
+        *(band.epochs, band.mean, label, colour, dashes, *limits),
+        crosses=lost,
+        is_cut_short=curve.is_cut_short,
+    )
 
 
 def stacked(
@@ -83,18 +115,22 @@ def stacked(
     Args:
         x_ticks: the places on the x axis that have a name, in ascending order; None counts.
     """
-    names = [series.label for panel in panels for series in panel.series]
-    column = labels.COLUMN_GAP + max(map(text_width, names), default=0)
+    named = [_end(panel, series) for panel in panels for series in panel.series if series.label]
+    strips = [f"✕ {panel.lost}" for panel in panels if panel.crossed]
+    column = max(
+        labels.column_width(named), *(STRIP_NAME + text_width(strip) for strip in [*strips, ""])
+    )
     lines = broken(subtitle, SUBTITLE_WIDTH)
     width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
     top = TOP + (len(lines) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + len(panels) * (HEIGHT + GAP) - GAP + top)
+    heights = [panel.room(False) + HEIGHT + panel.room(True) for panel in panels]
+    figure = new_figure(width, BOTTOM + sum(heights) + GAP * (len(panels) - 1) + top)
     every = [x for panel in panels for series in panel.series for x in (*series.x, *series.crosses)]
     first, last = min(every, default=1), max(every, default=1)
     for i, panel in enumerate(panels):
-        bottom = BOTTOM + (len(panels) - 1 - i) * (HEIGHT + GAP)
-        axes = add_axes(figure, LEFT, bottom, WIDTH, HEIGHT)
-        axes.set_title(panel.title)
+        below = sum(heights[i + 1 :]) + GAP * (len(panels) - 1 - i)
+        axes = add_axes(figure, LEFT, BOTTOM + below + panel.room(False), WIDTH, HEIGHT)
+        write_title(axes, panel.title, width - LEFT - RIGHT, panel.room(True))
         if log_x:
             axes.set_xscale("log")
             margin = (last / first) ** 0.05 if last > first else 2
@@ -102,13 +138,15 @@ def stacked(
         elif x_ticks:
             _name_ticks(axes, x_ticks)
         else:
-            axes.set_xlim(0, last)
+            axes.set_xlim(0, last if last > 0 else 1)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         _draw(axes, panel)
         lowest = i == len(panels) - 1
         axes.tick_params(labelbottom=lowest)
         axes.set_xlabel(x_label if lowest else "")
-        labels.label_ends(axes, [_end(series) for series in panel.series if series.label])
+        ends = [_end(panel, series) for series in panel.series if series.label]
+        labels.label_ends(axes, ends)
+        draw_strip(axes, panel.crossed, panel.lost, panel.lost_is_high)
     write_head(figure, title, "\n".join(lines))
     return figure
 
@@ -127,16 +165,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
     for series in panel.series:
         if series.low is not None and series.high is not None:
-            axes.fill_between(
-                series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
-            )
+            _draw_range(axes, series)
         axes.plot(
             series.x,
             series.y,
             color=series.colour,
             linestyle=series.dashes,
             linewidth=1.7 if series.dashes == "-" else 1.1,
-            marker=series.marker or "o" * (len(series.x) == 1),  # a line of one point is none
         )
     if panel.integer:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
@@ -145,20 +180,49 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             _label_logarithmic(axis)
-    for i, series in enumerate(panel.series):
-        # One above the other where several have none at one x.
-        height = 0.03 + 0.05 * i
-        axes.plot(
-            series.crosses,
-            [height] * len(series.crosses),
-            transform=axes.get_xaxis_transform(),
-            color=series.colour,
-            marker="x",
-            markersize=6,
-            markeredgewidth=1.8,
-            linestyle="none",
-            clip_on=False,
+    if not panel.log_y:
+        axes.yaxis.set_major_formatter(OneNotation(is_aligned=True))
+    for series in panel.series:
+        _draw_markers(axes, series)
+
+
+def _draw_range(axes: Axes, series: Series) -> None:
+    """The band of a series, or of a single point, which has no band, a bar."""
+    if len(series.x) == 1:
+        axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
+    else:
+        axes.fill_between(
+            series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
         )
+
+
+def _draw_markers(axes: Axes, series: Series) -> None:
+    """The series' marker at each point in the axes, whole also at their edge.
+
+    A point without a neighbour makes no line: it gets a marker in any case, a hollow one if the
+    line would be dashed.
+    """
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = np.asarray(series.x, np.float64), np.asarray(series.y, np.float64)
+    there = np.isfinite(y)
+    neighbours = np.pad(there, 1)
+    alone = there & ~neighbours[:-2] & ~neighbours[2:]
+    shown = there & (left <= x) & (x <= right) & (low <= y) & (y <= high)
+    shown &= alone | bool(series.marker)
+    axes.plot(
+        x[shown],
+        y[shown],
+        color=series.colour,
+        marker=series.marker or "o",
+        # A point has no dashes.
+        markerfacecolor=series.colour if series.dashes == "-" or series.marker else "white",
+        linestyle="none",
+        clip_on=False,
+        zorder=2.1,
+        gid="markers",
+    )
+    if series.is_cut_short and there.any():
+        draw_unfinished(axes, x[there][-1], y[there][-1], series.colour)
 
 
 def _label_logarithmic(axis: Axis) -> None:
@@ -166,10 +230,17 @@ def _label_logarithmic(axis: Axis) -> None:
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=8))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(OneNotation())
 
 
-def _end(series: Series) -> labels.EndLabel:
+def _end(panel: Panel, series: Series) -> labels.EndLabel:
     there = np.isfinite(series.y)
-    x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, -math.inf)
-    return labels.EndLabel(series.label, series.colour, float(x), float(y))
+    lost = math.inf if panel.lost_is_high else -math.inf
+    x, y = (series.x[there][-1], series.y[there][-1]) if there.any() else (math.nan, lost)
+    text = series.label
+    if panel.limits and there.any() and not panel.limits[0] <= y <= panel.limits[1]:
+        text += f"  {'↓' if y < panel.limits[0] else '↑'}"
+        # A logarithmic panel's values may be cut, far outside, and a cross has none.
+        is_known = not panel.log_y and max(series.crosses, default=-math.inf) < x
+        text += f" {decimal(float(f'{y:.3g}'))}" * bool(is_known)
+    return labels.EndLabel(text, series.colour, float(x), float(y), series.dashes)

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +12,24 @@ import numpy as np
 
 from mnist_bn.errors import UserError
 from mnist_bn.files import replacing
+from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, in_order, rank
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, RATES, Curve, in_order, rank
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import printable
 
 NOT_RECORDED = "network not recorded"
 MAX_NETWORKS = 10  # as columns
-_SETTINGS = ("lr", "momentum", "batchsize", "augment", "weight_decay", "lr_drop")
-_SETTINGS += ("train_images", "test_images", "holdout")
-_COLUMNS = ("folder", "model", "optimizer", *_SETTINGS, "seed", "dataset", "semantics", "epochs")
+_SETTINGS = ("lr", "momentum", "batchsize", "sampling", "augment", "weight_decay", "lr_drop")
+_SETTINGS += ("train_images", "test_images", "holdout", "evaluate_every")
+_FILES = ("model_sha256", "init_sha256")
+_COLUMNS = ("folder", "model", "optimizer", *_SETTINGS, *_FILES, "seed", "dataset", "semantics")
+_COLUMNS += ("study", "unit", "epochs", "iterations")
 _COLUMNS += (*CURVE_KEYS, "elapsed_time", "diverged_at")
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+# What begins a formula in a spreadsheet, the wide ones of East Asian keyboards among them.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def table(curves: Sequence[Curve]) -> str:
@@ -33,7 +42,7 @@ def table(curves: Sequence[Curve]) -> str:
     cells: dict[str, dict[str, Curve]] = {}
     order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), c.variant))
     for curve in order:
-        row = ", ".join(filter(None, (curve.optimizer or curve.name, curve.variant)))
+        row = _row(curve)
         column = curve.model or NOT_RECORDED
         if column in cells.get(row, {}):
             row = f"{row}, {curve.name}"
@@ -47,25 +56,49 @@ def table(curves: Sequence[Curve]) -> str:
     ]
     if len(columns) > MAX_NETWORKS:
         lines = [list(line) for line in zip(*lines, strict=True)]
-    return f"{_caption(usual, curves[0].unit)}\n{conditions(curves)}.\n\n{markdown(lines)}\n"
+    said = escaped(conditions(curves))
+    return f"{_caption(usual, curves[0].unit)}\n{said}.\n\n{markdown(lines)}\n"
+
+
+def _row(curve: Curve) -> str:
+    """The optimizer with its learning rate and momentum, and the other settings that differ."""
+    parts = [curve.optimizer or curve.name]
+    if curve.optimizer:
+        rates = (f"{key} {curve.settings[key]}" for key in RATES if key in curve.settings)
+        parts += [rate for rate in rates if rate not in curve.variant.split(", ")]
+    return ", ".join(filter(None, [*parts, curve.variant]))
 
 
 def summary(runs: Sequence[Run]) -> str:
-    """CSV: one row a run; the log's columns are its last epoch's numbers, empty where none is."""
+    """CSV: one row a run; the log's columns are its last entry's numbers, empty where none is.
+
+    `unit` is what the log is written by, and `diverged_at` counts. A cell that a spreadsheet would
+    take for a formula begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for run in runs:
-        settings = [_scalar(run.args.get(name)) for name in _SETTINGS]
+        settings = [_scalar(run.args.get(name)) for name in (*_SETTINGS, *_FILES)]
+        reached = (logs.position(run.log[-1], unit) for unit in logs.UNITS)
         last = (run.values(key)[-1] for key in (*CURVE_KEYS, "elapsed_time"))
-        last = ("" if math.isnan(value) else value for value in last)
-        writer.writerow(
-            itertools.chain(
-                (run.folder, run.model, run.optimizer, *settings, run.seed, run.dataset),
-                (run.semantics, run.epochs[-1], *last, run.diverged_at),
-            )
+        last = (None if math.isnan(value) else value for value in last)
+        cells = itertools.chain(
+            (run.folder, run.model, run.optimizer, *settings, run.seed, run.dataset),
+            (run.semantics, run.study, run.unit, *reached, *last, run.diverged_at),
         )
+        writer.writerow(map(_spreadsheet_cell, cells))
     return text.getvalue()
+
+
+def _spreadsheet_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    if not isinstance(value, str | Path):
+        return value
+    text = printable(value)
+    if text.strip().startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        return f"'{text}"
+    return text
 
 
 def write(text: str, path: Path) -> Path:
@@ -127,14 +160,21 @@ def _many(n: int, noun: str) -> str:
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table of cells; the first line is its head."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    """Returns a Markdown table of cells, which are plain text; the first line is its head."""
+    lines = [[escaped(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |"
         for line in lines
     )
+
+
+def escaped(text: str) -> str:
+    """Returns text that Markdown shows as it is: no HTML, no link, no formula, no second cell."""
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is none of Markdown's
 
 
 def _scalar(value: object) -> object:

@@ -16,6 +16,7 @@ from types import ModuleType
 
 from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UsageError
+from mnist_bn.suggestions import suggestion
 
 
 def names() -> list[str]:
@@ -71,5 +72,8 @@ def get(name: str) -> ModuleType:
         UsageError: there is no such study.
     """
     if name not in names():
-        raise UsageError(f"no study named {name!r}: choose one of {', '.join(names())}")
+        raise UsageError(
+            f"no study named {name!r}: choose one of {', '.join(names())}"
+            f"{suggestion(name, names())}"
+        )
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

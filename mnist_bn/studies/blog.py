@@ -17,7 +17,7 @@ PRESETS = {
     "quick": {"model": NETWORKS, "optimizer": ["SGD", "Adam"], "seed": [0], "epoch": 5},
     "full": {
         "model": NETWORKS,
-        "optimizer": list(optimizers.LEARNING_RATE),
+        "optimizer": list(optimizers.OF_2016),
         "seed": [0, 1, 2],
         "epoch": 20,
     },

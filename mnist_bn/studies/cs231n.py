@@ -9,7 +9,6 @@ image of 49,000 images; here it is of the 1000.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +22,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, observations, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, style
+from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, complete, group_runs
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
@@ -46,8 +46,8 @@ class _Look(NamedTuple):
 
 
 _LOOKS = {
-    "CS231nMLP": _Look("without BN", BLACK, "o"),
-    "CS231nMLP_BN": _Look("with BN", BLUE, "s"),
+    "CS231nMLP": (BLACK, "o"),
+    "CS231nMLP_BN": (BLUE, "s"),
 }
 _SPARE = (VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
@@ -160,12 +160,16 @@ def _depth_figure(curves: Sequence[Curve]) -> Figure:
         if (series := _training_series(curve, *look)) is not None
     ]
     shown = [
-        panels.Panel("Training loss", losses),
+        panels.Panel("Training loss", losses, lost_is_high=True),
         panels.Panel("Accuracy on the training images, in test mode", training, _from_0(training)),
         panels.Panel("Accuracy on the validation images", validation, _from_0(validation)),
     ]
-    title = "CS231n: a deep network on few images"
-    return panels.stacked(shown, title, comparison.subtitle(curves), _x_label(curves[0].runs[0]))
+    title = f"CS231n: deep networks on few images{comparison.on(curves)}"
+    said = (
+        f"{comparison.subtitle(curves)}\nSee whether BN fits the training images sooner, and "
+        "whether the images held out gain by it. The loss is of minibatches, in train mode."
+    )
+    return panels.stacked(shown, title, said, _x_label(curves[0].runs[0]))
 
 
 def _from_0(lines: Sequence[panels.Series]) -> tuple[float, float]:
@@ -192,7 +196,10 @@ def _training_series(curve: Curve, label: str, colour: str) -> panels.Series | N
     values = np.stack([accuracy for _, accuracy in measured])
     low, high = values.min(axis=0), values.max(axis=0)
     return panels.Series(
-        *(measured[0][0], values.mean(axis=0), label + fate(curve), colour), low=low, high=high
+        *(measured[0][0], values.mean(axis=0), label + fate(curve), colour),
+        low=low,
+        high=high,
+        is_cut_short=curve.is_cut_short,
     )
 
 
@@ -201,18 +208,25 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
     validation, training, loss = (
         _sweep_lines(runs, measure) for measure in (best_validation, best_training, final_loss)
     )
-    end = f"Training loss, mean of the last {LAST} iterations (✕ above {LIMIT:g})"
+    end = f"Training loss, mean of the last {LAST} iterations"
     shown = [
-        panels.Panel("Best validation accuracy", validation, _from_0(validation)),
-        panels.Panel("Best training accuracy, in test mode", training, _from_0(training)),
-        panels.Panel(end, loss, (0, LOSS_SHOWN)),
+        _sweep_panel("Best validation accuracy", validation, _from_0(validation)),
+        _sweep_panel("Best training accuracy, in test mode", training, _from_0(training)),
+        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=f"above {LIMIT:g}", lost_is_high=True),
     ]
+    curves = group_runs(runs)
     seeds = len({run.seed for run in runs})
-    subtitle = f"{comparison.conditions(group_runs(runs))}  ·  {comparison.seeds(seeds)}"
-    title = "CS231n: the scale of the initial weights"
+    parts = [comparison.conditions(curves), comparison.seeds(seeds)]
+    parts += comparison.left_out(len(runs) - len(complete(runs)))
+    said = f"{BETWEEN.join(parts)}\nSee over how wide a range of scales each network trains."
+    title = f"CS231n: the scale of the initial weights{comparison.on(curves)}"
     return panels.stacked(
-        shown, title, subtitle, "Standard deviation of the initial weights", log_x=True
+        shown, title, said, "Standard deviation of the initial weights", log_x=True
     )
+
+
+def _sweep_panel(title: str, lines: Sequence[panels.Series], limits: tuple[float, float]):
+    return panels.Panel(title, lines, limits, lost="not measured")
 
 
 def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[panels.Series]:
@@ -303,15 +317,13 @@ def _key(curve: Curve) -> tuple[str, str, str]:
 def _looks(keys: Sequence[tuple[str, str, str]]) -> list[_Look]:
     """Returns what a figure calls the lines of these networks, and how they look."""
     names = {network: _LOOKS.get(network.partition("(")[0]) for network, _, _ in keys}
-    taken = Counter(look.label for look in names.values() if look is not None)
     several = len({optimizer for _, optimizer, _ in keys}) > 1
     spare = cycle(_SPARE)
     looks: list[_Look] = []
     for network, optimizer, variant in keys:
         usual = names[network]
-        name = network if usual is None or taken[usual.label] > 1 else usual.label
-        label = ", ".join(filter(None, (name, optimizer if several else "", variant)))
-        is_free = usual is not None and usual.colour not in {look.colour for look in looks}
-        colour, marker = usual[1:] if is_free else (next(spare), "^")
+        label = ", ".join(filter(None, (network, optimizer if several else "", variant)))
+        is_free = usual is not None and usual[0] not in {look.colour for look in looks}
+        colour, marker = usual if is_free else (next(spare), "^")
         looks.append(_Look(label, colour, marker))
     return looks

@@ -134,10 +134,19 @@ def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
     return found[0][0][:length], np.array([count[:length] for _, count in found])
 
 
+def hidden_units(curve: Curve) -> int:
+    """Returns how many units the hidden layer has that `counts` counts."""
+    series = observations.read(curve.finished[0], "dead-units")
+    return next(a.shape[1] for key, a in series.items() if key.startswith("flat_update/"))
+
+
 def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
-    """File name, title and what is shown: curve, label, colour and dashes."""
+    """File name, title and what is shown: curve, label, colour and dashes.
+
+    Labels are the networks' names, as `--model` takes them.
+    """
     sizes = [
-        (curve, f"batch {_size(curve)}", colour, "-")
+        (curve, f"{curve.model}, batch {_size(curve)}", colour, "-")
         for curve, colour in zip(
             (curve for curve in curves if _has_bn(curve) and _slope(curve) == 0),
             itertools.cycle(_COLOURS),
@@ -146,16 +155,16 @@ def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
     ]
     slopes = sorted({_slope(curve) for curve in curves} - {0.0})
     by_slope = [
-        (curve, f"{_bn(curve)}, slope {_slope(curve):g}", _COLOURS[i % len(_COLOURS)], dashes)
+        (curve, _named(curve, curves), _COLOURS[i % len(_COLOURS)], dashes)
         for curve in curves
         for i, slope in enumerate(slopes)
         if _slope(curve) == slope
         for dashes in ["-" if _has_bn(curve) else DASHES[1]]
     ]
     return [
-        ("dying-relu", "Dying ReLU: with and without BN", _plain(curves)),
+        ("dying-relu", "Dying ReLU: without BN and with it", _plain(curves)),
         ("dying-relu-batch-sizes", "Dying ReLU: with BN, over batch sizes", sizes),
-        ("dying-relu-slopes", "Dying ReLU: LeakyReLU slopes", by_slope),
+        ("dying-relu-slopes", "Dying ReLU: LeakyReLU's slopes, without BN and with it", by_slope),
     ]
 
 
@@ -163,37 +172,55 @@ def _plain(curves: Sequence[Curve]) -> list[tuple]:
     """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
+    plain = [curve for curve in curves if _slope(curve) == 0 and _size(curve) == usual]
     return [
-        (curve, _bn(curve), BLUE if _has_bn(curve) else BLACK, "-")
-        for curve in curves
-        if _slope(curve) == 0 and _size(curve) == usual
+        (curve, _named(curve, plain), BLUE if _has_bn(curve) else BLACK, "-") for curve in plain
     ]
 
 
 def _two_panels(shown: Sequence[tuple], title: str):
+    # Of one colour, dotted lines cannot be told apart.
+    has_dotted = len({colour for _, _, colour, _ in shown}) == len(shown) <= 2
     accuracy, dead = [], []
     for curve, label, colour, dashes in shown:
         test = panels.of_curve(curve, VALIDATION_ACCURACY, label, colour, dashes)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
-        accuracy += [training, test] if len(shown) <= 2 else [test]
+        accuracy += [training, test] if has_dotted else [test]
         x, number = counts(curve, "flat_update")
         mean = number.mean(axis=0)
         dead.append(
             panels.Series(
                 *(x, mean, f"{label}: {mean[-1]:g}", colour, dashes),
                 *(number.min(axis=0), number.max(axis=0)),
+                is_cut_short=curve.is_cut_short,
             )
         )
     top = max(5.0, *(series.high.max() for series in dead))
-    dotted = " (on training minibatches: dotted)" if len(shown) <= 2 else ""
+    curves = [curve for curve, *_ in shown]
+    dotted = f" (on training minibatches: {panels.dotted(curves)})" * has_dotted
+    unit = curves[0].unit
+    said = (
+        f"{comparison.subtitle(curves)}\nSee below how many units no longer learn, their weight "
+        f"update (dW) flat {observations.twice(unit)}; above, what that costs."
+    )
+    if has_dotted:
+        said += f" {comparison.training_note(unit)}"
+    if any(dashes != "-" for *_, dashes in shown):
+        said += f" {'Dashed' if panels.dotted(curves) == 'dotted' else 'Hollow'}: without BN."
+    units = sorted({hidden_units(curve) for curve in curves})
     return panels.stacked(
         [
             panels.Panel(f"Accuracy on test images{dotted}", accuracy),
-            panels.Panel("Dead units of 256", dead, (-0.04 * top, 1.1 * top), integer=True),
+            panels.Panel(
+                f"Dead hidden units, of {' or '.join(map(str, units))}",
+                dead,
+                (-0.04 * top, 1.1 * top),
+                integer=True,
+            ),
         ],
-        title,
-        comparison.subtitle([curve for curve, *_ in shown]),
-        shown[0][0].unit.capitalize(),
+        f"{title}{comparison.on(curves)}",
+        said,
+        unit.capitalize(),
     )
 
 
@@ -218,8 +245,11 @@ def _has_bn(curve: Curve) -> bool:
     return "_BN" in (curve.model or "")
 
 
-def _bn(curve: Curve) -> str:
-    return "with BN" if _has_bn(curve) else "without BN"
+def _named(curve: Curve, among: Sequence[Curve]) -> str:
+    """The network's name, and where others have it too, the settings that differ."""
+    name = curve.model or curve.name
+    is_alone = sum(other.model == curve.model for other in among) == 1
+    return name if is_alone or not curve.variant else f"{name}, {curve.variant}"
 
 
 def _size(curve: Curve) -> int:

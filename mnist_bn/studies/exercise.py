@@ -6,13 +6,24 @@ the same with both trained. The figure is accuracy against iterations, from 0 to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_bn import studies
 from mnist_bn.config import RunConfig
 from mnist_bn.plotting import comparison, panels
-from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, VERMILLION, style
+from mnist_bn.plotting.appearance import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    style,
+)
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
@@ -27,11 +38,12 @@ _SETTINGS = {
 }
 PRESETS = {"quick": {**_SETTINGS, "seed": [0]}, "full": {**_SETTINGS, "seed": [0, 1, 2]}}
 
-_LOOKS = {
-    "ExerciseMLP": ("without BN", BLACK),
-    "ExerciseMLP_BN": ("with BN", BLUE),
-    "ExerciseMLP_BN(trained=True)": ("with BN, gamma and beta trained", VERMILLION),
+_COLOURS = {
+    "ExerciseMLP": BLACK,
+    "ExerciseMLP_BN": BLUE,
+    "ExerciseMLP_BN(trained=True)": VERMILLION,
 }
+_SPARE = (GREEN, ORANGE, PURPLE, SKY)
 
 
 def configs(preset: str, given: dict) -> list[RunConfig]:
@@ -42,16 +54,27 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws accuracy on test images and on the minibatches against iterations, from 0 to 1."""
     curves = group_runs(runs)
-    lines = []
+    lines, spare = [], itertools.cycle(_SPARE)
+    several = len({curve.optimizer for curve in curves}) > 1
+    taken = set()
     for curve in curves:
-        name, colour = _LOOKS.get(curve.model, (curve.name, VERMILLION))
-        name = ", ".join(filter(None, (name, curve.variant)))
+        is_free = curve.model in _COLOURS and curve.model not in taken
+        colour = _COLOURS[curve.model] if is_free else next(spare)
+        taken.add(curve.model)
+        settings = (curve.optimizer if several else "", curve.variant)
+        name = ", ".join(filter(None, (curve.model or curve.name, *settings)))
         test = panels.of_curve(curve, VALIDATION_ACCURACY, name, colour)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
         lines += [training, test]
-    panel = panels.Panel("Accuracy on test images (minibatches: dotted)", lines, (0, 1))
+    title = f"Accuracy on test images (on the minibatches: {panels.dotted(curves)})"
+    panel = panels.Panel(title, lines, (0, 1))
+    unit = curves[0].unit
+    said = f"{comparison.subtitle(curves)}\nSee how soon each leaves 0.1, the accuracy of guessing."
+    if any("trained=True" in (curve.model or "") for curve in curves):
+        said += " With trained=True, gamma and beta are trained, too."
+    said += f" {comparison.training_note(unit)}"
     with style():
         figure = panels.stacked(
-            [panel], "BN exercise: 784-40-20-10", comparison.subtitle(curves), "Iteration"
+            [panel], f"BN exercise: 784-40-20-10{comparison.on(curves)}", said, unit.capitalize()
         )
         return comparison.save(figure, out, "exercise", formats)

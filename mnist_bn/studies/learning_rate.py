@@ -19,7 +19,9 @@ from mnist_bn.config import RunConfig
 from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, panels
 from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks, style
+from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import group_runs, in_order
+from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, VALIDATION_LOSS, Run
 from mnist_bn.studies.blog import NETWORKS
 
@@ -45,8 +47,12 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 
 
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws accuracy against the learning rate, with a cross where every seed diverged."""
-    runs = [run for run in runs if _has_rate(run)]
+    """Draws accuracy against the learning rate, with a cross where a seed diverged.
+
+    Runs that are not finished are left out.
+    """
+    every = [run for run in runs if _has_rate(run)]
+    runs = [run for run in every if not run.is_cut_short]
     if not runs:
         return []
     models = in_order((run.model for run in runs), tuple(NETWORK_LOOKS))
@@ -60,16 +66,23 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         if alike:
             title = name if len(optimizers) == 1 else f"{name}, {optimizer}"
             lines.append(_line(alike, title, *look[name], dashes))
-    panel = panels.Panel("Validation accuracy at the end (✕ diverged)", lines, (0, 1.02))
-    # Seeds, data and evaluation in the usual words; what diverged has its own sign here.
-    subtitle = comparison.conditions(group_runs(runs))
-    length = max(run.epochs[-1] for run in runs)
     seeds = len({run.seed for run in runs})
-    subtitle += f"  ·  {', '.join(optimizers)}, {length} {runs[0].unit}s, {comparison.seeds(seeds)}"
+    panel = panels.Panel(
+        "Validation accuracy at the end",
+        lines,
+        (0, 1.02),
+        lost="diverged" if seeds == 1 else "a seed diverged (if not all: mean of the others)",
+    )
+    # Seeds, data and evaluation in the usual words; what diverged has its own strip here.
+    curves = group_runs(runs)
+    length = max(run.epochs[-1] for run in runs)
+    parts = [comparison.conditions(curves)]
+    parts += [f"{', '.join(optimizers)}, {length} {runs[0].unit}s, {comparison.seeds(seeds)}"]
+    parts += comparison.left_out(len(every) - len(runs))
+    said = f"{BETWEEN.join(parts)}\nSee up to which rate each network ends above {TRAINS}."
+    title = f"Which learning rates train{comparison.on(curves)}"
     with style():
-        figure = panels.stacked(
-            [panel], "Which learning rates train", subtitle, "Learning rate", log_x=True
-        )
+        figure = panels.stacked([panel], title, said, "Learning rate", log_x=True)
         return comparison.save(figure, out, "learning-rate", formats)
 
 
@@ -113,7 +126,7 @@ def _line(
     alive = {lr: values for lr, values in accuracies.items() if not np.isnan(values).all()}
     means = np.array([np.nanmean(values) for values in alive.values()])
     best = largest_that_trains(runs)
-    fate = f"never above {TRAINS}" if best is None else f"trains up to {best:g}"
+    fate = f"never above {TRAINS}" if best is None else f"trains up to {decimal(best)}"
     return panels.Series(
         np.array(list(alive)),
         means,
@@ -121,5 +134,5 @@ def _line(
         colour,
         dashes,
         marker=marker,
-        crosses=[lr for lr in rates if lr not in alive],
+        crosses=[lr for lr, values in accuracies.items() if np.isnan(values).any()],
     )

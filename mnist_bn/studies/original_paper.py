@@ -17,11 +17,17 @@ from mnist_bn import studies
 from mnist_bn.config import RunConfig
 from mnist_bn.plotting import comparison, observations, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, style
+from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 LAYER = "sigmoid3"  # the last hidden one
 UNIT = 0  # the "typical" one
+TO_SEE = (
+    "The paper's claim: with BN the accuracy rises sooner and ends higher (a), and what a sigmoid "
+    "receives is steadier while the network trains. See how far the median (50th percentile) and "
+    "the spread (15th to 85th, dashed) move, without BN and with it."
+)
 FLOOR = 0.7  # where the axis of accuracy begins
 OBSERVED = ("activation-percentiles",)
 
@@ -46,9 +52,11 @@ def configs(preset: str, given: dict) -> list[RunConfig]:
 def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draws the paper's figure 1 a, b and c, and tables what can be said of it in numbers.
 
-    Networks all of whose seeds diverged are left out.
+    Networks all of whose seeds diverged are left out, and the figure says so.
     """
-    curves = [curve for curve in group_runs(runs) if curve.survivors and curve.model]
+    every = [curve for curve in group_runs(runs) if curve.model]
+    curves = [curve for curve in every if curve.survivors]
+    lost = [_look(curve)[0] for curve in every if not curve.survivors]
     accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     # Below FLOOR training has hardly begun, and the curves could not be told apart above it.
     best = max((series.y.max(initial=0) for series in accuracy), default=0)
@@ -68,10 +76,10 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         name, colour = _look(curve)
         title = f"{letter}  Percentiles of the input to one sigmoid, {name}"
         shown.append(observations.percentile_panel(title, x, values, colour, limits))
+    parts = [comparison.subtitle(curves), *[f"{', '.join(lost)}: diverged, not drawn"] * bool(lost)]
+    title = f"The original paper's figure 1{comparison.on(curves)}"
     with style():
-        figure = panels.stacked(
-            shown, "The original paper's figure 1", comparison.subtitle(curves), "Step"
-        )
+        figure = panels.stacked(shown, title, f"{BETWEEN.join(parts)}\n{TO_SEE}", "Step")
         paths = comparison.save(figure, out, "original-paper", formats)
     return [*paths, tables.write(_table(curves), out / "original-paper.md")]
 
@@ -162,6 +170,4 @@ def _final(curve: Curve) -> float | None:
 
 def _look(curve: Curve) -> tuple[str, str]:
     with_bn = "_BN" in curve.model
-    label = "with BN" if with_bn else "without BN"
-    _, _, arguments = curve.model.rstrip(")").partition("(")
-    return ", ".join(filter(None, (label, arguments, curve.variant))), BLUE if with_bn else BLACK
+    return ", ".join(filter(None, (curve.model, curve.variant))), BLUE if with_bn else BLACK

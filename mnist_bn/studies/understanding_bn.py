@@ -35,8 +35,10 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
+from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.minibatch import Group
+from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
 
 OBSERVED = (
@@ -138,9 +140,10 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     singular_values = _read_singular_values(runs)
     paths = []
     with style(), np.errstate(all="ignore"):  # what was lost or zero is drawn as such
-        for name, (observer, title, figure_of) in minibatch.FIGURES.items():
-            if groups := _groups(curves, observer):
-                figure = figure_of(groups, title, _subtitle(curves, observer))
+        for name, shown in minibatch.FIGURES.items():
+            if groups := _groups(curves, shown.observer):
+                said = f"{_subtitle(curves, shown.observer)}\n{shown.to_see}"
+                figure = shown.draw(groups, shown.title, said)
                 paths += comparison.save(figure, out, name, formats)
         for name, figure in (
             ("accuracy", _accuracy(curves)),
@@ -178,14 +181,19 @@ def _subtitle(curves: Sequence[Curve], observer: str) -> str:
     """What was measured: network, data, seeds."""
     shown = [c for c in curves if any((r.folder / f"{observer}.npz").exists() for r in c.runs)]
     seeds = max(len(curve.runs) for curve in shown)
-    parts = [_networks(shown), comparison.data(shown)]
-    parts += ["one minibatch, in train mode", comparison.seeds(seeds)]
-    return "  ·  ".join(parts)
+    number = comparison.seeds(seeds)
+    if observer in minibatch.FIRST_SEED and seeds > 1:
+        number = f"the first of {number}"
+    parts = [*_networks(shown), comparison.data(shown), "one minibatch, in train mode", number]
+    return BETWEEN.join(parts)
 
 
-def _networks(curves: Sequence[Curve]) -> str:
-    """The networks, such as "ResNet-110"."""
-    return " and ".join(dict.fromkeys(map(_network, curves)))
+def _networks(curves: Sequence[Curve]) -> list[str]:
+    """What each network is called in the figure, and the name that `--model` takes."""
+    called = dict.fromkeys((_name(curve, curves), curve.model or curve.name) for curve in curves)
+    parts = [name if name == model else f"{name}: {model}" for name, model in called]
+    kind, *others = dict.fromkeys(map(_network, curves))
+    return parts if others or kind in parts else [kind, *parts]  # of several, the names tell it
 
 
 def _network(curve: Curve) -> str:
@@ -220,7 +228,7 @@ def _rate(curve: Curve) -> float:
 
 
 def _with_rate(curve: Curve, among: Sequence[Curve]) -> str:
-    return f"{_name(curve, among)}, lr {_rate(curve):g}"
+    return f"{_name(curve, among)}, lr {decimal(_rate(curve))}"
 
 
 def _accuracy(curves: Sequence[Curve]) -> Figure | None:
@@ -236,11 +244,18 @@ def _accuracy(curves: Sequence[Curve]) -> Figure | None:
         lines = []
         for curve, colour in zip(shown, colours * len(shown), strict=False):
             series = panels.of_curve(curve, key, _with_rate(curve, shown), colour)
-            percent = 100 * series.x / _last(curve)
-            lines.append(dataclasses.replace(series, x=percent))
+            percent = 100 / _last(curve)
+            crosses = [percent * x for x in series.crosses]
+            lines.append(dataclasses.replace(series, x=percent * series.x, crosses=crosses))
         figures.append(panels.Panel(title, lines))
-    subtitle = f"{_networks(shown)}  ·  {comparison.subtitle(shown)}"
-    return panels.stacked(figures, "Accuracy at four settings", subtitle, "% of training")
+    said = BETWEEN.join([*_networks(shown), comparison.subtitle(shown)])
+    said += (
+        "\nSee whether BN trains at the large learning rates, and whether it is these that give "
+        f"its accuracy. {comparison.training_note('epoch')}"
+    )
+    count = f"{len(shown)} setting{'s' * (len(shown) > 1)}"
+    title = f"Accuracy at {count}{comparison.on(shown)}"
+    return panels.stacked(figures, title, said, "% of training")
 
 
 def _last(curve: Curve) -> int:
@@ -258,19 +273,32 @@ def _divergence(curves: Sequence[Curve]) -> Figure | None:
     for name in dict.fromkeys(_name(curve, shown) for curve in shown):
         lines = []
         for curve in sorted((c for c in shown if _name(c, shown) == name), key=_rate):
+            beyond = sorted({int(at) for run in curve.runs for at in _beyond(run)})
             for i, run in enumerate(curve.runs):
                 x, y = _losses(run)
-                label = "" if i else f"lr {_rate(curve):g}{_fate(curve)}"
-                lines.append(panels.Series(x, y, label, colours[_rate(curve)], marker="."))
+                label = "" if i else f"lr {decimal(_rate(curve))}{_fate(curve)}"
+                lines.append(
+                    panels.Series(
+                        *(x, y, label, colours[_rate(curve)]),
+                        marker=".",
+                        crosses=[] if i else beyond,
+                    )
+                )
         x = np.concatenate([line.x for line in lines])
         limit = panels.Series(np.array([x.min(), x.max()]), np.full(2, LIMIT), "", GREY, DASHES[2])
-        figures.append(panels.Panel(f"Loss {name}", [*lines, limit], _LOSSES, log_y=True))
-    subtitle = f"{_networks(shown)}  ·  {comparison.data(shown)}"
+        lost = f"beyond {decimal(_LOSSES[1])}, or lost"
+        figures.append(
+            panels.Panel(
+                *(f"Loss {name}", [*lines, limit], _LOSSES),
+                log_y=True,
+                lost=lost,
+                lost_is_high=True,
+            )
+        )
+    parts = [*_networks(shown), comparison.data(shown), f"diverged: {_DIVERGED} (dotted line)"]
+    to_see = "A line a seed. See at which learning rates the loss explodes at once."
     return panels.stacked(
-        figures,
-        "Loss of the first minibatches",
-        f"{subtitle}  ·  diverged: {_DIVERGED} (dotted line)",
-        "Minibatch",
+        figures, "Loss of the first minibatches", f"{BETWEEN.join(parts)}\n{to_see}", "Minibatch"
     )
 
 
@@ -286,6 +314,12 @@ def _losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
         is_number = isinstance(loss, int | float) and not isinstance(loss, bool)
         losses.append(min(loss, _LOSSES[1]) if is_number and loss == loss else _LOSSES[1])
     return run.epochs, np.array(losses, np.float64)
+
+
+def _beyond(run: Run) -> np.ndarray:
+    """The minibatches whose loss is lost or beyond the axis."""
+    x, y = _losses(run)
+    return x[y >= _LOSSES[1]]
 
 
 def _fate(curve: Curve) -> str:
@@ -319,12 +353,13 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
             series = panels.Series(x, y, *look, np.array(low), np.array(high), marker="o")
             when.series.append(series)
     seeds = max(len(curve.runs) for curve in curves)
-    parts = [_networks(curves), comparison.data(curves), comparison.seeds(seeds)]
+    parts = [*_networks(curves), comparison.data(curves), comparison.seeds(seeds)]
     parts.append(f"diverged: {_DIVERGED}, in {_lengths(curves)}")
+    to_see = "See from which learning rate on a network no longer trains, and how soon that shows."
     return panels.stacked(
         [share, when],
-        "Which learning rates diverge",
-        "  ·  ".join(parts),
+        f"Which learning rates diverge{comparison.on(curves)}",
+        f"{BETWEEN.join(parts)}\n{to_see}",
         "Learning rate",
         log_x=True,
     )
@@ -374,7 +409,8 @@ def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
         len(arrays["matrices"]),
         "Singular values of products of M random matrices",
         f"{size} × {size}, entries from N(0, 1/{size})  ·  {draws} draws  ·  line: the law for "  # noqa: RUF001
-        "infinitely large ones, dashed: its edge",
+        "infinitely large ones, dashed: its edge\n"
+        "See how few directions a product of many keeps: most singular values are near 0.",
     )
     for axes, matrices, values in zip(row, *arrays.values(), strict=True):
         edge = random_matrices.edge(matrices)

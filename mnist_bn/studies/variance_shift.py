@@ -31,6 +31,7 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
+from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import Curve, complete, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
@@ -53,16 +54,23 @@ PRESETS = {
 }
 
 _TITLES = {
-    CASE_A: "a  Dropout directly before BN (dotted: theory, multiplied from layer to layer)",
-    CASE_B: "b  Dropout before the layer that BN follows",
-    REMEDY: "Remedy: dropout after the last BN",
+    CASE_A: f"a  {CASE_A}: dropout directly before BN",
+    CASE_B: f"b  {CASE_B}: dropout before the layer that BN follows",
+    REMEDY: f"Remedy  {REMEDY}: dropout after the last BN",
 }
 _LABELS = {
-    CASE_A: "a, dropout → BN",
-    CASE_B: "b, dropout → layer → BN",
-    REMEDY: "remedy, BN → dropout",
+    CASE_A: f"{CASE_A}: a, dropout → BN",
+    CASE_B: f"{CASE_B}: b, dropout → layer → BN",
+    REMEDY: f"{REMEDY}: remedy, BN → dropout",
     BLOG: BLOG,
 }
+_SHIFT_TO_SEE = (
+    "At 1 BN meets in the test the variance of training. See how the shift grows from layer to "
+    "layer, and with the drop ratio. Dotted: theory, multiplied from layer to layer."
+)
+_ACCURACY_TO_SEE = (
+    "See how much accuracy dropout costs before BN, and how much of it comes back (dashed)."
+)
 _COLOURS = {CASE_A: VERMILLION, CASE_B: BLUE, REMEDY: GREEN, BLOG: PURPLE}
 _SPARE = (ORANGE, SKY, GREY)
 _RATIO_COLOURS = dict(zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True))
@@ -107,7 +115,9 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
 
     Runs without measurements, that are not finished, or all of whose seeds diverged, are left out.
     """
-    every = measured(group_runs(complete(runs)))
+    finished = complete(runs)
+    every = measured(group_runs(finished))
+    missing = comparison.left_out(len(runs) - len(finished))
     paths = []
     with style():
         for name, figure_of, shown in (
@@ -119,7 +129,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
             ),
         ):
             if shown:
-                figure = figure_of(shown, comparison.subtitle([one.curve for one in shown]))
+                parts = [comparison.subtitle([one.curve for one in shown]), *missing]
+                figure = figure_of(shown, BETWEEN.join(parts))
                 paths += comparison.save(figure, out, name, formats)
     return [*paths, tables.write(_table(every), out / "variance-shift.md")]
 
@@ -180,7 +191,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
         is_blogs = one.name == BLOG
         colour = PURPLE if is_blogs else _RATIO_COLOURS.get(one.ratio, GREY)
         label = f"drop ratio {one.ratio:g}" if _has_ratio(one) else one.name
-        label = f"{BLOG}, {one.ratio:g}" if is_blogs else label
+        label = f"{BLOG}, {label}" if is_blogs else label
         lines = shown.setdefault((CASE_B if is_blogs else one.name, one.setting), [])
         if one.ratio and len(one.predicted):
             # A BN that divides by too much hands on too small a variance, so the shifts multiply.
@@ -206,8 +217,8 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
                 shown.items(), key=lambda item: (_rank(item[0][0]), item[0])
             )
         ],
-        "Variance shift",
-        f"max(real / moving, moving / real) {variance}  ·  {subtitle}",
+        f"Variance shift from one BN to the next{comparison.on([one.curve for one in every])}",
+        f"max(real / moving, moving / real) {variance}{BETWEEN}{subtitle}\n{_SHIFT_TO_SEE}",
         "BN layer",
         x_ticks=ticks,
     )
@@ -238,8 +249,8 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
     panel = panels.Panel(title, lines)
     return panels.stacked(
         [panel],
-        "Dropout and BN: accuracy against the drop ratio",
-        subtitle,
+        f"Accuracy against the drop ratio{comparison.on([one.curve for one in every])}",
+        f"{subtitle}\n{_ACCURACY_TO_SEE}",
         "Drop ratio",
         x_ticks={ratio: f"{ratio:g}" for ratio in ratios},
     )

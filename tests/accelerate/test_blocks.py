@@ -7,6 +7,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.function_hooks import TimerHook as FunctionTimerHook
 from chainer.link_hooks import TimerHook
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -240,6 +241,15 @@ def test_what_is_not_covered_is_the_definition(library, change):
     y = blocks.conv_bn_relu_pool(x, conv, bnorm)
     assert type(y.creator) is not blocks._Block
     np.testing.assert_array_equal(y.array, expected.array)
+
+
+def test_a_hook_of_functions_sees_each_of_them(library):
+    x, _, conv, bnorm = block(3, 2, 9, 9, 7)
+    blocks.use(library)
+    with FunctionTimerHook() as hook:
+        blocks.conv_bn_relu_pool(x, conv, bnorm)
+    names = [name for name, _ in hook.call_history]
+    assert names == ["Convolution2DFunction", "BatchNormalization", "ReLU", "MaxPoolingND"]
 
 
 def test_links_not_initialized_yet_and_other_dtypes(library):

@@ -5,8 +5,9 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.function_hooks import TimerHook as FunctionTimerHook
 from chainer.link_hooks import TimerHook
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bn.accelerate import dense, layers
@@ -59,6 +60,7 @@ def assert_as_defined(replacements, *arguments, **options):
         np.testing.assert_allclose(a, e, rtol=1e-5, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple),
     st.integers(1, 20),
@@ -120,6 +122,14 @@ def test_other_cases_are_chainers(change):
     with chainer.using_config("type_check", False):
         y = dense.linear_relu_dropout(x, linear)
     assert y.creator.label == "Dropout"
+
+
+def test_a_hook_of_functions_sees_each_of_them():
+    x, _, linear = layer((3, 4), 5)
+    dense.use(True)
+    with FunctionTimerHook() as hook:
+        dense.linear_relu_dropout(x, linear)
+    assert [name for name, _ in hook.call_history] == ["LinearFunction", "ReLU", "Dropout"]
 
 
 def test_a_wrong_size_is_chainers_error():

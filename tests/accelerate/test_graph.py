@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from chainer import backend, function_hooks
 from chainer.function_node import FunctionNode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_bn.accelerate import graph
@@ -55,6 +55,7 @@ def derivatives(shape):
     return [y.array, *(v.array for v in (*first, *second)), x.grad, w.grad]
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(1, 5), st.integers(1, 5)))
 def test_results_and_derivatives_are_the_same_bits(shape):
     expected = derivatives(shape)
@@ -86,6 +87,65 @@ def test_types_are_checked_only_where_that_is_wanted():
         pytest.raises(ValueError, match="matmul"),
     ):
         F.matmul(array(2, 3), array(2, 3))
+
+
+class Refuses(Returns):
+    """Has checks of its own, as a subclass, an instance or a mock may have them."""
+
+    def refuse(self, inputs):
+        raise ValueError("refused")
+
+
+def on_the_class(check):
+    return type("Checks", (Refuses,), {check: Refuses.refuse})((array(2),))
+
+
+def on_the_instance(check):
+    node = Refuses((array(2),))
+    setattr(node, check, node.refuse)
+    return node
+
+
+def on_the_base(check, monkeypatch):
+    monkeypatch.setattr(FunctionNode, check, Refuses.refuse)
+    return Refuses((array(2),))
+
+
+@pytest.mark.parametrize("check", ["check_type_forward", "check_layout_forward"])
+@pytest.mark.parametrize("where", [on_the_class, on_the_instance, on_the_base])
+def test_a_nodes_own_checks_are_called(where, check, monkeypatch):
+    node = where(check, monkeypatch) if where is on_the_base else where(check)
+    with kernels(REPLACEMENTS), pytest.raises(ValueError, match="refused"):
+        node.apply((array(2),))
+
+
+def test_checks_of_layouts_get_variables():
+    seen = []
+    node = Returns((array(2),))
+    node.check_layout_forward = seen.extend
+    x = chainer.Variable(array(2))
+    with kernels(REPLACEMENTS):
+        y = node.apply((x, array(2)))[0]
+    assert seen[0] is x
+    assert type(seen[1]) is chainer.Variable
+    assert y.creator_node.inputs[0] is x.node
+
+
+def test_subclasses_of_variable_are_chainers_to_handle():
+    class Frozen(chainer.Variable):
+        requires_grad = False
+
+    with kernels(REPLACEMENTS):
+        assert not F.exp(Frozen(array(2))).requires_grad
+
+
+def test_layouts_can_be_changed():
+    x = chainer.Variable(array(2, 3, 4, 5))
+    layout = chainer.memory_layouts.CUDNN_CHANNEL_LAST_X
+    with kernels(REPLACEMENTS):
+        y = x.as_layout(layout)
+    assert y.layout == layout
+    np.testing.assert_array_equal(y.raw_array, x.array.transpose(0, 2, 3, 1))
 
 
 def test_layouts_are_chainers():

@@ -188,6 +188,59 @@ def test_max_pooling_takes_the_first_of_equals_and_the_first_nan(replacements, c
     np.testing.assert_array_equal(actual[1], stock[1])
 
 
+def pooling_node(x):
+    node = MaxPoolingND(2, 2)
+    return node, node.apply((x,))[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_indexes_of_max_pooling_are_chainers(replacements, layout):
+    x = random(3, 5, 7, 6)
+    expected = pooling_node(x)[0].indexes
+    with kernels(replacements, only=True):
+        node, _ = pooling_node(in_layout(x, layout))
+        actual = node.indexes
+        assert node.indexes is actual
+    assert actual.dtype == expected.dtype
+    assert actual.flags.c_contiguous
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(actual * 100, expected * 100)
+
+
+@pytest.mark.parametrize("use", ["looked at", "written to", "after uninstalling", "upsampling"])
+def test_gradients_follow_the_indexes(replacements, use):
+    def gradient():
+        x = chainer.Variable(random(3, 5, 8, 6))
+        node, y = pooling_node(x)
+        if use == "looked at":
+            assert node.indexes.max() == 3
+        elif use == "written to":
+            node.indexes[...] = 2
+        elif use == "upsampling":
+            y = F.upsampling_2d(y, node.indexes, 2, outsize=x.shape[2:])
+        y.grad = random(*y.shape, seed=1)
+        if use != "after uninstalling":
+            y.backward()
+        return x, y
+
+    expected, y = gradient()
+    with kernels(replacements):
+        actual, z = gradient()
+    if use == "after uninstalling":
+        y.backward()
+        z.backward()
+    np.testing.assert_array_equal(actual.grad, expected.grad)
+
+
+def test_max_pooling_has_no_indexes_before_it_ran(replacements):
+    with kernels(replacements):
+        assert not hasattr(MaxPoolingND(2, 2), "indexes")
+        node, _ = pooling_node(random(1, 1, 2, 2))
+        del node.indexes
+        assert not hasattr(node, "indexes")
+    assert "indexes" not in vars(MaxPoolingND)
+
+
 @settings(deadline=None, max_examples=25)
 @given(map_shapes, st.sampled_from(LAYOUTS), st.booleans())
 def test_average_pooling_over_the_map(replacements, shape, layout, double):
@@ -438,3 +491,47 @@ def test_running_statistics_that_must_not_be_written_are_not(replacements):
     with kernels(replacements), pytest.raises(ValueError, match="read-only"):
         F.batch_normalization(*arrays, running_mean=frozen, running_var=frozen)
     assert (frozen == 1).all()
+
+
+LABELS = np.zeros(100, np.int32)
+# Name -> a function of x, and an x that NumPy takes by whole vectors and the kernels do not.
+HANDED_OVER = {
+    "pooling of one channel": (lambda x: F.max_pooling_2d(x, 2), (10, 1, 28, 28)),
+    "BN of one channel": (
+        lambda x: F.batch_normalization(x, *np.ones((2, 1), "f")),
+        (10, 1, 28, 28),
+    ),
+    "fixed BN of few channels": (
+        lambda x: F.fixed_batch_normalization(x, *np.ones((4, 3), "f")),
+        (10, 3, 28, 28),
+    ),
+    "the loss of many classes": (lambda x: F.softmax_cross_entropy(x, LABELS), (100, 300)),
+    "the accuracy of many classes": (lambda x: F.accuracy(x, LABELS), (100, 600)),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_OVER)
+def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, name):
+    function, shape = HANDED_OVER[name]
+    calls = []
+
+    def counting(original):
+        def method(self, *args):
+            calls.append(type(self).__name__)
+            return original(self, *args)
+
+        return method
+
+    def spied(wrap):
+        return lambda original: wrap(counting(original))
+
+    x = random(*shape)
+    expected = function(x).array
+    spies = {key: spied(wrap) for key, wrap in replacements.items() if key[1] != "indexes"}
+    with kernels(spies):
+        actual = function(x).array
+        assert calls
+        calls.clear()
+        function(x[:1, :, :16, :16] if x.ndim == 4 else x[:, :10].copy())
+        assert not calls  # smaller ones are the kernels'
+    np.testing.assert_array_equal(actual, expected)

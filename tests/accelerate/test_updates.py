@@ -410,6 +410,56 @@ def test_memory_that_must_not_be_written_is_not(replacements):
     assert (frozen == 1).all()
 
 
+def skip(self, *args):
+    """Stands for any method that somebody replaces to see or to change the updates."""
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (optimizers.adam.AdamRule, "update_core_cpu"),
+        (optimizers.adam.AdamRule, "update_core"),
+        (chainer.UpdateRule, "update_core"),
+        (chainer.UpdateRule, "update"),
+        (chainer.Parameter, "update"),
+    ],
+)
+def test_methods_replaced_on_a_class_are_called(replacements, monkeypatch, owner, method):
+    def replace_after_the_first_step(step, optimizer, model):
+        if step == 1:
+            monkeypatch.setattr(owner, method, skip, raising=False)
+
+    once = steps_of(optimizers.Adam, nothing, gradients=(0.5,))
+    with kernels(replacements):
+        actual = steps_of(optimizers.Adam, replace_after_the_first_step)
+        monkeypatch.undo()
+    np.testing.assert_allclose(actual[0], once[0], rtol=1e-6)
+
+
+def test_an_update_of_the_parameters_own_is_called(replacements):
+    def set_after_the_first_step(step, optimizer, model):
+        if step == 1:
+            model.a.update = lambda: None
+
+    once = steps_of(optimizers.Adam, nothing, gradients=(0.5,))
+    with kernels(replacements):
+        actual = steps_of(optimizers.Adam, set_after_the_first_step)
+    np.testing.assert_allclose(actual[0], once[0], rtol=1e-6)
+    assert not np.allclose(actual[3], once[3], rtol=1e-6)  # the other parameter goes on
+
+
+def test_reallocating_gradients_may_be_overridden(replacements):
+    calls = []
+
+    class SGD(optimizers.SGD):
+        def reallocate_cleared_grads(self):
+            calls.append(self.t)
+
+    with kernels(replacements):
+        steps_of(SGD, nothing, gradients=(0.5,))
+    assert calls == [0, 1]
+
+
 @pytest.mark.filterwarnings("ignore:Non finite number found")
 def test_dynamic_loss_scaling_goes_on(replacements):
     def scales():

@@ -1,22 +1,19 @@
 """The benchmark runs and its numbers mean what its table says; no test asserts a speed."""
 
 import importlib.util
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 
+import chainer
 import numpy as np
 import pytest
 
-import mnist_bn  # noqa: F401  makes `import chainer` work, so it comes first
-
-# isort: split
-import chainer
-
 import models
-from benchmarks import chainer_runs, environment, kernels, steps, train_step
+from benchmarks import chainer_runs, convolutions, environment, kernels, steps, train_step
 from mnist_bn import accelerate
 from mnist_bn.config import RunConfig
 from models import mnist_cnn
@@ -75,6 +72,8 @@ def test_profile_prints_where_the_time_goes():
         (["--epoch", "--batch", "32"], "--batch: does nothing beside --epoch"),
         (["--sweep", "--clock", "cpu"], "--clock: does nothing beside --sweep"),
         (["--kernels", "--model", "MnistCNN"], "--model: does nothing beside --kernels"),
+        (["--convolutions", "1", "--batch", "8"], "--batch: does nothing beside --convolutions"),
+        (["--convolutions", "0"], "--convolutions: expected 1 or more"),
         (["--profile", "--json", "profile.json"], "--json: does nothing beside --profile"),
         (["--epoch", "--kernels"], "not allowed with"),
     ],
@@ -176,8 +175,34 @@ def test_every_function_of_the_networks_is_measured():
     assert len(names) == len(set(names))
 
 
+def test_random_convolutions_are_the_same_each_time_and_real():
+    first, again = (list(itertools.islice(convolutions.shapes(), 200)) for _ in range(2))
+    assert first == again
+    assert {shape.kernel for shape in first} == set(convolutions.KERNELS)
+    assert all(shape.out_size >= 1 for shape in first)
+    small = convolutions.Shape(2, 3, 6, 4, 3, 2, 1)
+    for is_nhwc in (False, True):
+        y, gx, gw = convolutions.passes(small, is_nhwc).values()
+        assert y().shape == (2, 4, 3, 3)
+        assert gx().shape == (2, 3, 6, 6)
+        assert gw()[0].shape == (4, 3, 3, 3)
+
+
+def test_slower_kernels_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(chainer_runs, "switch", lambda accelerated: None)
+    small = convolutions.Shape(2, 3, 6, 4, 3, 2, 1)
+    monkeypatch.setattr(convolutions, "shapes", lambda: iter([small]))
+    ticks = itertools.accumulate(itertools.cycle([0, 1, 0, 2]))  # the second call takes twice
+    results = convolutions.measure(1, 1, lambda: next(ticks) / 1e3)
+    assert [r["what"] for r in results] == ["forward", "gx", "gw"] * 2
+    convolutions.print_table(results)
+    printed = capsys.readouterr().out
+    assert "forward: 2 cases" in printed
+    assert "n 2, 3 to 4 channels, map 6, kernel 3/2, pad 1, NHWC" in printed
+
+
 def test_the_models_offered_are_the_blogs():
-    assert set(train_step.MODELS) == set(models.chains_of(mnist_cnn))
+    assert set(train_step.MODELS) == set(models.links_of(mnist_cnn))
 
 
 def test_a_folder_without_mnist_is_refused(monkeypatch, tmp_path, capsys):

@@ -1,7 +1,7 @@
 """Kills, stops, starves and corrupts training runs at random, and counts how they end.
 
     python tests/campaigns/kill.py                     # all of it, a quarter of an hour
-    python tests/campaigns/kill.py --kills 8 --corrupted 5 --signals 2 --fuzz 1000 --pairs 3
+    python tests/campaigns/kill.py --kills 8 --longer 4 --corrupted 5 --signals 2 --fuzz 99
 
 Every run is a process of its own, forked from one that has imported everything; its figures are
 left out. It trains on 300 of scikit-learn's digits. An ending is exact if `model.npz` has the bytes
@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ import train_mnist  # noqa: E402  the variables and the path must be set before
 # isort: split
 import numpy as np  # noqa: E402
 
-from mnist_bn import accelerate, archives, data, files, snapshots, sweep, training  # noqa: E402
+from mnist_bn import accelerate, archives, data, files, result_folder, snapshots, training  # noqa: E402
 from mnist_bn.data import cifar10, digits, idx, reading  # noqa: E402
 from mnist_bn.errors import UserError  # noqa: E402
 from mnist_bn.extensions.plot_report import PlotReport  # noqa: E402
@@ -59,12 +59,13 @@ class Kind(NamedTuple):
     optimizer: str
     acceleration: str
 
-    def arguments(self, out: Path, *more: str) -> list[str]:
+    def arguments(self, out: Path, *more: str, length: Sequence[str] = ("-e", "3")) -> list[str]:
         settings = f"-m {self.model} --optimizer {self.optimizer} --accelerate {self.acceleration}"
-        return [*f"{settings} --dataset digits -b 50 -e 3 -f 1".split(), "-o", str(out), *more]
+        settings += " --dataset digits -b 50 -f 1"
+        return [*settings.split(), *length, "-o", str(out), *more]
 
     def folder(self, out: Path) -> Path:
-        return out / f"{self.model}-{self.optimizer}-digits-b50-e3-s0"
+        return out / f"{self.model}-{self.optimizer}-digits-b50-s0"
 
 
 class Ended(NamedTuple):
@@ -206,6 +207,35 @@ class Campaign:
                 resumed = bool(list(out.glob("*/snapshot_iter_*")))
                 counts["with a snapshot to go on from" if resumed else "with none yet"] += 1
                 self.ends_exactly(counts, kind, out)
+
+    def longer(self, number: int) -> None:
+        """A shorter run that is gone on with, or begun anew over, and killed on the way."""
+        counts = self.part(f"{number} longer runs, killed")
+        for i in range(number):
+            kind = self.kinds[i % len(self.kinds)]
+            with self.fresh() as out:
+                # 15 ends between two evaluations.
+                length = self.rng.choice((["-e", "2"], ["--iteration", "15"]))
+                assert Process(kind.arguments(out, length=length)).wait().status == 0
+                autoload = self.rng.choice((["--autoload"], []))
+                process = Process(kind.arguments(out, *autoload))
+                time.sleep(self.rng.uniform(0, 0.6 * self.seconds[kind]))
+                process.send(signal.SIGKILL)
+                ended = process.wait()
+                counts["killed" if ended.status else "had ended before"] += 1
+                earlier = kind.folder(out) / "earlier"
+                counts["begun anew" if earlier.exists() else "gone on with"] += 1
+                self.ends_exactly(counts, kind, out)
+                self.check(counts, "one run a folder", self._is_of_one_run(kind.folder(out)))
+
+    def _is_of_one_run(self, folder: Path) -> bool:
+        """Tells whether each place has the snapshots of its `args` alone."""
+        places = [folder, *folder.glob("earlier/*")]
+        return all(
+            snapshots.read(path).header["run_id"] == result_folder.read_args(place)["run_id"]
+            for place in places
+            for path in snapshots.found(place)
+        )
 
     def _kill_inside_a_write(self, counts: Counter, kind: Kind, out: Path) -> None:
         ours, theirs = os.pipe()
@@ -456,7 +486,7 @@ class Campaign:
 
         def read_args(content: bytes) -> None:
             read_result("args", content)
-            sweep._read_args(folder / "args")
+            result_folder.read_args(folder)
 
         def read_idx(kind: idx.Kind, content: bytes) -> None:
             idx.decode(io.BytesIO(content), "file", kind)
@@ -548,7 +578,8 @@ def small_digits() -> data.Dataset:
 def main() -> int:
     """Runs the parts asked for and prints what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name, default in (("kills", 100), ("corrupted", 100), ("signals", 20), ("pairs", 50)):
+    defaults = {"kills": 100, "longer": 50, "corrupted": 100, "signals": 20, "pairs": 50}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N")
     parser.add_argument("--fuzz", type=int, default=100_000, metavar="N")
     parser.add_argument("--no-failing-writes", action="store_true")
@@ -566,6 +597,7 @@ def main() -> int:
             campaign.failing_writes()
             campaign.full_disk()
         campaign.corrupted(options.corrupted)
+        campaign.longer(options.longer)
         campaign.kills(options.kills)
         campaign.say()
     print(f"{len(campaign.wrong)} things were not as they should be")

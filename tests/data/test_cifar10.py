@@ -77,6 +77,20 @@ def folder(tmp_path):
     return make
 
 
+def test_a_folder_called_as_a_file_hides_none(folder):
+    made = folder({f"{name}.gz": gzip.compress(content) for name, content in CONTENTS.items()})
+    for name in (cifar10.ARCHIVE, *CONTENTS):
+        (made / name).mkdir()
+    dataset = data.load("cifar10", made, unverified=True)
+    assert_holds(dataset.train, cifar10.TRAIN_FILES)
+    assert_holds(dataset.test, [cifar10.TEST_FILE])
+
+
+def test_the_archive_in_a_folder_called_as_itself(folder):
+    made = folder({f"{cifar10.ARCHIVE}/{cifar10.ARCHIVE}": ARCHIVE})
+    assert data.load("cifar10", made).name == "cifar10"
+
+
 def assert_holds(split, names):
     assert (split.images.dtype, split.labels.dtype) == (np.float32, np.int32)
     assert split.images.shape == (COUNT * len(names), 3, 32, 32)

@@ -162,6 +162,55 @@ def test_what_the_user_named_is_never_swapped(tmp_path, monkeypatch, name):
     )
 
 
+@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("variant", ["{}", "{}.gz"])
+def test_a_folder_called_as_a_file_hides_none(tmp_path, name, variant):
+    folder = write(tmp_path / "data", GZIPPED if variant == "{}" else CONTENTS)
+    (folder / variant.format(name)).mkdir()
+    assert_is_stand_in(data.load("mnist", folder))
+
+
+def test_a_broken_link_hides_no_file(tmp_path):
+    folder = write(tmp_path / "data", GZIPPED)
+    (folder / TRAIN_IMAGES).symlink_to("nowhere")
+    assert_is_stand_in(data.load("mnist", folder))
+
+
+@pytest.mark.parametrize("dotted", [False, True])
+def test_each_file_in_a_folder_of_its_own(tmp_path, dotted):
+    for name, content in CONTENTS.items():
+        folder = tmp_path / "data" / (name.replace("-idx", ".idx") if dotted else name)
+        write(folder, {name: content})
+    assert_is_stand_in(data.load("mnist", tmp_path / "data"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "auto"])
+@pytest.mark.parametrize("inner", ["MNIST/raw", "raw", "MNIST", "mnist"])
+def test_the_files_in_a_usual_folder_of_the_one_named(tmp_path, name, inner):
+    folder = write(tmp_path / "data" / inner, GZIPPED)
+    write(tmp_path / "data", {TRAIN_IMAGES: b"a part of them does not count"})
+    dataset = data.load(name, tmp_path / "data")
+    assert_is_stand_in(dataset)
+    assert dataset.origin == str(folder)
+
+
+def test_a_part_of_the_files_is_named_where_it_is(tmp_path):
+    folder = write(tmp_path / "MNIST" / "raw", {TRAIN_IMAGES: b"", TRAIN_LABELS: b""})
+    assert complaint("auto", tmp_path) == (
+        f"{folder}: expected MNIST's four files, found 2; add {TEST_IMAGES}, {TEST_LABELS}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "more"), [({}, ""), ({"mnist.npz": b""}, ", and Keras's mnist.npz is not read")]
+)
+def test_a_folder_with_none_of_the_files_is_told_which(tmp_path, files, more):
+    folder = write(tmp_path / "data", files)
+    assert data.load("auto", folder).tried[0] == (
+        f"{folder} has none of its files (expected {', '.join(SHA256)}, gzipped or not){more}"
+    )
+
+
 def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     def refuse(_):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -179,7 +228,9 @@ def test_a_folder_without_any_of_the_files_is_passed_over(tmp_path):
 def test_an_unknown_name():
     with pytest.raises(UsageError) as caught:
         data.load("minst")
-    assert str(caught.value) == "--dataset minst: expected auto, mnist, digits or cifar10"
+    assert str(caught.value) == (
+        "--dataset minst: expected auto, mnist, digits or cifar10; did you mean 'mnist'?"
+    )
 
 
 # --- Chainer's cache --------------------------------------------------------------------------
@@ -212,7 +263,7 @@ class Malicious:
 def test_a_pickle_in_chainers_cache_is_not_opened(tmp_path):
     trap = tmp_path / "trap"
     folder = write_chainer_cache(tmp_path, np.array([Malicious(str(trap))]))
-    reason = f"Chainer's cache {folder / 'train.npz'} is bad (Object arrays cannot be loaded"
+    reason = f"Chainer's cache {folder / 'train.npz'} is bad (it holds a Python object (pickle)"
     assert reason in complaint()
     assert not trap.exists()
 
@@ -223,7 +274,7 @@ def test_a_pickle_in_chainers_cache_is_not_opened(tmp_path):
         (np.roll(DIGITS[5], 1), "not MNIST's published bytes"),
         (DIGITS[5].astype(np.int8), "is bad (found x uint8 (5, 784), y int8 (5,))"),
         (DIGITS[3], "is bad (found x uint8 (5, 784), y uint8 (3,))"),
-        (np.zeros(70_000_000, np.uint8), "is bad (it is too large)"),
+        (np.zeros(70_000_000, np.uint8), "bytes would unpack to 70,"),
     ],
 )
 def test_a_bad_chainer_cache_is_passed_over(tmp_path, labels, reason):
@@ -298,23 +349,23 @@ def test_all_mirrors_fail(serve, monkeypatch, tmp_path):
     wrong, _ = serve({f"{TRAIN_IMAGES}.gz": GZIPPED[f"{TEST_IMAGES}.gz"]})
     monkeypatch.setattr(mnist, "MIRRORS", (missing, wrong, NO_SERVER))
     found = hashlib.sha256(CONTENTS[TEST_IMAGES]).hexdigest()
-    reason = (
-        f"no MNIST: Chainer's cache {tmp_path}/chainer/pfnet/chainer/mnist has no train.npz; "
+    tried = (
+        f"Chainer's cache {tmp_path}/chainer/pfnet/chainer/mnist has no train.npz",
         f"{missing}{TRAIN_IMAGES}.gz: HTTP status 404; "
         f"{wrong}{TRAIN_IMAGES}.gz: not MNIST's published bytes: expected SHA-256 "
         f"{SHA256[TRAIN_IMAGES]} (uncompressed), found {found}; get the file again; "
-        f"{NO_SERVER}{TRAIN_IMAGES}.gz: no connection"
+        f"{NO_SERVER}{TRAIN_IMAGES}.gz: no connection",
     )
     assert complaint() == (
-        f"{reason}; name a folder of its four files with --data-dir, copy {tmp_path}/cache/mnist"
-        " from a machine that has a network, or use --dataset digits"
+        f"no MNIST: {'; '.join(tried)}; name a folder of its four files with --data-dir, "
+        f"copy {tmp_path}/cache/mnist from a machine that has a network, or use --dataset digits"
     )
     assert asked == [f"{TRAIN_IMAGES}.gz"]  # the other files are not tried
     assert os.listdir(mnist.cache_folder()) == []
 
     dataset = data.load("auto")
     assert dataset.name == "digits"
-    assert dataset.note == reason
+    assert dataset.tried == tried
 
 
 def test_a_silent_server_does_not_hold_us_up(monkeypatch):
@@ -323,6 +374,14 @@ def test_a_silent_server_does_not_hold_us_up(monkeypatch):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(mnist, "MIRRORS", (address,))
         assert f"{address}{TRAIN_IMAGES}.gz: no answer in time" in complaint()
+
+
+def test_an_answer_without_end_is_broken_off(serve, monkeypatch):
+    address, _ = serve({"file": bytes(5000)})
+    assert len(download.get(f"{address}file")) == 5000
+    monkeypatch.setattr(download, "MAX_BYTES", 4999)
+    with pytest.raises(UserError, match=f"^{address}file: more than 4,999 bytes$"):
+        download.get(f"{address}file")
 
 
 def test_an_unwritable_cache(serve, monkeypatch, tmp_path):
@@ -336,7 +395,7 @@ def test_an_unwritable_cache(serve, monkeypatch, tmp_path):
     )
     assert reason in complaint()
     assert asked == []
-    assert data.load("auto").note.endswith(reason)
+    assert data.load("auto").tried[-1] == reason
 
 
 def test_a_full_disk(serve, monkeypatch):

@@ -134,7 +134,7 @@ def test_one_that_names_its_updates_measures_after_them(config, monkeypatch):
     assert not np.isnan(series["l1/W"][1:]).any()
     folder = training.resolve(config).folder
     training.train(changed(config, epoch=3), resume=folder / "snapshot_iter_2")
-    (longer,) = folder.parent.glob("*e3*/gradient-norms.npz")
+    longer = folder / "gradient-norms.npz"
     with np.load(longer) as again:
         assert again["iteration"].tolist() == [0, 1, 3]
 

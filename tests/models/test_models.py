@@ -20,9 +20,14 @@ def test_arguments_reach_the_constructor():
     assert models.create("MnistCNN_BN_after", c1=7).bnorm1.gamma.shape == (7,)
 
 
-def test_wrong_name_lists_the_right_ones():
-    with pytest.raises(UsageError, match="no model named 'MnistCNN_BN': choose one of MnistCNN, "):
+def test_a_wrong_name_gets_the_nearest_or_all():
+    with pytest.raises(UsageError) as error:
         models.create("MnistCNN_BN")
+    assert str(error.value) == (
+        "no model named 'MnistCNN_BN'; did you mean 'MnistCNN'? --list-models prints all names"
+    )
+    with pytest.raises(UsageError, match="no model named 'VGG': choose one of MnistCNN, "):
+        models.create("VGG")
 
 
 def test_every_network_says_what_it_is():

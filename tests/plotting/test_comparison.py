@@ -5,8 +5,8 @@ import json
 import pytest
 from matplotlib.image import imread
 
-from mnist_bn.errors import UsageError, UserError
-from mnist_bn.plotting import comparison
+from mnist_bn.errors import UserError
+from mnist_bn.plotting import comparison, partition
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 
@@ -29,7 +29,7 @@ def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
         height, width = imread(path).shape[:2]
         assert width > 1000 and height > 500
     svg = (tmp_path / "out" / "network-MnistCNN.svg").read_text()
-    assert ">MnistCNN</text>" in svg  # text stays text
+    assert ">MnistCNN under 2 optimizers, on MNIST</text>" in svg  # text stays text
 
 
 def test_long_names_of_curves_stay_apart(tmp_path, make_run):
@@ -94,8 +94,8 @@ def test_a_run_that_did_not_record_is_drawn_with_others_and_told(tmp_path, make_
     make_run(tmp_path, "MnistCNN", "SGD")
     (tmp_path / "stock").mkdir()
     (tmp_path / "stock" / "log").write_text(json.dumps(entries("MnistCNN", "Adam", 0, 3)))
-    runs = comparison.select_runs(read(tmp_path))
-    assert comparison.conditions(group_runs(runs)) == (
+    (part,) = partition.parts(read(tmp_path))
+    assert comparison.conditions(group_runs(part.runs)) == (
         "MNIST (not recorded for 1 of 2 runs)  ·  evaluated in test mode (not recorded for 1 of 2"
         " runs)"
     )
@@ -109,38 +109,6 @@ def test_the_subtitle_counts_the_seeds_in_the_mean(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "Adam")
     every = group_runs(read(tmp_path))
     assert comparison.subtitle(every).endswith("mean and range of up to 2 seeds")
-
-
-def test_semantics_are_never_mixed(tmp_path, make_run):
-    make_run(tmp_path, seed=0)
-    make_run(tmp_path, seed=1)
-    make_run(tmp_path, seed=0, semantics="2016")
-    runs = read(tmp_path)
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(runs)
-    assert str(caught.value) == (
-        "these runs cannot share a figure: they differ in semantics (1 2016, 2 today);"
-        " choose with --semantics 2016 or --semantics today"
-    )
-    assert len(comparison.select_runs(runs, semantics="today")) == 2
-    assert len(comparison.select_runs(runs, semantics="2016", dataset="mnist")) == 1
-
-
-def test_datasets_are_never_mixed(tmp_path, make_run):
-    make_run(tmp_path)
-    make_run(tmp_path, dataset="digits")
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(read(tmp_path))
-    assert str(caught.value) == (
-        "these runs cannot share a figure: they differ in dataset (1 digits, 1 mnist);"
-        " choose with --dataset digits or --dataset mnist"
-    )
-
-
-def test_a_filter_that_leaves_nothing_lists_what_there_is(result):
-    with pytest.raises(UsageError) as caught:
-        comparison.select_runs(read(result), dataset="cifar")
-    assert str(caught.value) == "--dataset cifar: no such run; the runs' dataset: 8 mnist"
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):
@@ -164,3 +132,39 @@ def test_names_from_outside_are_safe_as_file_names_and_labels(tmp_path, make_run
     paths = comparison.draw(read(tmp_path / "in"), tmp_path / "out", ("png", "svg"))
     assert {path.parent for path in paths} == {tmp_path / "out"}
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def titles(root) -> dict[str, str]:
+    figures = comparison.figures(group_runs(read(root)))
+    return {
+        name: next(text.get_text() for text in figure.texts if text.get_fontsize() > 10)
+        for name, figure in figures
+    }
+
+
+def test_a_title_says_what_is_compared_on_what_data(result, tmp_path, make_run, entries):
+    assert titles(result) == {
+        "network-MnistCNN": "MnistCNN under 2 optimizers, on MNIST",
+        "network-MnistCNN_BN_before": "MnistCNN_BN_before under 2 optimizers, on MNIST",
+        "optimizer-SGD": "2 networks under SGD, on MNIST",
+        "optimizer-Adam": "2 networks under Adam, on MNIST",
+        "overview": "Validation accuracy of 2 networks under 2 optimizers, on MNIST",
+    }
+    make_run(tmp_path / "one", dataset="digits")
+    assert titles(tmp_path / "one") == {"runs": "MnistCNN under SGD, on scikit-learn digits"}
+    for batch in (10, 20, 30):
+        make_run(tmp_path / "three", batchsize=batch, dataset="cifar10-unverified")
+    assert set(titles(tmp_path / "three").values()) == {
+        "MnistCNN under SGD, 3 settings, on unverified CIFAR-10"
+    }
+    (tmp_path / "stock" / "try").mkdir(parents=True)
+    log = json.dumps(entries("MnistCNN", "SGD", 0, 2))
+    (tmp_path / "stock" / "try" / "log").write_text(log)
+    assert titles(tmp_path / "stock") == {"runs": "try"}
+
+
+def test_learning_rates_are_named_in_one_notation(tmp_path, make_run):
+    for lr in (1e-5, 1e-4, 0.1):
+        make_run(tmp_path, lr=lr)
+    curves = group_runs(read(tmp_path))
+    assert [curve.variant for curve in curves] == ["lr 0.00001", "lr 0.0001", "lr 0.1"]

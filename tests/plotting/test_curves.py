@@ -81,8 +81,10 @@ def test_a_network_figure_has_a_labelled_curve_and_band_for_each_optimizer(resul
     for axes in figure.axes[1::2]:
         assert {text.get_text() for text in marked(axes, "end-label")} == {"SGD", "Adam"}
     assert [text.get_text() for text in figure.texts] == [
-        "MnistCNN",
+        "MnistCNN under 2 optimizers, on MNIST",
         "MNIST  ·  evaluated in test mode  ·  mean and range of 2 seeds",
+        "See how soon each curve rises, and where it ends. A training point is a mean over an"
+        " epoch's minibatches, in train mode (dropout on, if any).",
     ]
     colours = [line.get_color() for line in marked(figure.axes[0], "curve")]
     assert colours == [appearance.OPTIMIZER_LOOKS[name].colour for name in ("SGD", "Adam")]
@@ -139,9 +141,10 @@ def test_a_seed_that_trained_on_after_diverging_is_drawn_to_its_end(tmp_path, ma
 def test_a_run_that_never_had_a_number_is_still_told(tmp_path, make_run):
     make_run(tmp_path, log=[{"epoch": 1, "main/loss": None}])
     figure = drawn(tmp_path)["runs"]
-    for axes, edge in zip(figure.axes, (0, 0, 1, 1), strict=True):
-        (cross,) = marked(axes, "diverged")
-        assert cross.get_ydata() == [axes.get_ylim()[edge]]
+    for axes, is_loss in zip(figure.axes, (False, False, True, True), strict=True):
+        (cross,) = marked(axes, "lost")
+        assert (cross.get_ydata()[0] > 1) == is_loss  # above the axes, or below: in fractions
+        assert not 0 <= cross.get_ydata()[0] <= 1
 
 
 def test_a_curve_that_leaves_the_range_is_told_with_its_value(tmp_path, make_run, entries):
@@ -197,3 +200,100 @@ def test_the_style_does_not_depend_on_the_users_own():
     with matplotlib.rc_context({"font.size": 40, "text.usetex": True}), appearance.style():
         assert matplotlib.rcParams["font.size"] == 10
         assert not matplotlib.rcParams["text.usetex"]
+
+
+def test_a_run_that_failed_is_circled_and_named(tmp_path, make_run, entries):
+    """So that it does not look like one that is finished."""
+    make_run(tmp_path, "MnistCNN", log=entries("MnistCNN", "SGD", 0, 5), epochs=5)
+    failed = make_run(tmp_path, NETWORKS[1], log=entries("MnistCNN", "SGD", 1, 2), epoch=5)
+    (failed / "error.txt").write_text("Traceback")
+    make_run(tmp_path, NETWORKS[2], log=entries("MnistCNN", "SGD", 2, 3), epoch=5)
+    figure = drawn(tmp_path)["optimizer-SGD"]
+    for axes in figure.axes:
+        assert [mark.get_xdata().tolist() for mark in marked(axes, "unfinished")] == [[2], [3]]
+    assert [t.get_text() for t in marked(figure.axes[1], "end-label")] == [
+        *("MnistCNN", f"{NETWORKS[1]} (failed at epoch 2 of 5)"),
+        f"{NETWORKS[2]} (stopped at epoch 3 of 5)",
+    ]
+    assert "○ not finished" in figure.texts[1].get_text()
+
+
+@pytest.mark.parametrize(
+    "finished", ["as long as it was to be", "model.npz", "length not recorded", "diverged"]
+)
+def test_a_run_that_is_finished_is_not_marked(tmp_path, make_run, entries, finished):
+    settings = {"epoch": 5, "log": entries("MnistCNN", "SGD", 0, 3)}
+    if finished == "as long as it was to be":
+        settings["epoch"] = 3
+    if finished == "length not recorded":
+        settings["epoch"] = None
+    if finished == "diverged":
+        settings["log"][-1] |= {"main/loss": None, "diverged_at": {"iteration": 1800}}
+    folder = make_run(tmp_path, **settings)
+    if finished == "model.npz":
+        (folder / "model.npz").write_bytes(b"")
+    figure = drawn(tmp_path)["runs"]
+    assert not any(marked(axes, "unfinished") for axes in figure.axes)
+    assert "not finished" not in figure.texts[1].get_text()
+
+
+def test_how_far_a_run_by_iterations_is(tmp_path, make_run, entries):
+    log = [e | {"iteration": 10 * e["epoch"], "epoch": 1} for e in entries("MnistCNN", "SGD", 0, 4)]
+    for length in (40, 90):
+        make_run(tmp_path / str(length), log=log, iteration=length, evaluate_every=10, epoch=20)
+    runs = read_runs([tmp_path], pytest.fail)
+    assert [run.progress for run in runs] == [(40, 40, "iteration"), (40, 90, "iteration")]
+    assert [run.is_cut_short for run in runs] == [False, True]
+
+
+def test_single_epochs_stand_apart_with_their_seeds_as_a_bar(tmp_path, make_run):
+    for network in NETWORKS:
+        for seed in (0, 1):
+            make_run(tmp_path, network, "SGD", seed, epochs=1)
+    figure = drawn(tmp_path)["optimizer-SGD"]
+    for axes in figure.axes:
+        places = [line.get_xdata()[0] for line in marked(axes, "curve")]
+        assert len(set(places)) == 4 and 0.5 < min(places) < max(places) < 1.5
+        bars = [bar.get_segments()[0] for bar in marked(axes, "band")]
+        assert [bar[0, 0] for bar in bars] == places
+        assert all(bar[0, 1] < bar[1, 1] for bar in bars)
+    leaders = marked(figure.axes[1], "leader")
+    low, high = figure.axes[1].get_xlim()
+    starts = [low + leader.get_xdata()[0] * (high - low) for leader in leaders]
+    assert starts == pytest.approx(places)
+
+
+def test_each_diverged_network_has_its_row_in_the_strip(tmp_path, make_run):
+    for network in NETWORKS[:3]:
+        make_run(tmp_path, network, log=[{"epoch": 1, "main/loss": None}])
+    make_run(tmp_path, NETWORKS[3], epochs=3)
+    figure = drawn(tmp_path)["optimizer-SGD"]
+    for axes, is_loss in zip(figure.axes, (False, False, True, True), strict=True):
+        heights = [mark.get_ydata()[0] for mark in marked(axes, "lost")]
+        assert len(set(heights)) == 3
+        assert all(height > 1 if is_loss else height < 0 for height in heights)
+        assert not marked(axes, "diverged")
+
+
+@pytest.mark.parametrize(("networks", "settings"), [(1, 14), (2, 6), (14, 1)])
+def test_no_two_curves_of_a_figure_look_alike(tmp_path, make_run, networks, settings):
+    for i in range(networks):
+        for batch in range(settings):
+            make_run(tmp_path, model=f"Net{i}", batchsize=batch + 1)
+    with appearance.style():
+        axes = drawn(tmp_path)["optimizer-SGD"].axes[1]
+        curves = marked(axes, "curve")
+        looks = {(c.get_color(), c.get_marker(), str(c._dash_pattern)) for c in curves}
+    assert len(looks) == len(curves) == networks * settings
+
+
+def test_the_overview_names_a_network_of_which_a_seed_diverged(tmp_path, make_run, entries):
+    log = entries("MnistCNN", "SGD", 1, 9)[:1]
+    log[0] |= {"main/loss": None, "validation/main/accuracy": 0.1}
+    make_run(tmp_path, "MnistCNN", "SGD", seed=1, log=log)
+    for optimizer in ("SGD", "Adam"):
+        for network in NETWORKS:
+            make_run(tmp_path, network, optimizer, epochs=9)
+    sgd, adam = drawn(tmp_path)["overview"].axes
+    assert [note.get_text() for note in marked(sgd, "note")] == ["✕ MnistCNN (1 of 2 diverged)"]
+    assert not marked(adam, "note")

@@ -2,12 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mnist_bn import training
+from mnist_bn.config import IDENTITY, RunConfig
 from mnist_bn.plotting.groups import group_runs
-from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, read_run, read_runs
 
 
 def log(*accuracies):
@@ -53,7 +56,7 @@ def test_a_diverged_seed_is_not_in_the_mean(tmp_path, make_run):
 @pytest.mark.parametrize(
     ("setting", "values", "variants"),
     [
-        ("lr", (None, 0.1), ["", "lr 0.1"]),
+        ("lr", (None, 0.1), ["lr 0.01", "lr 0.1"]),
         ("momentum", (0.5, 0.9), ["momentum 0.5", "momentum 0.9"]),
         ("batchsize", (64, 128), ["batch 128", "batch 64"]),
         ("lr_drop", (None, "82,123"), ["", "lr / 10 after epoch 82,123"]),
@@ -149,3 +152,75 @@ def test_an_edited_network_is_another_curve(tmp_path, make_run):
     assert [curve.variant for curve in group_runs([ours, old])] == ["", ""]
     variants = [curve.variant for curve in group_runs([ours, old, new])]
     assert variants == ["", "source 01234567", "source abcdefgh"]
+
+
+def bare_run(**settings) -> Run:
+    """A run of one epoch, of these settings."""
+    args = {"model": "MnistCNN", "optimizer": "SGD", "seed": 0} | settings
+    return Run(Path("run"), args, ({"epoch": 1, "main/loss": 0.5},))
+
+
+@pytest.mark.parametrize(
+    ("runs", "variants"),
+    [
+        # By default each optimizer has its own, and names that say it would say nothing.
+        ([("SGD", None), ("Adam", None)], ["", ""]),
+        ([("SGD", 0.01), ("Adam", 0.001)], ["", ""]),  # as it is recorded now
+        ([("SGD", None), ("SGD", 0.1), ("Adam", None)], ["lr 0.01", "lr 0.1", ""]),
+        ([("SGD", None), ("Adam", 0.1)], ["", "lr 0.1"]),
+        ([("SGD", 0.1), ("Adam", 0.1)], ["", ""]),
+        ([("Mine", 0.1), ("Mine", 0.2)], ["lr 0.1", "lr 0.2"]),
+    ],
+)
+def test_learning_rates_tell_the_curves_of_an_optimizer_apart(tmp_path, make_run, runs, variants):
+    for optimizer, lr in runs:
+        make_run(tmp_path, optimizer=optimizer, lr=lr, log=log(0.5))
+    assert [curve.variant for curve in group_runs(read_runs([tmp_path], pytest.fail))] == variants
+
+
+def test_a_default_that_is_recorded_is_the_default(tmp_path, make_run):
+    make_run(tmp_path, optimizer="MomentumSGD", seed=0)
+    make_run(tmp_path, optimizer="MomentumSGD", seed=1, lr=0.01, momentum=0.9)
+    (curve,) = group_runs(read_runs([tmp_path], pytest.fail))
+    assert len(curve.runs) == 2
+
+
+def test_of_the_same_run_twice_the_one_that_went_further_is_kept(tmp_path, make_run):
+    log = [{"epoch": 1, "iteration": i, VALIDATION_ACCURACY: 0.5} for i in (10, 20, 30, 500)]
+    often = read_run(make_run(tmp_path, log=log[:3], evaluate_every=10))
+    far = read_run(make_run(tmp_path, log=log[3:], evaluate_every=500))
+    assert [curve.runs for curve in group_runs([often, far])] == [(far,)]
+
+
+def test_an_optimizer_from_a_file_is_called_by_its_class():
+    paths = ("one.py:Mine", "two.py:Mine", "dir/other.py:Other")
+    curves = group_runs([bare_run(optimizer=p, optimizer_files={p: p}) for p in paths])
+    assert [c.optimizer for c in curves] == ["Other", "one.py:Mine", "two.py:Mine"]
+    assert {curve.variant for curve in curves} == {""}
+
+
+def test_an_edited_optimizer_is_another_curve():
+    runs = [bare_run(optimizer="o.py:Mine", seed=i, optimizer_files={"o": str(i)}) for i in (1, 2)]
+    variants = [curve.variant for curve in group_runs(runs)]
+    assert len(set(variants)) == 2
+    assert all(re.fullmatch("optimizer's source [0-9a-f]{8}", variant) for variant in variants)
+
+
+def test_names_of_any_length_are_cut_and_stay_apart():
+    long = "x" * 3000
+    names = (long + end for end in "ab")
+    curves = group_runs([bare_run(model=name, optimizer=name, more=name) for name in names])
+    for words in ("model", "optimizer", "variant"):
+        shown = [getattr(curve, words) for curve in curves]
+        assert len(set(shown)) == 2
+        assert max(map(len, shown)) <= 200
+
+
+def test_what_a_run_records_of_itself_makes_no_other_curve(tiny_data, tmp_path):
+    """Whatever `args` has besides the settings that numbers depend on."""
+    recorded = training.describe_run(RunConfig(dataset="mnist", out=str(tmp_path)))
+    own = {key for key in recorded if key in IDENTITY or key.endswith(("_sha256", "_files"))}
+    own |= {key for key, value in recorded.items() if isinstance(value, dict | bool)}
+    other = {key: value if key in own else f"another {key}" for key, value in recorded.items()}
+    runs = [bare_run(**recorded | {"run_id": "1"}), bare_run(**other | {"run_id": "2", "seed": 1})]
+    assert len(group_runs(runs)) == 1

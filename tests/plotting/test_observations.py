@@ -117,7 +117,7 @@ def test_series_of_different_lengths_are_refused(run):
 def test_arrays_of_another_layout_are_one_line(run, tmp_path, name, arrays):
     times = {"epoch": np.arange(3), "iteration": np.arange(3)}
     np.savez(run.folder / f"{name}.npz", **{**times, **arrays})
-    with pytest.raises(UserError, match=rf"{name}\.npz: expected the arrays .* remove the file"):
+    with pytest.raises(UserError, match=rf"{name}\.npz: expected the arrays that "):
         observations.draw([run], tmp_path / "figures")
 
 
@@ -207,9 +207,42 @@ def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
     assert f"-s {width}x{height}" in (tmp_path / "arguments").read_text()
 
 
+@pytest.mark.parametrize(
+    "does", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\n", "#!/bin/sh\nsleep 5\n", "#!/no/shell\n"]
+)
+def test_an_ffmpeg_that_cannot_costs_only_the_mp4(tmp_path, monkeypatch, does):
+    """It fails, writes nothing, is slow, or cannot be started."""
+    (tmp_path / "ffmpeg").write_text(does)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(film, "SECONDS_FOR_FFMPEG", 0.3)
+    tiles = np.zeros((2, 3, 28, 28), np.uint8)
+    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
+    paths = film.save({"a": series}, tmp_path, "film", "epoch")
+    assert [path.name for path in paths] == ["film.gif"]
+
+
 @pytest.mark.skipif(film.shutil.which("ffmpeg") is None, reason="no ffmpeg")
 def test_ffmpeg_makes_a_video(tmp_path):
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
     _, video = film.save({"a": series}, tmp_path, "film", "epoch")
     assert video.read_bytes()[4:8] == b"ftyp"
+
+
+def test_a_film_of_small_kernels_is_magnified_and_as_wide_as_its_head():
+    random = np.random.RandomState(0)
+    tiles = random.randint(256, size=(2, 16, 3, 3)).astype(np.uint8)
+    assert film._grid(tiles[0]).shape == (2 * 32, 8 * 32)  # ten times 3, and a gap of 2
+    name = "MnistCNN_BN_before-SGD-digits-lr0.05-b100-crop-flip-s0"
+    clock = np.arange(1, 3)
+    frame = film._frames({name: {"epoch": clock, "iteration": clock, "conv1": tiles}}, "epoch")[0]
+    pixels = np.asarray(frame)[: film.HEAD]
+    dark = np.flatnonzero((pixels < 128).any(axis=0))
+    assert frame.width - dark[-1] > film.MARGIN // 2  # the head is not cut
+    assert frame.width > 8 * 32 + 2 * film.MARGIN
+
+
+def test_lines_of_one_colour_differ_in_dashes():
+    looks = [observations._look(i) for i in range(observations.MAX_LINES)]
+    assert len(set(looks)) == len(looks)

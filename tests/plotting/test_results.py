@@ -110,9 +110,9 @@ def test_a_log_cut_off_keeps_its_complete_entries(tmp_path, entries):
 
 def test_odd_entries_are_left_out_and_told(tmp_path):
     log = [
+        {"epoch": 1, "main/loss": 0.5, "main/accuracy": "0.9"},
+        {"epoch": 2, "main/loss": 0.7},
         {"epoch": 2, "main/loss": 0.2},
-        {"epoch": 1, "main/loss": 0.7, "main/accuracy": "0.9"},
-        {"epoch": 1, "main/loss": 0.5},
         {"main/loss": 0.1},
         7,
     ]
@@ -120,7 +120,7 @@ def test_odd_entries_are_left_out_and_told(tmp_path):
     np.testing.assert_array_equal(run.values("main/loss"), [0.5, 0.2])
     assert run.notes == (
         "2 entries without a usable epoch left out",
-        "1 entry repeating an epoch, the last one kept",
+        "1 entry from before a resume left out, the later ones kept",
         "1 value that should be a number left out",
     )
 
@@ -195,3 +195,133 @@ def test_a_root_that_is_no_folder_is_a_usage_error(tmp_path):
         find_result_folders([tmp_path / "log"], print)
     with pytest.raises(UsageError, match="nowhere: no such folder; expected a result folder"):
         find_result_folders([tmp_path / "nowhere"], print)
+
+
+def by_iteration(every: int, epoch: int, entries: int) -> list[dict]:
+    """A stock log with the trigger (every, "iteration"), validated once an epoch."""
+    log = []
+    for i in range(every, every * entries + 1, every):
+        log.append({"epoch": i // epoch, "iteration": i, TRAIN_LOSS: 1 / i})
+        if i % epoch == 0:
+            log[-1][VALIDATION_ACCURACY] = 1 - 1 / i
+    return log
+
+
+def by_epoch(first: int, last: int, loss: float = 0.5) -> list[dict]:
+    return [{"epoch": e, "iteration": 600 * e, TRAIN_LOSS: loss} for e in range(first, last + 1)]
+
+
+def test_a_stock_log_by_iteration_counts_in_iterations(tmp_path):
+    run = read_run(write(tmp_path / "run", log=json.dumps(by_iteration(100, 600, 12))))
+    assert (run.unit, run.notes) == ("iteration", ())
+    assert run.epochs.tolist() == [100 * i for i in range(1, 13)]
+    (curve,) = groups.group_runs([run])
+    epochs, _ = curve.values(VALIDATION_ACCURACY)
+    assert epochs.tolist() == [600, 1200]
+
+
+@pytest.mark.parametrize(
+    ("log", "args", "unit"),
+    [
+        (by_epoch(1, 4), {}, "epoch"),
+        (by_iteration(1000, 600, 8), {}, "iteration"),  # now one epoch further, now two
+        (by_iteration(600, 600, 8), {}, "epoch"),  # at their ends
+        (by_iteration(1200, 600, 8), {}, "epoch"),
+        ([{"iteration": i, TRAIN_LOSS: 0.5} for i in (100, 200)], {}, "iteration"),
+        ([{"epoch": i, TRAIN_LOSS: 0.5} for i in (1, 2)], {"iteration": 200}, "epoch"),
+        (by_iteration(100, 600, 12), {"evaluate_every": 100}, "iteration"),
+        (by_iteration(100, 600, 12), {"epoch": 2, "batchsize": 100}, "iteration"),
+        (by_iteration(100, 600, 12)[::6], {"evaluate_every": None, "iteration": None}, "epoch"),
+        # A resume repeats an epoch, with the same iterations.
+        ([*by_epoch(1, 3), *by_epoch(3, 4)], {}, "epoch"),
+    ],
+)
+def test_what_a_log_counts_in(tmp_path, log, args, unit):
+    run = read_run(write(tmp_path / "run", log=json.dumps(log), args=json.dumps(args)))
+    assert run.unit == unit
+    assert run.epochs.tolist() == sorted({entry[unit] for entry in log})
+
+
+TWO_RUNS = "log is of 2 runs, one after the other: only the last counts, {} of {} entries"
+RESUMED = "{} from before a resume left out, the later ones kept"
+
+
+@pytest.mark.parametrize(
+    ("parts", "epochs", "kept_from", "note"),
+    [
+        # Resumed from an older snapshot: what was done from there on does not count.
+        ([(1, 3), (3, 4)], [1, 2, 3, 4], 3, RESUMED.format("1 entry")),
+        ([(1, 5), (3, 4)], [1, 2, 3, 4], 3, RESUMED.format("3 entries")),
+        ([(1, 5), (4, 5), (3, 6)], [1, 2, 3, 4, 5, 6], 3, RESUMED.format("5 entries")),
+        # Another run was appended.
+        ([(1, 5), (1, 3)], [1, 2, 3], 1, TWO_RUNS.format(3, 8)),
+        ([(2, 5), (1, 3)], [1, 2, 3], 1, TWO_RUNS.format(3, 7)),
+        # Nothing is wrong.
+        ([(1, 3), (4, 5)], [1, 2, 3, 4, 5], 4, None),
+    ],
+)
+def test_a_log_that_goes_back(tmp_path, parts, epochs, kept_from, note):
+    log = [entry for i, part in enumerate(parts) for entry in by_epoch(*part, loss=i / 10)]
+    run = read_run(write(tmp_path / "run", log=json.dumps(log)))
+    assert run.epochs.tolist() == epochs
+    assert run.notes == ((note,) if note else ())
+    last = (len(parts) - 1) / 10
+    assert (run.values(TRAIN_LOSS)[np.array(epochs) >= kept_from] == last).all()
+    assert (run.values(TRAIN_LOSS)[np.array(epochs) < kept_from] == 0).all()
+
+
+def test_an_appended_run_that_counts_in_other_steps_is_not_mixed_in(tmp_path):
+    log = by_iteration(100, 600, 3) + by_iteration(200, 600, 3)
+    run = read_run(write(tmp_path / "run", log=json.dumps(log)))
+    assert run.epochs.tolist() == [200, 400, 600]
+    assert run.notes == (TWO_RUNS.format(3, 6),)
+
+
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_two_lists_in_one_file(tmp_path, between):
+    first = json.dumps(by_epoch(1, 3))
+    two = "log has 2 JSON lists, one after the other"
+    run = read_run(
+        write(tmp_path / "on", log=f"{first}{between}{json.dumps(by_epoch(4, 5))}{between}")
+    )
+    assert (run.epochs.tolist(), run.notes) == ([1, 2, 3, 4, 5], (two,))
+    run = read_run(write(tmp_path / "anew", log=first + between + json.dumps(by_epoch(1, 5))))
+    assert (run.epochs.tolist(), run.notes) == ([1, 2, 3, 4, 5], (two, TWO_RUNS.format(5, 8)))
+    run = read_run(write(tmp_path / "cut", log=first + between + json.dumps(by_epoch(4, 5))[:-9]))
+    assert run.epochs.tolist() == [1, 2, 3, 4]
+
+
+def test_runs_that_were_set_aside_are_drawn_only_if_named(tmp_path, make_run):
+    run = make_run(tmp_path)
+    aside = [make_run(run / "earlier", seed=i) for i in (1, 2)]
+    (tmp_path / "begun" / "earlier").mkdir(parents=True)
+    (tmp_path / "begun" / ".lock").touch()
+    make_run(tmp_path / "begun" / "earlier")
+    assert find_result_folders([tmp_path], pytest.fail) == [run]
+    assert find_result_folders([run / "earlier"], pytest.fail) == aside
+    plain = make_run(tmp_path / "results" / "earlier")
+    assert find_result_folders([tmp_path / "results"], pytest.fail) == [plain]
+
+
+def test_folders_as_deep_as_they_can_be(tmp_path, make_run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = make_run(tmp_path)
+    depth = 2300
+    for _ in range(depth):
+        os.mkdir("d")
+        os.chdir("d")
+    notes: list[str] = []
+    found = find_result_folders([tmp_path], notes.append)
+    for _ in range(depth):  # pytest could not remove them
+        os.chdir("..")
+        os.rmdir("d")
+    assert found == [good]
+    assert len(notes) == 1 and "cannot be read (File name too long)" in notes[0]
+
+
+def test_a_root_that_is_wrong_costs_a_note_beside_others(tmp_path, make_run):
+    good = make_run(tmp_path / "good")
+    notes: list[str] = []
+    roots = [tmp_path / "good", tmp_path / "typo"]
+    assert find_result_folders(roots, notes.append) == [good]
+    assert notes == [f"{tmp_path / 'typo'}: no such folder; skipped"]

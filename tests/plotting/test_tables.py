@@ -2,9 +2,12 @@
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from mnist_bn.config import IDENTITY
 from mnist_bn.plotting import tables
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_runs
@@ -29,8 +32,8 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
     expected = f"{np.mean(final):.4f} ± {np.std(final, ddof=1):.4f}"
     assert rows(text) == [
         ["Optimizer", "MnistCNN", "MnistCNN_BN_before"],
-        ["SGD", expected, "diverged"],
-        ["Adam", "", "0.9900 (1 seed, 1 epoch)"],
+        ["SGD, lr 0.01", expected, "diverged"],
+        ["Adam, lr 0.001", "", "0.9900 (1 seed, 1 epoch)"],
     ]
     assert text.splitlines()[0] == (
         "Final validation accuracy, mean ± standard deviation of 3 seeds after 2 epochs where not"
@@ -42,14 +45,14 @@ def test_a_diverged_seed_is_counted_beside_the_mean(tmp_path, make_run):
     for seed, accuracy in enumerate((0.9, 0.8, None)):
         make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, accuracy))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (1 diverged)"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.8500 ± 0.0707 (1 diverged)"]
 
 
 def test_an_unfinished_seed_is_counted_beside_the_mean(tmp_path, make_run):
     for seed, accuracies in enumerate(((0.5, 0.9), (0.5, 0.8), (0.5,))):
         make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(*accuracies))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.8500 ± 0.0707 (2 of 3 seeds)"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.8500 ± 0.0707 (2 of 3 seeds)"]
     assert "of 2 seeds after 2 epochs" in text
 
 
@@ -58,7 +61,7 @@ def test_without_any_accuracy_the_caption_promises_none(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "Adam", log=[{"epoch": 1, "main/loss": 0.5}])
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert text.splitlines()[0] == "No run has a final validation accuracy."
-    assert rows(text)[1:] == [["SGD", "diverged"], ["Adam", "not recorded"]]
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged"], ["Adam, lr 0.001", "not recorded"]]
 
 
 def test_the_summary_has_a_row_a_run(result):
@@ -68,7 +71,9 @@ def test_the_summary_has_a_row_a_run(result):
     for row, run in zip(table, runs, strict=True):
         assert (row["model"], row["optimizer"], row["seed"]) == (run.model, run.optimizer, run.seed)
         assert float(row[VALIDATION_ACCURACY]) == run.log[-1][VALIDATION_ACCURACY]
-        assert (row["epochs"], row["diverged_at"], row["lr"]) == ("3", "", "")
+        assert (row["epochs"], row["iterations"], row["unit"]) == ("3", "1800", "epoch")
+        assert (row["diverged_at"], row["momentum"]) == ("", "")
+        assert row["lr"] == {"SGD": "0.01", "Adam": "0.001"}[run.optimizer]
 
 
 def test_the_summary_says_what_a_run_was_trained_and_measured_on(tmp_path, make_run):
@@ -82,7 +87,7 @@ def test_the_summary_says_what_a_run_was_trained_and_measured_on(tmp_path, make_
 def test_a_log_that_has_only_its_start(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "SGD", log=[{"epoch": 0, VALIDATION_ACCURACY: 0.1}])
     text = tables.table(group_runs(read_runs([tmp_path], print)))
-    assert rows(text)[1] == ["SGD", "0.1000"]
+    assert rows(text)[1] == ["SGD, lr 0.01", "0.1000"]
     assert "of 1 seed after 0 epochs" in text
 
 
@@ -93,8 +98,97 @@ def test_many_networks_are_rows(tmp_path, make_run):
     make_run(tmp_path, names[0], "Adam", log=log(0.5, 0.6))
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert rows(text)[:3] == [
-        ["Network", "SGD", "Adam"],
+        ["Network", "SGD, lr 0.01", "Adam, lr 0.001"],
         ["Net00", "0.0000", "0.6000"],
         ["Net01", "0.0100", ""],
     ]
     assert len(rows(text)) == 1 + len(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+1+1", "'+1+1"),
+        ("-1+1|cmd", "'-1+1|cmd"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        (" =1+1", "' =1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("\t=1", "\N{REPLACEMENT CHARACTER}=1"),
+        ("-inf", "'-inf"),
+        ("-1", "-1"),
+        ("-1.5e-3", "-1.5e-3"),
+        ("Net(x=-1)", "Net(x=-1)"),
+        ("a\r\n=b", "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}=b"),
+        ("\x1b[31mred", "\N{REPLACEMENT CHARACTER}[31mred"),
+    ],
+)
+def test_no_cell_of_the_summary_is_a_formula(tmp_path, make_run, text, cell):
+    make_run(tmp_path, "MnistCNN", "SGD", model=text, dataset=text, study=text, sampling=text)
+    (row,) = csv.DictReader(io.StringIO(tables.summary(read_runs([tmp_path], print))))
+    assert [row[name] for name in ("model", "dataset", "study", "sampling")] == [cell] * 4
+
+
+def test_numbers_of_the_summary_stay_numbers(tmp_path, make_run):
+    make_run(tmp_path, seed=-3, lr=-0.5, log=[{"epoch": 1, "main/loss": -0.25}])
+    (row,) = csv.DictReader(io.StringIO(tables.summary(read_runs([tmp_path], print))))
+    assert (row["seed"], row["lr"], row["main/loss"]) == ("-3", "-0.5", "-0.25")
+
+
+def test_a_folder_is_no_formula(tmp_path, make_run, monkeypatch):
+    make_run(tmp_path).rename(tmp_path / "=cmd")
+    monkeypatch.chdir(tmp_path)
+    (row,) = csv.DictReader(io.StringIO(tables.summary(read_runs([Path()], print))))
+    assert row["folder"] == "'=cmd"
+
+
+def test_the_summary_counts_as_the_run_does(tmp_path, make_run):
+    log = [{"epoch": 2, "iteration": 1500, VALIDATION_ACCURACY: 0.5, "main/loss": None}]
+    make_run(tmp_path, evaluate_every=500, log=log)
+    (row,) = csv.DictReader(io.StringIO(tables.summary(read_runs([tmp_path], print))))
+    assert (row["unit"], row["epochs"], row["iterations"]) == ("iteration", "2", "1500")
+    assert (row["diverged_at"], row["evaluate_every"]) == ("1500", "500")
+
+
+def test_the_summary_has_every_setting_that_numbers_depend_on():
+    (head,) = csv.reader([tables.summary([])])
+    lengths = {"epoch": "epochs", "iteration": "iterations"}  # what the run has done of them
+    wanted = {lengths.get(name, name) for name in (*IDENTITY, "init_sha256", "model_sha256")}
+    assert wanted <= set(head)
+
+
+def test_the_table_says_the_effective_learning_rate_and_momentum(tmp_path, make_run):
+    for optimizer in ("SGD", "MomentumSGD", "AdaDelta", "Mine"):
+        make_run(tmp_path, "MnistCNN", optimizer, log=log(0.5))
+    make_run(tmp_path, "MnistCNN", "MomentumSGD", lr=0.1, log=log(0.5))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert [row[0] for row in rows(text)[1:]] == [
+        "SGD, lr 0.01",
+        "MomentumSGD, momentum 0.9, lr 0.01",
+        "MomentumSGD, momentum 0.9, lr 0.1",
+        "AdaDelta",
+        "Mine",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
+        ("a|b", "a\\|b"),
+        ("`code`", "\\`code\\`"),
+        ("![x](here)", "!\\[x\\](here)"),
+        ("&lt;", "&amp;lt;"),
+        ("\\|", "\\\\\\|"),
+        ("$x$ *y* ~z~", "\\$x\\$ \\*y\\* \\~z\\~"),
+        ("_x_ MnistCNN_BN_before", "\\_x\\_ MnistCNN_BN_before"),
+        ("a\nb\u202ec", "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"),
+        ("ReluMLP(slope=0.1), lr / 10 after epoch 8,12", None),
+    ],
+)
+def test_markdown_shows_foreign_text_as_it_is(tmp_path, make_run, text, shown):
+    make_run(tmp_path, model=text, dataset=text)
+    shown = text if shown is None else shown
+    table = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert table.splitlines()[3].startswith(f"| Optimizer    | {shown} ")
+    assert table.splitlines()[1].startswith(f"{shown}  ·  ")

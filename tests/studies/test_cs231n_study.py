@@ -144,12 +144,12 @@ def test_other_settings_are_other_lines_and_never_averaged(tmp_path):
     runs = read_runs([tmp_path], pytest.fail)
     lines = cs231n._sweep_lines(runs, cs231n.best_validation)
     assert {line.label: line.y.tolist() for line in lines} == {
-        "without BN, Adam": [pytest.approx(0.45)],
-        "without BN, Adam, batch 10": [0.3],
-        "without BN, SGD": [pytest.approx(0.25)],
+        "CS231nMLP(hidden=50, layers=8), Adam": [pytest.approx(0.45)],
+        "CS231nMLP(hidden=50, layers=8), Adam, batch 10": [0.3],
+        "CS231nMLP(hidden=50, layers=8), SGD": [pytest.approx(0.25)],
     }
     assert len({line.colour for line in lines}) == 3
-    assert "best validation, without BN, SGD" in cs231n._sweep_table(runs)
+    assert "best validation, CS231nMLP(hidden=50, layers=8), SGD" in cs231n._sweep_table(runs)
 
 
 def test_of_the_sweep_what_is_not_finished_is_left_out(tmp_path):
@@ -163,7 +163,7 @@ def test_two_networks_with_bn_are_told_apart():
     keys = [(f"CS231nMLP_BN(layers={n})", "Adam", "") for n in (3, 8)]
     looks = cs231n._looks([*keys, ("CS231nMLP", "Adam", "")])
     assert [look.label for look in looks] == [
-        *("CS231nMLP_BN(layers=3)", "CS231nMLP_BN(layers=8)", "without BN"),
+        *("CS231nMLP_BN(layers=3)", "CS231nMLP_BN(layers=8)", "CS231nMLP"),
     ]
     assert len({look.colour for look in looks}) == 3
 

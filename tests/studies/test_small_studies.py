@@ -197,6 +197,26 @@ def test_learning_rates_of_two_optimizers_are_two_lines(tmp_path, monkeypatch):
     assert labels == ["MnistCNN, SGD", "MnistCNN, Adam"]
 
 
+def test_a_rate_at_which_one_seed_diverged_is_crossed_and_what_is_not_finished_left_out(
+    tmp_path, monkeypatch
+):
+    write_run(tmp_path / "a", seed=0)
+    write_run(tmp_path / "b", seed=1, **{"diverged_at": {"iteration": 9}, "main/loss": None})
+    write_run(tmp_path / "c", seed=0, lr=0.01)
+    short = write_run(tmp_path / "d", seed=0, lr=0.001)
+    args = json.loads((short / "args").read_text()) | {"epoch": 5}
+    (short / "args").write_text(json.dumps(args))
+    drawn = []
+    monkeypatch.setattr(learning_rate.panels, "stacked", lambda *args, **_: drawn.append(args))
+    monkeypatch.setattr(learning_rate.comparison, "save", lambda *a: [])
+    learning_rate.draw(read_runs([tmp_path], pytest.fail), tmp_path)
+    (((panel,), _, said, _),) = drawn
+    (line,) = panel.series
+    assert line.crosses == [0.1] and line.x.tolist() == [0.01, 0.1]
+    assert "a seed diverged" in panel.lost
+    assert "1 run not finished, left out" in said
+
+
 def test_the_length_that_is_given_takes_the_place_of_the_presets():
     made = studies.get("blog").configs("quick", {"iteration": 9})
     assert {(config.iteration, config.epoch) for config in made} == {(9, 20)}

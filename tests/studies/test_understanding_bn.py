@@ -152,8 +152,15 @@ def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
 def test_presets_are_drawn_apart(tmp_path, capsys):
     write_run(tmp_path / "full" / "run")
     write_run(tmp_path / "quick" / "run", unit="iteration")
-    assert plot_results.main([str(tmp_path)]) == 2
-    assert "draw their folders apart" in capsys.readouterr().err
+    write_run(tmp_path / "cpu" / "run")
+    assert plot_results.main([str(tmp_path)]) == 0
+    assert "in 3 groups: they differ in preset and epochs or iterations" in capsys.readouterr().out
+    drawn = {path.parent.name: path.name for path in tmp_path.glob("figures/*/*.png")}
+    assert drawn == {
+        "understanding-bn-full": "accuracy.png",
+        "understanding-bn-cpu": "accuracy.png",
+        "understanding-bn-quick": "divergence.png",
+    }
 
 
 def curves_of(tmp_path):
@@ -162,7 +169,8 @@ def curves_of(tmp_path):
 
 def test_a_network_is_called_what_it_is(tmp_path):
     write_run(tmp_path / "a", model="ResNetCIFAR(bn = 'end')")
-    assert understanding_bn._networks(curves_of(tmp_path)) == "ResNet-110"
+    named = ["ResNet-110", "BN at the end: ResNetCIFAR(bn = 'end')"]
+    assert understanding_bn._networks(curves_of(tmp_path)) == named
     (curve,) = curves_of(tmp_path)
     assert understanding_bn._name(curve, [curve]) == "BN at the end"
     write_run(tmp_path / "b", model="ResNetCIFAR(depth = 20, bn=False)")
@@ -173,7 +181,11 @@ def test_a_network_is_called_what_it_is(tmp_path):
         "ResNet-110 BN at the end, lr 0.1",
         "ResNet-20 without BN, lr 0.1",
     ]
-    assert understanding_bn._networks(curves) == "MnistCNN and ResNet-110 and ResNet-20"
+    assert understanding_bn._networks(curves) == [
+        "MnistCNN",
+        "ResNet-110 BN at the end: ResNetCIFAR(bn = 'end')",
+        "ResNet-20 without BN: ResNetCIFAR(depth = 20, bn=False)",
+    ]
 
 
 def test_figures_say_what_diverged_means_and_how_long_the_runs_were(tmp_path):
@@ -190,7 +202,7 @@ def test_figures_say_what_diverged_means_and_how_long_the_runs_were(tmp_path):
         figure_of(curves_of(tmp_path)).texts[0].get_text()
         for figure_of in (understanding_bn._divergence, understanding_bn._learning_rates)
     ]
-    assert heads == ["Loss of the first minibatches", "Which learning rates diverge"]
+    assert heads == ["Loss of the first minibatches", "Which learning rates diverge, on CIFAR-10"]
 
 
 def test_singular_values_in_a_file_of_another_order(tmp_path):

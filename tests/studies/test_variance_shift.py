@@ -133,7 +133,8 @@ def test_two_optimizers_are_two_panels_and_two_lines(tmp_path, monkeypatch):
     layers, (accuracy,) = shown
     assert [panel.title.rpartition(", ")[2] for panel in layers] == ["Adam", "SGD"]
     lines = [series for series in accuracy.series if series.label]
-    assert [line.label for line in lines] == ["a, dropout → BN, Adam", "a, dropout → BN, SGD"]
+    name = "MnistCNN_dropout_BN: a, dropout → BN"
+    assert [line.label for line in lines] == [f"{name}, Adam", f"{name}, SGD"]
     assert [line.x.tolist() for line in lines] == [[0, 0.5]] * 2
     assert len({line.colour for line in lines}) == 2
 
