@@ -19,13 +19,15 @@ with door.importing(__name__):
     from functools import partial
     from pathlib import Path
 
-    from mnist_bn import command_line, files, studies, wording
-    from mnist_bn.command_line import ListAction, Parser, one_of
+    from mnist_bn import studies
     from mnist_bn.errors import UserError
     from mnist_bn.plotting import comparison, observations, partition, tables
     from mnist_bn.plotting.groups import group_runs
     from mnist_bn.plotting.results import read_runs
     from mnist_bn.plotting.words import printable
+    from mnist_bn.storage import files
+    from mnist_bn.terminal import command_line, wording
+    from mnist_bn.terminal.command_line import ListAction, Parser, one_of
 
 FORMATS = ("png", "svg", "pdf")
 ENDING = {

@@ -25,21 +25,16 @@ with door.importing(__name__):
 
     import models
     from mnist_bn import (
-        accelerate,
-        command_line,
         data,
         devices,
-        files,
+        kernels,
+        networks,
+        observers,
         optimizers,
-        signals,
-        streams,
         studies,
         sweep,
         training,
-        user_models,
-        wording,
     )
-    from mnist_bn.command_line import ListAction, Parser, one_of
     from mnist_bn.config import (
         ACCELERATE,
         AUGMENT,
@@ -51,8 +46,11 @@ with door.importing(__name__):
         grid,
     )
     from mnist_bn.errors import UsageError
-    from mnist_bn.extensions import learning_rate_drop, observers
-    from mnist_bn.suggestions import suggestion
+    from mnist_bn.names.suggestions import suggestion
+    from mnist_bn.storage import files
+    from mnist_bn.terminal import command_line, streams, wording
+    from mnist_bn.terminal.command_line import ListAction, Parser, one_of
+    from mnist_bn.trainer import learning_rate_drop, signals
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -277,7 +275,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
             "--data-dir is for MNIST's or CIFAR-10's files: leave it out for --dataset digits"
         )
     for model in {config.model for config in configs}:
-        user_models.create(model)
+        networks.create(model)
     for config in configs:
         settings = config.optimizer, config.lr, config.momentum
         optimizers.check(*settings)
@@ -386,7 +384,7 @@ def print_conditions(configs: Sequence[RunConfig]) -> None:
         wording.say(line)
     for config in {(config.model, config.dataset): config for config in configs}.values():
         dataset, device = training.load_dataset(config), devices.resolve(config.device)
-        user_models.check(config.model, dataset, device)
+        networks.check(config.model, dataset, device)
     wording.say(describe_kernels(configs[0]))
     for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
         wording.say(f"note: {line}", file=sys.stderr)
@@ -451,10 +449,10 @@ def describe_kernels(config: RunConfig) -> str:
     device = devices.describe(devices.resolve(config.device))
     if device != devices.CPU:
         return f"Device: {device}"
-    kernels = accelerate.install(config.accelerate)
-    if kernels != accelerate.STOCK:
-        return f"Kernels: compiled for {kernels}"
-    reason = accelerate.why_not() if config.accelerate == "auto" else None
+    active = kernels.install(config.accelerate)
+    if active != kernels.STOCK:
+        return f"Kernels: compiled for {active}"
+    reason = kernels.why_not() if config.accelerate == "auto" else None
     return f"Kernels: stock Chainer ({reason})" if reason else "Kernels: stock Chainer"
 
 

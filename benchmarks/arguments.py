@@ -15,7 +15,7 @@ MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_li
 class Parser(argparse.ArgumentParser):
     """Ends with one line, where argparse would print its usage as well.
 
-    mnist_bn.command_line has one too, but NumPy would come with it, before the restart.
+    mnist_bn.terminal.command_line has one too, but NumPy would come with it, before the restart.
     """
 
     def error(self, message: str) -> NoReturn:

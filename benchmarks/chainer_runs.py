@@ -13,7 +13,7 @@ from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.training import Trainer, extension
 
-from mnist_bn import accelerate, data, training
+from mnist_bn import data, kernels, training
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Dataset, Split
 
@@ -71,7 +71,7 @@ def epoch_seconds(trainer: Trainer) -> list[float]:
 
 def switch(accelerated: bool) -> None:
     """Puts the kernels in, or stock Chainer back."""
-    accelerate.install("on" if accelerated else "off")
+    kernels.install("on" if accelerated else "off")
 
 
 class ChainerRun:

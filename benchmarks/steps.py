@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks import chainer_runs
-from mnist_bn import accelerate
+from mnist_bn import kernels
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Dataset
 
@@ -61,7 +61,7 @@ MakeRun = Callable[[str, str, int, Dataset], Run]
 def why_missing() -> dict[str, str]:
     """Returns the variants that cannot run here, with the reason in one line."""
     reasons = {}
-    if (reason := accelerate.why_not()) is not None:
+    if (reason := kernels.why_not()) is not None:
         reasons["accelerated"] = reason
     if importlib.util.find_spec("torch") is None:
         reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")

@@ -19,10 +19,10 @@ def main(argv: Sequence[str]) -> int:
     if not os.path.isfile(script):
         print(f"mnist_bn: {script}: there is no such file; {USAGE}", file=sys.stderr)
         return 2
-    from mnist_bn import accelerate  # Chainer takes a second
+    from mnist_bn import kernels
 
-    if accelerate.install("auto") == accelerate.STOCK:
-        reason = accelerate.why_not()
+    if kernels.install("auto") == kernels.STOCK:
+        reason = kernels.why_not()
         print(f"mnist_bn: no kernels, stock Chainer runs ({reason})", file=sys.stderr)
     sys.argv[:] = argv
     sys.path[0] = os.path.dirname(os.path.abspath(script))

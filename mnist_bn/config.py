@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_bn import files
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.storage import files
 
 SEMANTICS = ("today", "2016")
 DATASETS = ("auto", "mnist", "digits", "cifar10")

@@ -8,8 +8,8 @@ import re
 
 import chainer
 
-from mnist_bn import wording
 from mnist_bn.errors import UsageError
+from mnist_bn.terminal import wording
 
 CPU = "CPU"
 

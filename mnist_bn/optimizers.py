@@ -12,9 +12,9 @@ from pathlib import Path
 import chainer
 import numpy as np
 
-from mnist_bn import specs, user_files
 from mnist_bn.errors import UsageError
-from mnist_bn.suggestions import suggestion
+from mnist_bn.names import specs, user_files
+from mnist_bn.names.suggestions import suggestion
 
 OF_2016 = (
     *("SGD", "MomentumSGD", "NesterovAG", "AdaGrad", "AdaDelta"),

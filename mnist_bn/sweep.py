@@ -18,9 +18,12 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
-from mnist_bn import files, locks, result_folder, schedule, signals, streams, training, wording
+from mnist_bn import training
 from mnist_bn.config import RunConfig, difference
 from mnist_bn.errors import UserError
+from mnist_bn.storage import files, locks, result_folder
+from mnist_bn.terminal import streams, wording
+from mnist_bn.trainer import schedule, signals
 
 TICK_SECONDS = 1
 _NOT_BEGUN = "not begun"

@@ -17,37 +17,22 @@ from chainer.training import Trainer
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
-from mnist_bn import (
-    accelerate,
-    data,
-    devices,
-    files,
-    locks,
-    optimizers,
-    parameters,
-    result_folder,
-    schedule,
-    semantics,
-    signals,
-    snapshots,
-    specs,
-    update_rules,
-    user_files,
-    user_models,
-    wording,
-)
+from mnist_bn import data, devices, kernels, networks, observers, optimizers
 from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.data import augmentation, subsets
+from mnist_bn.data.iterators import ORDERS, make_iterator, send_batch
 from mnist_bn.errors import UsageError, UserError
-from mnist_bn.extensions import learning_rate_drop, observers
-from mnist_bn.extensions.checkpoint import Checkpoint
-from mnist_bn.extensions.divergence import Divergence, IntervalOrDivergence
-from mnist_bn.extensions.dump_graph import DumpGraph
-from mnist_bn.extensions.log_report import LogReport
-from mnist_bn.extensions.plot_report import PlotReport
-from mnist_bn.extensions.print_report import PrintReport
-from mnist_bn.extensions.progress_bar import ProgressBar
-from mnist_bn.iterators import ORDERS, make_iterator, send_batch
+from mnist_bn.names import specs, user_files
+from mnist_bn.storage import files, locks, parameters, result_folder, snapshots
+from mnist_bn.terminal import wording
+from mnist_bn.terminal.print_report import PrintReport
+from mnist_bn.terminal.progress_bar import ProgressBar
+from mnist_bn.trainer import learning_rate_drop, schedule, semantics, signals, update_rules
+from mnist_bn.trainer.checkpoint import Checkpoint
+from mnist_bn.trainer.divergence import Divergence, IntervalOrDivergence
+from mnist_bn.trainer.dump_graph import DumpGraph
+from mnist_bn.trainer.log_report import LogReport
+from mnist_bn.trainer.plot_report import PlotReport
 
 QUANTITIES = ("loss", "accuracy")
 
@@ -228,7 +213,7 @@ def resolve(config: RunConfig) -> RunConfig:
     optimizer, lr, momentum = optimizers.resolve(config.optimizer, config.lr, config.momentum)
     return dataclasses.replace(
         config,
-        model=user_models.canonical(config.model),
+        model=networks.canonical(config.model),
         optimizer=optimizer,
         lr=lr,
         momentum=momentum,
@@ -280,7 +265,7 @@ def build_trainer(
     if dataset is None:
         config, dataset = resolve(config), load_dataset(config)
     device = devices.resolve(config.device)
-    accelerate.install(config.accelerate if device.xp is np else "off")
+    kernels.install(config.accelerate if device.xp is np else "off")
     optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
     seed_everything(config.seed, device)
     classifier = _make_classifier(config, dataset)
@@ -337,8 +322,8 @@ def build_trainer(
 
 def _make_classifier(config: RunConfig, dataset: data.Dataset) -> L.Classifier:
     """Returns the network and its loss, as training begins with them, in the computer's memory."""
-    network = user_models.create(config.model)
-    user_models.fit_input(network, dataset.train.images)
+    network = networks.create(config.model)
+    networks.fit_input(network, dataset.train.images)
     classifier = L.Classifier(network)
     semantics.prepare(classifier, config.semantics)
     if config.init is not None:
@@ -368,7 +353,7 @@ def describe_run(config: RunConfig) -> dict:
 
 def identity(config: RunConfig, dataset: data.Dataset) -> dict:
     """Returns what the run's numbers depend on: settings, and checksums of the files they name."""
-    model_files = user_models.checksums(config.model)
+    model_files = networks.checksums(config.model)
     return {
         **config.identity(),
         "model_files": model_files,
@@ -382,7 +367,7 @@ def circumstances(config: RunConfig) -> dict:
     """Returns what rounding depends on: kernels, device, versions."""
     cupy = chainer.backends.cuda.cupy if chainer.backends.cuda.available else None
     return {
-        "acceleration": accelerate.active(),
+        "acceleration": kernels.active(),
         "device_name": devices.describe(devices.resolve(config.device)),
         "versions": {
             "python": platform.python_version(),

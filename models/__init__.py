@@ -10,8 +10,8 @@ import pkgutil
 import chainer
 
 from mnist_bn.errors import UsageError
-from mnist_bn.specs import in_any_case
-from mnist_bn.suggestions import suggestion
+from mnist_bn.names.specs import in_any_case
+from mnist_bn.names.suggestions import suggestion
 
 
 def networks() -> dict[str, type[chainer.Link]]:

@@ -11,8 +11,8 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from mnist_bn.accelerate.blocks import conv_bn_relu_pool, conv_relu_bn_pool, conv_relu_pool
-from mnist_bn.accelerate.dense import linear_relu_dropout
+from mnist_bn.kernels.blocks import conv_bn_relu_pool, conv_relu_bn_pool, conv_relu_pool
+from mnist_bn.kernels.dense import linear_relu_dropout
 
 IMAGE_SIZE = 28
 

@@ -10,7 +10,7 @@ first convolution and its BN are left alone: case b would drop pixels there.
 import chainer.functions as F
 import chainer.links as L
 
-from mnist_bn.accelerate.blocks import conv_bn_relu_pool
+from mnist_bn.kernels.blocks import conv_bn_relu_pool
 from models.mnist_cnn import MnistCNN_BN_before
 
 

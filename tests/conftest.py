@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate, data, devices, semantics
-from mnist_bn.extensions.plot_report import PlotReport
+from mnist_bn import data, devices, kernels
+from mnist_bn.trainer import semantics
+from mnist_bn.trainer.plot_report import PlotReport
 
 # No deadline: the time of an example says nothing on a shared machine. What runs on every change
 # tries the same examples each time; everybody else looks for new ones.
@@ -41,7 +42,7 @@ def pytest_runtest_setup(item):
 @pytest.fixture(autouse=True)
 def stock_chainer():
     """Switches off the kernels that a training run of an earlier test left on."""
-    accelerate.uninstall()
+    kernels.uninstall()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ import pytest
 
 import plot_results
 import train_mnist
-from mnist_bn import schedule, snapshots, training
+from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
+from mnist_bn.storage import snapshots
+from mnist_bn.trainer import schedule
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

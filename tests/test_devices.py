@@ -11,8 +11,9 @@ import chainer
 import numpy as np
 import pytest
 
-from mnist_bn import devices, wording
+from mnist_bn import devices
 from mnist_bn.errors import UsageError
+from mnist_bn.terminal import wording
 
 PROJECT = Path(devices.__file__).parents[1]
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 
-from mnist_bn import snapshots, training
+from mnist_bn import training
 from mnist_bn.config import RunConfig
-from mnist_bn.extensions import plot_report
-from mnist_bn.extensions.log_report import LogReport
-from mnist_bn.extensions.plot_report import PlotReport
+from mnist_bn.storage import snapshots
+from mnist_bn.trainer import plot_report
+from mnist_bn.trainer.log_report import LogReport
+from mnist_bn.trainer.plot_report import PlotReport
 
 
 @pytest.fixture

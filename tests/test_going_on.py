@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import train_mnist
-from mnist_bn import archives, result_folder, schedule, signals, snapshots, sweep, training
+from mnist_bn import sweep, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.storage import archives, result_folder, snapshots
+from mnist_bn.trainer import schedule, signals
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate, archives, data, devices, inputs, optimizers, snapshots, training
+from mnist_bn import data, devices, inputs, kernels, observers, optimizers, training
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Split
 from mnist_bn.data.augmentation import send_crop_flipped
-from mnist_bn.extensions import observers
-from mnist_bn.iterators import ArrayIterator, DeviceIterator, make_iterator
+from mnist_bn.data.iterators import ArrayIterator, DeviceIterator, make_iterator
+from mnist_bn.storage import archives, snapshots
 
 pytestmark = pytest.mark.gpu
 
@@ -235,7 +235,7 @@ def test_every_model_trains(name, semantics, config, request):
     assert last["main/loss"] < log_of(config)[0]["main/loss"]
     if name in BLOGS:
         assert last["validation/main/accuracy"] > 0.8
-    assert accelerate.active() == accelerate.STOCK  # those kernels are the CPU's
+    assert kernels.active() == kernels.STOCK  # those kernels are the CPU's
 
 
 @pytest.mark.parametrize("model", ["MnistCNN_BN_dropout(ratio=0)", "ResNetCIFAR(depth=8)"])

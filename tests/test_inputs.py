@@ -8,7 +8,7 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from mnist_bn import training, user_models
+from mnist_bn import networks, training
 from mnist_bn.config import RunConfig
 from mnist_bn.inputs import Input
 
@@ -105,7 +105,7 @@ def test_the_blogs_text_gives_our_bits(blog, tmp_path, tiny_data, no_plots, name
 
 def test_without_the_variable_the_blogs_text_does_not_run(blog):
     """The control of the test above."""
-    network = user_models.create(f"{blog}:MnistCNN_BN_before")
+    network = networks.create(f"{blog}:MnistCNN_BN_before")
     as_written = type(network).__mro__[2]
     with pytest.raises((AttributeError, TypeError)):
         as_written.__call__(network, np.zeros((2, 784), np.float32))
@@ -122,7 +122,7 @@ def test_a_call_changes_neither_shape_nor_values_of_what_it_is_given(tmp_path):
         "        x.data *= 2\n"
         "        return x\n"
     )
-    network = user_models.create(f"{path}:Net")
+    network = networks.create(f"{path}:Net")
     images = np.ones((6, 784), np.float32)
     for _ in range(2):
         assert network(images[:4]).shape == (4, 1, 28, 28)
@@ -132,7 +132,7 @@ def test_a_call_changes_neither_shape_nor_values_of_what_it_is_given(tmp_path):
 
 
 def test_a_copy_of_a_network_gets_a_variable_too(blog):
-    network = user_models.create(f"{blog}:MnistCNN_BN_after")
+    network = networks.create(f"{blog}:MnistCNN_BN_after")
     x = np.random.RandomState(0).rand(3, 784).astype(np.float32)
     with chainer.using_config("train", False):
         expected = network(x).array
@@ -212,7 +212,7 @@ def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, f
         f"        return {forward}\n"
     )
     with pytest.raises(training.UsageError) as error:
-        user_models.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
+        networks.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
     line = str(error.value)
     assert "line 7: " in line and hint in line and "\n" not in line
 

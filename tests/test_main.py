@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_bn import accelerate
+from mnist_bn import kernels
 
 PROJECT = Path(__file__).parents[1]
 
@@ -16,7 +16,7 @@ import sys
 import chainer, chainer.links as L, numpy
 import neighbour
 from mnist_bn import accelerate
-print(__name__, sys.argv[1:], neighbour.NAME, accelerate.active())
+print(__name__, sys.argv[1:], neighbour.NAME, kernels.active())
 x = numpy.ones((2, 1, 8, 8), "float32")
 print(L.Convolution2D(1, 2, 3)(x).shape)
 if sys.argv[1:] == ["--fail"]:
@@ -43,11 +43,11 @@ def run(tmp_path):
 
 
 def test_script_runs_as_main_with_its_arguments_neighbours_and_the_kernels(run):
-    kernels = accelerate.install("auto")
+    active = kernels.install("auto")
     result = run("script.py", "-a", "b c")
     assert result.returncode == 0, result.stderr
-    assert result.stdout == f"__main__ ['-a', 'b c'] beside {kernels}\n(2, 2, 6, 6)\n"
-    assert ("stock Chainer runs" in result.stderr) == (kernels == accelerate.STOCK)
+    assert result.stdout == f"__main__ ['-a', 'b c'] beside {active}\n(2, 2, 6, 6)\n"
+    assert ("stock Chainer runs" in result.stderr) == (active == kernels.STOCK)
 
 
 def test_exit_status_is_the_scripts(run):

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import plot_results
-from mnist_bn import archives
 from mnist_bn.config import RunConfig
+from mnist_bn.storage import archives
 
 LOG = [{"epoch": e, "main/loss": 1 / e, "validation/main/accuracy": 1 - 0.1 / e} for e in (1, 2, 3)]
 

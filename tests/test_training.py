@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import schedule, semantics, snapshots, training
+from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
+from mnist_bn.storage import snapshots
+from mnist_bn.trainer import schedule, semantics
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 from mnist_bn.data import cifar10, digits, mnist
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError
-from mnist_bn.suggestions import suggestion
+from mnist_bn.names.suggestions import suggestion
 
 __all__ = ["Dataset", "Split", "load"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import chainer
 import numpy as np
 
-from mnist_bn.iterators import send_batch
+from mnist_bn.data.iterators import send_batch
 
 PADDING = 4  # of each side
 

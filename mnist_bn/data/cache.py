@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import pooch
 
-from mnist_bn import files
 from mnist_bn.data import download
 from mnist_bn.errors import UserError
+from mnist_bn.storage import files
 
 Content = TypeVar("Content")
 

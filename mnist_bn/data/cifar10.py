@@ -20,10 +20,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mnist_bn import files, wording
 from mnist_bn.data import cache, layout, reading
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.storage import files
+from mnist_bn.terminal import wording
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

@@ -15,9 +15,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from mnist_bn import wording
 from mnist_bn.data import reading
 from mnist_bn.data.reading import bad
+from mnist_bn.terminal import wording
 
 # No file of MNIST holds more; the bounds keep a bad file from taking the memory or the day.
 MAX_COUNT = 60_000

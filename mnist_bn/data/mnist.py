@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_bn import archives, files
 from mnist_bn.data import cache, idx, layout
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UserError
+from mnist_bn.storage import archives, files
 
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

@@ -9,7 +9,6 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mnist_bn.errors import UserError
-from mnist_bn.files import replacing
 from mnist_bn.plotting import curves
 from mnist_bn.plotting.appearance import (
     NETWORK_LOOKS,
@@ -24,6 +23,7 @@ from mnist_bn.plotting.curves import Line
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import printable
+from mnist_bn.storage.files import replacing
 
 MAX_LINES = 18  # in one figure; more are continued in the next
 MAX_PANELS = 16

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mnist_bn.errors import UserError
-from mnist_bn.files import replacing
+from mnist_bn.storage.files import replacing
 
 NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mnist_bn.errors import UserError
-from mnist_bn.wording import count
+from mnist_bn.terminal.wording import count
 
 TRAIN_LOSS, TRAIN_ACCURACY = "main/loss", "main/accuracy"
 VALIDATION_LOSS, VALIDATION_ACCURACY = "validation/main/loss", "validation/main/accuracy"

@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from mnist_bn.plotting import maps, panels
+from mnist_bn.plotting import heat_maps, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREY, VERMILLION
 from mnist_bn.plotting.canvas import RIGHT, write_title
-from mnist_bn.plotting.maps import HeatMap
+from mnist_bn.plotting.heat_maps import HeatMap
 from mnist_bn.plotting.notation import OneNotation, decimal
 
 Observed = dict[str, np.ndarray]
@@ -38,7 +38,7 @@ class Group:
 
 def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
     """The weight gradients of the middle layer, each network on its own scale."""
-    figure, (row,) = maps.grid(1, len(groups), title, subtitle)
+    figure, (row,) = heat_maps.grid(1, len(groups), title, subtitle)
     for group, axes in zip(groups, row, strict=True):
         for counts, limit in zip(group.first("counts"), group.first("limit"), strict=True):
             if not (0 < limit < np.inf and counts.sum() > 0):
@@ -50,7 +50,7 @@ def gradient_histogram(groups: Sequence[Group], title: str, subtitle: str) -> Fi
         layer = int(group.first("layer")[0])
         kurtosis = group.first("kurtosis")[:, layer - 1]
         title = f"{group.label}, layer {layer}: kurtosis {_range(kurtosis)}"
-        write_title(axes, title, maps.WIDTH + RIGHT)
+        write_title(axes, title, heat_maps.WIDTH + RIGHT)
         axes.set_xlabel("Gradient of a weight")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.xaxis.set_major_formatter(OneNotation())
@@ -163,7 +163,7 @@ def diverging_step(groups: Sequence[Group], title: str, subtitle: str) -> Figure
                     )
                 )
             rows.append(row)
-    return maps.heat_maps(rows, title, subtitle)
+    return heat_maps.heat_maps(rows, title, subtitle)
 
 
 def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figure:
@@ -176,7 +176,7 @@ def output_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Figu
         y_label = "" if row else "Image"
         heading = f"{group.label} (first seed)"
         row.append(HeatMap(heading, gradient, "Class", y_label, extent, is_signed=True))
-    return maps.heat_maps([row], title, subtitle)
+    return heat_maps.heat_maps([row], title, subtitle)
 
 
 def dependence_on_input(gradients: np.ndarray) -> np.ndarray:
@@ -229,7 +229,7 @@ def channel_gradients(groups: Sequence[Group], title: str, subtitle: str) -> Fig
         heading = f"{group.label}, layer {group.first('layer')[0]} (first seed)"
         y_label = "" if row else "Output channel"
         row.append(HeatMap(heading, group.first("gradient")[0], "Input channel", y_label))
-    return maps.heat_maps([row], title, subtitle)
+    return heat_maps.heat_maps([row], title, subtitle)
 
 
 def gradient_noise(groups: Sequence[Group], title: str, subtitle: str) -> Figure:

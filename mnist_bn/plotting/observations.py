@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn import archives
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import comparison, film, minibatch, panels
 from mnist_bn.plotting.appearance import (
@@ -32,6 +31,7 @@ from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
+from mnist_bn.storage import archives
 
 COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 MAX_LINES = 14

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from mnist_bn.errors import UserError
-from mnist_bn.files import replacing
 from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, RATES, Curve, in_order, rank
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
+from mnist_bn.storage.files import replacing
 
 NOT_RECORDED = "network not recorded"
 MAX_NETWORKS = 10  # as columns

@@ -16,12 +16,13 @@ from types import ModuleType
 
 from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UsageError
-from mnist_bn.suggestions import suggestion
+from mnist_bn.names.suggestions import suggestion
 
 
 def names() -> list[str]:
     """Returns the names that `--study` takes."""
-    return [module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)]
+    modules = [module.name for module in pkgutil.iter_modules(__path__)]
+    return [name.replace("_", "-") for name in modules if not name.startswith("_")]
 
 
 def runs(preset: dict, given: dict) -> list[RunConfig]:

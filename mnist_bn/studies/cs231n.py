@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 
 from mnist_bn import studies
 from mnist_bn.config import RunConfig
-from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, observations, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, style
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, complete, group_runs
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
+from mnist_bn.trainer.divergence import LIMIT
 
 # As the assignment's logspace(-4, 0, 20), to four digits.
 SCALES = tuple(float(f"{scale:.4g}") for scale in np.logspace(-4, 0, 20))

@@ -16,7 +16,6 @@ import numpy as np
 
 from mnist_bn import studies
 from mnist_bn.config import RunConfig
-from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting import comparison, panels
 from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks, style
 from mnist_bn.plotting.canvas import BETWEEN
@@ -24,6 +23,7 @@ from mnist_bn.plotting.groups import group_runs, in_order
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, VALIDATION_LOSS, Run
 from mnist_bn.studies.blog import NETWORKS
+from mnist_bn.trainer.divergence import LIMIT
 
 TRAINS = 0.9  # validation accuracy: well above the 0.1 of guessing, far below what any reaches
 

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn import archives, random_matrices, studies
+from mnist_bn import studies
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
-from mnist_bn.extensions.divergence import LIMIT
-from mnist_bn.plotting import comparison, maps, minibatch, observations, panels, tables
+from mnist_bn.plotting import comparison, heat_maps, minibatch, observations, panels, tables
 from mnist_bn.plotting.appearance import (
     BLACK,
     BLUE,
@@ -40,6 +39,9 @@ from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.minibatch import Group
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
+from mnist_bn.storage import archives
+from mnist_bn.studies import _random_matrices
+from mnist_bn.trainer.divergence import LIMIT
 
 OBSERVED = (
     "activation-moments",
@@ -125,7 +127,7 @@ def measure(out: Path) -> None:
         return
     random = np.random.default_rng(0)
     values = [
-        [random_matrices.singular_values(random, SIZE, matrices) for _ in range(DRAWS)]
+        [_random_matrices.singular_values(random, SIZE, matrices) for _ in range(DRAWS)]
         for matrices in MATRICES
     ]
     archives.write(
@@ -404,7 +406,7 @@ def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
     if arrays is None:
         return None
     _, draws, size = arrays["singular_value"].shape
-    figure, (row,) = maps.grid(
+    figure, (row,) = heat_maps.grid(
         1,
         len(arrays["matrices"]),
         "Singular values of products of M random matrices",
@@ -413,10 +415,10 @@ def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
         "See how few directions a product of many keeps: most singular values are near 0.",
     )
     for axes, matrices, values in zip(row, *arrays.values(), strict=True):
-        edge = random_matrices.edge(matrices)
+        edge = _random_matrices.edge(matrices)
         counts, edges = np.histogram(values, 60, (0, 1.05 * edge), density=True)
         axes.stairs(counts, edges, fill=True, color=SKY, alpha=0.6)
-        axes.plot(*random_matrices.density(matrices), color=BLUE)
+        axes.plot(*_random_matrices.density(matrices), color=BLUE)
         axes.axvline(edge, color=BLACK, linestyle=DASHES[1], linewidth=1.1)
         axes.set_ylim(0, 1.6)
         axes.set_title(f"M = {matrices}: edge {edge:.3f}, largest {values.max(axis=1).mean():.3f}")
@@ -444,8 +446,8 @@ def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | Non
         head += ["edge by the top 5%", "off by"]
         rows = [head]
         for matrices, values in zip(*singular_values.values(), strict=True):
-            edge = random_matrices.edge(matrices)
-            fitted = random_matrices.fitted_edge(values, matrices)
+            edge = _random_matrices.edge(matrices)
+            fitted = _random_matrices.fitted_edge(values, matrices)
             largest = values.max(axis=1)
             rows.append(
                 [

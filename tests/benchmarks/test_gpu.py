@@ -14,7 +14,7 @@ import pytest
 from benchmarks import chainer_runs, device_clock, environment, gpu, roofline, train_step
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Dataset, Split
-from mnist_bn.iterators import ArrayIterator
+from mnist_bn.data.iterators import ArrayIterator
 
 GPU = {"name": "a test", "cupy": "0"}
 needs_torch = pytest.mark.skipif(

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import models
-from benchmarks import chainer_runs, convolutions, environment, kernels, steps, train_step
-from mnist_bn import accelerate
+from benchmarks import chainer_runs, convolutions, environment, steps, train_step
+from benchmarks import kernels as kernel_times
+from mnist_bn import kernels
 from mnist_bn.config import RunConfig
 from models import mnist_cnn
 
@@ -39,7 +40,7 @@ def run(*arguments, **variables):
 def test_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "speed.json"
     small = ["--model", "MnistCNN", "--batch", 4, "--repeats", 2, "--block", 2]
-    variants = ["stock"] if accelerate.why_not() else ["stock", "accelerated"]
+    variants = ["stock"] if kernels.why_not() else ["stock", "accelerated"]
     process = run(*small, "--variants", *variants, "--json", file)
     assert process.returncode == 0, process.stderr
     assert "MnistCNN, batch 4" in process.stdout
@@ -168,7 +169,7 @@ def test_random_images_stand_in_for_mnist(monkeypatch):
 
 
 def test_every_function_of_the_networks_is_measured():
-    results = kernels.measure(2, ["stock"], 1, lambda: 0.0)
+    results = kernel_times.measure(2, ["stock"], 1, lambda: 0.0)
     names = [result["what"] for result in results]
     assert names[:3] == ["conv1", "conv2", "conv3"]
     assert names[-1] == "Adam"

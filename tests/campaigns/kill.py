@@ -39,11 +39,12 @@ import train_mnist  # noqa: E402  the variables and the path must be set before
 # isort: split
 import numpy as np  # noqa: E402
 
-from mnist_bn import accelerate, archives, data, files, result_folder, snapshots, training  # noqa: E402
+from mnist_bn import data, kernels, training  # noqa: E402
 from mnist_bn.data import cifar10, digits, idx, reading  # noqa: E402
 from mnist_bn.errors import UserError  # noqa: E402
-from mnist_bn.extensions.plot_report import PlotReport  # noqa: E402
 from mnist_bn.plotting import results  # noqa: E402
+from mnist_bn.storage import archives, files, result_folder, snapshots  # noqa: E402
+from mnist_bn.trainer.plot_report import PlotReport  # noqa: E402
 
 MODELS = ("MnistCNN", "MnistCNN_BN_before")
 OPTIMIZERS = ("SGD", "Adam")
@@ -147,8 +148,8 @@ class Campaign:
         self.rng = rng
         self.counts: dict[str, Counter] = {}
         self.wrong: list[str] = []
-        kernels = ("off", "on") if accelerate.why_not() is None else ("off",)
-        self.kinds = [Kind(*point) for point in itertools.product(MODELS, OPTIMIZERS, kernels)]
+        choices = ("off", "on") if kernels.why_not() is None else ("off",)
+        self.kinds = [Kind(*point) for point in itertools.product(MODELS, OPTIMIZERS, choices)]
         self.expected: dict[Kind, tuple[bytes, list]] = {}
         self.seconds: dict[Kind, float] = {}
         for kind in self.kinds:

@@ -6,7 +6,7 @@ import pytest
 
 from mnist_bn.data import Split
 from mnist_bn.data.augmentation import crop_flip, send_crop_flipped
-from mnist_bn.iterators import ArrayIterator, DeviceIterator
+from mnist_bn.data.iterators import ArrayIterator, DeviceIterator
 
 CPU = chainer.get_device("@numpy")
 

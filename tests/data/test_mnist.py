@@ -14,9 +14,10 @@ import threading
 import numpy as np
 import pytest
 
-from mnist_bn import data, files
+from mnist_bn import data
 from mnist_bn.data import download, mnist
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.storage import files
 
 REAL_MNIST = os.environ.get("MNIST_BN_DATA")
 REAL_SHA256 = dict(mnist.SHA256)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate
+from mnist_bn import kernels
 
 NETWORKS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
 PARAMETERS = dict(zip(NETWORKS, [160_010, 160_234, 160_234, 161_278], strict=True))
@@ -183,8 +183,8 @@ def test_with_kernels_the_difference_is_chainer_1_12s_rounding(
 ):
     # Chainer sums BN's statistics one by one in float32, in 2016 as today: on these images the
     # output of the first BN is off by up to 1.6e-3, where that of the kernels is by 8e-7.
-    if accelerate.install() == accelerate.STOCK:
-        pytest.skip(accelerate.why_not())
+    if kernels.install() == kernels.STOCK:
+        pytest.skip(kernels.why_not())
     classifier = golden_classifier(name)
     np.random.seed(100)
     loss = classifier(*golden_batch)

@@ -6,7 +6,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 import models
-from mnist_bn import user_models
+from mnist_bn import networks
 from mnist_bn.errors import UsageError
 from models.resnet_cifar import ResNetCIFAR
 
@@ -143,10 +143,10 @@ def test_the_input_has_a_gradient():
 @pytest.mark.parametrize("arguments", ["depth=109", "depth=2", "depth=20.0", "depth=-4"])
 def test_a_depth_that_is_none_is_one_line(arguments):
     with pytest.raises(UsageError, match=r"ValueError: depth .* expected 6n \+ 2, such as 20"):
-        user_models.create(f"ResNetCIFAR({arguments})")
+        networks.create(f"ResNetCIFAR({arguments})")
 
 
 @pytest.mark.parametrize("bn", ["1", "'start'", "0.5"])
 def test_a_bn_that_is_none_is_one_line(bn):
     with pytest.raises(UsageError, match=r'bn .*: expected True, False or "end"'):
-        user_models.create(f"ResNetCIFAR(bn={bn})")
+        networks.create(f"ResNetCIFAR(bn={bn})")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import parameters
+from mnist_bn.storage import parameters
 
 IMAGES = np.random.RandomState(0).rand(12, 3, 32, 32).astype(np.float32)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import models
-from mnist_bn import accelerate
+from mnist_bn import kernels
 
 X = np.random.RandomState(0).rand(6, 784).astype(np.float32)
 BLOCK = ["Convolution2DFunction", "BatchNormalization", "ReLU", "MaxPoolingND"]
@@ -69,8 +69,8 @@ def test_with_kernels_they_compute_the_same(name):
     network = models.create(name)
     np.random.seed(3)
     stock = network(X).array
-    if accelerate.install() == accelerate.STOCK:
-        pytest.skip(accelerate.why_not())
+    if kernels.install() == kernels.STOCK:
+        pytest.skip(kernels.why_not())
     np.random.seed(3)
     np.testing.assert_allclose(network(X).array, stock, rtol=1e-2, atol=2e-3)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import maps, minibatch, observations
+from mnist_bn.plotting import heat_maps, minibatch, observations
 from mnist_bn.plotting.minibatch import Group
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
@@ -162,15 +162,15 @@ def test_signs_and_spread_of_output_gradients():
 
 
 def test_rows_of_heat_maps_may_differ_in_length():
-    one = maps.HeatMap("one", np.arange(6.0).reshape(2, 3), "x", "y")
-    figure = maps.heat_maps([[one], [one, one, one]], "title", "subtitle")
+    one = heat_maps.HeatMap("one", np.arange(6.0).reshape(2, 3), "x", "y")
+    figure = heat_maps.heat_maps([[one], [one, one, one]], "title", "subtitle")
     assert sum(bool(axes.images) for axes in figure.axes) == 4
     assert len(figure.axes) == 8  # each with its colour bar
 
 
 def test_a_heat_map_has_its_own_scale():
-    one = maps.HeatMap("one", np.arange(6.0).reshape(2, 3), "x", "y")
-    signed = maps.HeatMap("two", np.array([[-1.0, 3.0]]), "x", "y", is_signed=True)
-    figure = maps.heat_maps([[one, signed]], "title", "subtitle")
+    one = heat_maps.HeatMap("one", np.arange(6.0).reshape(2, 3), "x", "y")
+    signed = heat_maps.HeatMap("two", np.array([[-1.0, 3.0]]), "x", "y", is_signed=True)
+    figure = heat_maps.heat_maps([[one, signed]], "title", "subtitle")
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert [image.get_clim() for image in images] == [(0, 5), (-3, 3)]

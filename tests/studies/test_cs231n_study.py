@@ -8,9 +8,9 @@ import pytest
 import plot_results
 from mnist_bn import data, training
 from mnist_bn.errors import UserError
-from mnist_bn.extensions.divergence import LIMIT
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run, read_runs
 from mnist_bn.studies import cs231n
+from mnist_bn.trainer.divergence import LIMIT
 
 
 @pytest.fixture

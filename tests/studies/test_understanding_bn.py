@@ -7,9 +7,9 @@ import pytest
 
 import plot_results
 import train_mnist
-from mnist_bn import data, random_matrices, studies, training
+from mnist_bn import data, studies, training
 from mnist_bn.errors import UserError
-from mnist_bn.extensions import gradient_noise
+from mnist_bn.observers import gradient_noise
 from mnist_bn.plotting import minibatch
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
@@ -93,7 +93,7 @@ def test_singular_values_are_measured_once(tmp_path, monkeypatch):
         assert npz["matrices"].tolist() == [1, 3, 5]
         assert npz["singular_value"].shape == (3, understanding_bn.DRAWS, 30)
         assert (np.diff(npz["singular_value"]) <= 0).all()
-    monkeypatch.setattr(random_matrices, "singular_values", pytest.fail)
+    monkeypatch.setattr(understanding_bn._random_matrices, "singular_values", pytest.fail)
     understanding_bn.measure(tmp_path)
     assert path.read_bytes() == before
 

@@ -8,7 +8,7 @@ from chainer import gradient_check
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.teaching.batch_normalization import BatchNormalization
+from teaching.batch_normalization import BatchNormalization
 
 
 def both(n, d, seed):

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.teaching.batch_normalization import (
+from models.small_mlp_cifar import _FullyConnectedNet
+from teaching.batch_normalization import (
     batchnorm_backward,
     batchnorm_backward_alt,
     batchnorm_forward,
 )
-from models.small_mlp_cifar import _FullyConnectedNet
 
 SEED = 231
 STEP = 1e-5

@@ -1,0 +1,84 @@
+"""Faster CPU kernels behind Chainer's own functions; everything works without them.
+
+`install()` replaces methods of Chainer's function nodes and update rules by ones that call compiled
+kernels where they cover the case, and Chainer's originals elsewhere. Any Chain gains.
+"""
+
+from __future__ import annotations
+
+import os
+
+from mnist_bn.errors import UserError
+from mnist_bn.kernels import blocks, build, convolution, dense, graph, layers, seam, updates
+
+MODES = ("auto", "on", "off")
+STOCK = "off"
+
+_active = STOCK
+
+
+class AccelerationUnavailable(UserError):
+    """Acceleration was asked for by name and is not to be had."""
+
+
+def install(mode: str = "auto") -> str:
+    """Switches the kernels on, or off; a second call with the same mode changes nothing.
+
+    Args:
+        mode: "auto" takes them where they can be had, unless MNIST_BN_ACCELERATE=off; "on" insists;
+            "off" is stock Chainer.
+
+    Returns:
+        The instruction set that the kernels use, or "off".
+
+    Raises:
+        AccelerationUnavailable: mode is "on" and there are none.
+    """
+    if mode == "off" or (mode == "auto" and os.environ.get("MNIST_BN_ACCELERATE") == "off"):
+        uninstall()
+        return STOCK
+    try:
+        library = build.load()
+    except build.Unavailable as reason:
+        uninstall()
+        if mode == "on":
+            raise AccelerationUnavailable(f"--accelerate on: {reason}") from None
+        return STOCK
+    if _active == STOCK:
+        seam.install(
+            convolution.replacements(library)
+            | layers.replacements(library)
+            | updates.replacements(library)
+            | graph.replacements()
+        )
+        blocks.use(library)
+        dense.use(True)
+        _set_active(build.instruction_set())
+    return _active
+
+
+def uninstall() -> None:
+    """Restores stock Chainer."""
+    seam.uninstall()
+    blocks.use(None)
+    dense.use(False)
+    _set_active(STOCK)
+
+
+def active() -> str:
+    """Returns the instruction set of the kernels in use, or "off"."""
+    return _active
+
+
+def why_not() -> str | None:
+    """Returns one line on why there are no kernels and how to get them, None where there are."""
+    try:
+        build.load()
+    except build.Unavailable as reason:
+        return str(reason)
+    return None
+
+
+def _set_active(value: str) -> None:
+    global _active
+    _active = value

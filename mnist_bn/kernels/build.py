@@ -1,0 +1,273 @@
+"""Compiling the kernels on first use, with the C++ compiler that is there, into a cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pooch
+
+from mnist_bn.errors import UsageError
+from mnist_bn.kernels import build_folders, compiler, trust
+
+# As mnist_bn_kernels_version() of the source answers.
+KERNELS_VERSION = 1
+MAX_BYTES = 2**26  # of a library
+# Compiling takes a few seconds. What takes much longer hangs, and the next compiler is tried.
+COMPILE_SECONDS = 60
+VERSION_SECONDS = 15
+TOTAL_SECONDS = 120
+
+# Compiler flags of an instruction set, widest first. Each set includes those behind it.
+INSTRUCTION_SETS = {
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma"],
+    "sse42": ["-msse4.2"],
+    "neon": [],
+}
+# What NumPy calls the CPU features that a set needs, before and since its version 2.4.
+_CPU_FEATURES = {
+    "avx512": ("AVX512_SKX", "X86_V4"),
+    "avx2": ("AVX2", "X86_V3"),
+    "sse42": ("SSE42", "X86_V2"),
+    "neon": ("ASIMD",),
+}
+# No -ffast-math: NaN and infinity come out as stock Chainer's.
+_FLAGS = [
+    *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=default"),
+    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fno-exceptions", "-fno-rtti", "-Wno-psabi"),
+]
+_MEND = "install a C++ compiler (`pip install ziglang` brings one) to train several times faster"
+_SOURCE_FOLDER = Path(__file__).parent
+_FAILED = "MNIST_BN_KERNELS_FAILED"
+
+
+class Unavailable(Exception):
+    """There are no kernels; the message is one line: why, and how to get them."""
+
+
+def load() -> ctypes.CDLL:
+    """Returns the kernels for this CPU, compiled now or taken from the cache folder.
+
+    The cache folder is `kernels` in MNIST_BN_CACHE or in the user's cache folder; if it cannot be
+    written, or others can write to it, the kernels are compiled anew in every process.
+    MNIST_BN_ISA forces a narrower instruction set.
+
+    Raises:
+        Unavailable: no compiler is found, or none of them compiles the kernels.
+        UsageError: MNIST_BN_ISA names no instruction set of this CPU.
+        signals.Stopped: a signal asked the training run to stop.
+    """
+    found = _load(instruction_set(), os.environ.get("CXX", ""), _cache_folder())
+    if isinstance(found, str):
+        raise Unavailable(found)
+    return found
+
+
+def instruction_set() -> str:
+    """Returns the widest instruction set of this CPU that the kernels know, or MNIST_BN_ISA's.
+
+    Raises:
+        Unavailable: this CPU has none of them.
+        UsageError: MNIST_BN_ISA names no instruction set of this CPU.
+    """
+    supported = _supported_instruction_sets()
+    if not supported:
+        raise Unavailable(
+            f"the kernels know {', '.join(INSTRUCTION_SETS)}, and this CPU "
+            f"({platform.machine()}) has none of them: stock Chainer runs"
+        )
+    forced = os.environ.get("MNIST_BN_ISA")
+    if not forced:
+        return supported[0]
+    if forced not in supported:
+        raise UsageError(f"MNIST_BN_ISA={forced}: this CPU has {', '.join(supported)}")
+    return forced
+
+
+@functools.cache
+def _supported_instruction_sets() -> tuple[str, ...]:
+    # NumPy asked the CPU and the operating system already.
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    return tuple(
+        name
+        for name, needed in _CPU_FEATURES.items()
+        if any(features.get(feature) for feature in needed)
+    )
+
+
+def _cache_folder() -> Path | None:
+    named = os.environ.get("MNIST_BN_CACHE")
+    folder = Path(named or pooch.os_cache("mnist-bn")) / "kernels"
+    # It is "~/..." for a user without a home.
+    return folder if named or folder.is_absolute() else None
+
+
+@functools.cache
+def _load(instruction_set: str, cxx: str, cache: Path | None) -> ctypes.CDLL | str:
+    """Returns the kernels, or in one line why there are none."""
+    # Processes that this one starts need not wait for the same compilers once more.
+    wanted = ascii((instruction_set, cxx, str(cache))).replace(" ", "_")
+    before, _, reason = os.environ.get(_FAILED, "").partition(" ")
+    if before != wanted:
+        with compiler.ending_before_signals():
+            library, reason = _try_compilers(instruction_set, cxx, cache)
+        if library is not None:
+            return library
+        os.environ[_FAILED] = f"{wanted} {reason}"
+    return reason
+
+
+def _try_compilers(
+    instruction_set: str, cxx: str, cache: Path | None
+) -> tuple[ctypes.CDLL | None, str]:
+    """Returns the kernels of the first compiler that makes them; if none does, why."""
+    compilers = _compilers(cxx)
+    if not compilers:
+        return None, f"no C++ compiler found (CXX, c++, g++, clang++, ziglang): {_MEND}"
+    end = time.monotonic() + TOTAL_SECONDS
+    reasons, hanging = [], set()
+    for command in compilers:
+        program = os.path.realpath(shutil.which(command[0]) or command[0])
+        if program in hanging or time.monotonic() > end:
+            continue
+        try:
+            deadline = min(end, time.monotonic() + COMPILE_SECONDS)
+            library = _cached_or_compiled(
+                command, INSTRUCTION_SETS[instruction_set], cache, deadline
+            )
+            return library, ""
+        except (OSError, compiler.CompilerError) as error:
+            reasons.append(f"{compiler.one_line(command[0])}: {compiler.one_line(str(error))}")
+            if isinstance(error, compiler.CompilerHangs):
+                hanging.add(program)
+                _say(f"{reasons[-1]}: given up")
+    return None, f"the kernels do not compile ({'; '.join(reasons)}): {_MEND}"
+
+
+def _compilers(cxx: str) -> list[list[str]]:
+    """Returns the commands to try, best first; CXX may carry arguments."""
+    commands = [["c++"], ["g++"], ["clang++"]]
+    if cxx.strip():
+        try:
+            commands.insert(0, shlex.split(cxx))
+        except ValueError as error:  # a quotation without an end
+            _say(f"CXX={compiler.one_line(cxx)}: {error}; trying other compilers")
+    found = [command for command in commands if command and shutil.which(command[0])]
+    if importlib.util.find_spec("ziglang"):
+        # As `c++` it would compile a C++ library first, which takes minutes and is not needed.
+        found.append([sys.executable, "-m", "ziglang", "cc", "-x", "c++"])
+    return found
+
+
+def _cached_or_compiled(
+    cxx: list[str], isa_flags: list[str], cache: Path | None, deadline: float
+) -> ctypes.CDLL:
+    command = [*cxx, *_FLAGS, *isa_flags]
+    name = f"kernels-{_key(cxx, command, deadline)}.so"
+    cache = _usable(cache)
+    if cache is not None:
+        build_folders.remove_stale(cache, "build-")
+        if _is_whole(cache / name):
+            try:
+                return _open(cache / name)
+            except OSError:
+                pass  # for another machine, or damaged: compiled anew
+        try:
+            with build_folders.make(cache, "build-") as folder:
+                return _compile_into(cache / name, command, folder, deadline)
+        except compiler.CompilerHangs:
+            raise
+        except (OSError, compiler.CompilerError):
+            pass  # perhaps the folder is read-only or full, or nothing may be executed there
+    temporary = Path(tempfile.gettempdir())
+    build_folders.remove_stale(temporary, "mnist-bn-build-")
+    with build_folders.make(
+        temporary, "mnist-bn-build-"
+    ) as folder:  # an open library outlives its file
+        return _compile(command, folder / name, deadline)
+
+
+def _usable(cache: Path | None) -> Path | None:
+    """Returns the cache folder, made if need be; None if it is of no use, or others' too."""
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reason = trust.why_not(cache)
+    except OSError:
+        return None
+    if reason is not None:
+        _say(f"{reason}: kernels kept there are not used; name another folder with MNIST_BN_CACHE")
+        return None
+    return cache
+
+
+def _key(cxx: list[str], command: list[str], deadline: float) -> str:
+    """Returns what tells one build from another: source, flags, compiler and its version."""
+    deadline = min(deadline, time.monotonic() + VERSION_SECONDS)
+    digest = hashlib.sha256(compiler.run([*cxx, "--version"], deadline))
+    digest.update("\0".join(["", *command]).encode(errors="surrogateescape"))
+    for source in sorted(_SOURCE_FOLDER.glob("kernels*")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _compile_into(path: Path, command: list[str], folder: Path, deadline: float) -> ctypes.CDLL:
+    """Compiles in `folder` and moves the library to `path`, whole, its checksum beside it."""
+    built = folder / path.name
+    library = _compile(command, built, deadline)
+    checksum = folder / "checksum"
+    checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
+    with contextlib.suppress(OSError):  # a folder in its place, say: it is compiled anew next time
+        for file, place in ((built, path), (checksum, _checksum_path(path))):
+            os.chmod(file, 0o755 if file == built else 0o644)  # whatever the umask is
+            os.replace(file, place)
+    return library
+
+
+def _compile(command: list[str], path: Path, deadline: float) -> ctypes.CDLL:
+    _say(f"compiling the kernels with {compiler.one_line(command[0])}, once ...")
+    compiler.run([*command, "-o", str(path), str(_SOURCE_FOLDER / "kernels.cpp")], deadline)
+    return _open(path)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """Opens a library of kernels; OSError if it is none or another version's."""
+    library = ctypes.CDLL(str(path.absolute()))  # without a folder, it would be looked for
+    version = getattr(library, "mnist_bn_kernels_version", None)
+    if version is None or version() != KERNELS_VERSION:
+        raise OSError(f"{path}: not a library of these kernels")
+    return library
+
+
+def _is_whole(path: Path) -> bool:
+    # Opening a library that was cut short can kill the process, so its checksum comes first.
+    try:
+        checksum = trust.read(_checksum_path(path), 64)
+        return checksum == hashlib.sha256(trust.read(path, MAX_BYTES)).hexdigest().encode()
+    except OSError:
+        return False
+
+
+def _checksum_path(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _say(line: str) -> None:
+    """Says on a terminal what the user waits for."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"Kernels: {line}", file=sys.stderr)

@@ -1,0 +1,34 @@
+"""`--observe activation-percentiles`: the distribution of what each nonlinearity receives."""
+
+from __future__ import annotations
+
+import chainer
+import numpy as np
+from chainer.backends import cuda
+
+from mnist_bn.observers.base import Observer
+from mnist_bn.observers.probe import nonlinearity_inputs
+
+PERCENTILES = (15, 50, 85)  # Ioffe & Szegedy 2015, figure 1 b and c
+IMAGES = 500
+
+
+class ActivationPercentiles(Observer):
+    """Percentiles of the input of every nonlinearity, unit by unit, in test mode.
+
+    Series: "sigmoid1" and so on, float32 `(T, 3, units)`; over the first IMAGES test images and,
+    after a convolution, over all positions.
+    """
+
+    name = "activation-percentiles"
+
+    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        images = self.dataset.test.images[:IMAGES]
+        inputs = nonlinearity_inputs(network, images, self.device)
+        return {name: _percentiles(cuda.to_cpu(x)) for name, x in inputs.items()}
+
+
+def _percentiles(x: np.ndarray) -> np.ndarray:
+    """Returns `(3, channels)` for `(N, channels, ...)`."""
+    axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+    return np.percentile(x, PERCENTILES, axis=axes).astype(np.float32)

@@ -1,0 +1,172 @@
+"""Observer: what a run measures besides loss and accuracy, as a time series in an NPZ file."""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import chainer
+import numpy as np
+from chainer.training import Trainer, extension
+
+from mnist_bn import data
+from mnist_bn.errors import UserError
+from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.storage import archives
+
+
+class Observer(extension.Extension):
+    """An extension that measures arrays while training and writes `<name>.npz` at the end.
+
+    The file holds each measured array with a leading axis of time, float or integer
+    `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
+    run: random numbers go on as if none had been drawn, and the network stays as it was. What was
+    measured is part of a snapshot.
+
+    Args:
+        dataset: the run's images.
+        device: where the network is.
+
+    Attributes:
+        at: the numbers of updates after which it measures, 0 being the network as initialised; None
+            measures at every evaluation.
+    """
+
+    at: tuple[int, ...] | None = None
+
+    # After the update, before a snapshot is taken.
+    priority = extension.PRIORITY_WRITER
+
+    def __init__(self, dataset: data.Dataset, device: chainer.backend.Device) -> None:
+        self.dataset = dataset
+        self.device = device
+        self._path: Path | None = None
+        self._series: dict[str, GrowingArray] = {}
+
+    @abstractmethod
+    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Learns where the file goes, and measures the network as initialised if it is due."""
+        self._path = Path(trainer.out) / f"{self.name}.npz"
+        is_new = trainer.updater.iteration == 0  # a resumed run has measured it before
+        if is_new and self.at is not None and self.is_due(trainer):
+            self(trainer)
+
+    def is_due(self, trainer: Trainer) -> bool:
+        """Tells whether an observer with `at` measures after this update."""
+        return trainer.updater.iteration in self.at
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Measures."""
+        updater = trainer.updater
+        now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
+        network = updater.get_optimizer("main").target.predictor
+        # A network may draw random numbers in test mode too.
+        with fixed_random_state(self.device):
+            measured = self.measure(network)
+        self._add({key: np.array(array)[np.newaxis] for key, array in (now | measured).items()})
+
+    def _add(self, rows: dict[str, np.ndarray]) -> None:
+        if not self._series:
+            self._series = {key: GrowingArray(array) for key, array in rows.items()}
+            return
+        try:
+            for key, array in rows.items():
+                self._series[key].extend(array)
+        except (KeyError, ValueError):
+            raise UserError(
+                f"--observe {self.name}: what is measured has other names or shapes than before"
+            ) from None
+
+    def finalize(self) -> None:
+        """Writes the file, also where training stopped early; nothing where nothing was measured.
+
+        Called at the end of training.
+        """
+        if self._series and self._path is not None:
+            archives.write(self._path, self.series())
+
+    def series(self) -> dict[str, np.ndarray]:
+        """Returns what was measured so far, each array `(T, ...)`, read-only."""
+        return {key: array.rows() for key, array in self._series.items()}
+
+    def serialize(self, serializer: chainer.Serializer | chainer.Deserializer) -> None:
+        """Saves or loads what was measured so far.
+
+        Raises:
+            UserError: the snapshot is of a run without this observer.
+        """
+        try:
+            series = serialize_arrays(serializer["series"], self.series())
+        except KeyError:
+            raise UserError(
+                f"--observe {self.name}: the snapshot is of a run without it, so the series would "
+                "lack its beginning; go on without it, or train anew in another --out"
+            ) from None
+        if isinstance(serializer, chainer.Deserializer):
+            self._series = {key: GrowingArray(array) for key, array in _checked(series).items()}
+
+
+@contextmanager
+def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
+    """Seeds all random numbers that a network may draw; afterwards they go on as if never used.
+
+    They are Python's, NumPy's and, on a GPU, CuPy's.
+    """
+    before = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    cupy_random = None if device.xp is np else device.xp.random
+    if cupy_random is not None:
+        on_device = cupy_random.get_random_state()
+        cupy_random.set_random_state(cupy_random.RandomState(0))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if cupy_random is not None:
+            cupy_random.set_random_state(on_device)
+
+
+def serialize_arrays(
+    serializer: chainer.Serializer | chainer.Deserializer, arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Saves `arrays` and returns them, or loads and returns what was saved so."""
+    if isinstance(serializer, chainer.Serializer):
+        serializer("names", json.dumps(list(arrays)))
+        for i, array in enumerate(arrays.values()):
+            serializer(str(i), array)
+        return arrays
+    try:
+        names = json.loads(str(serializer("names", "")))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError("damaged: expected the names of what was measured")
+    return {name: serializer(str(i), None) for i, name in enumerate(names)}
+
+
+def _checked(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what was measured so far, if it can be: as much of each, and numbers.
+
+    Raises:
+        UserError: it is not so.
+    """
+    clock = [series.get(name) for name in ("epoch", "iteration")] if series else []
+    are_counts = all(
+        isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "i"
+        for array in clock
+    )
+    if not are_counts or any(
+        array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
+        for array in series.values()
+    ):
+        raise UserError("damaged: expected numbers, as many of each as were measured")
+    return series

@@ -1,0 +1,117 @@
+"""`--observe weight-updates`: pictures of dW, what an epoch changes in the weights of each unit."""
+
+from __future__ import annotations
+
+import chainer
+import chainer.links as L
+import numpy as np
+from chainer.backends import cuda
+from chainer.training import Trainer
+
+from mnist_bn.errors import UserError
+from mnist_bn.observers.base import Observer, serialize_arrays
+
+IMAGE = (28, 28)
+
+
+def layers(network: chainer.Chain) -> dict[str, chainer.Parameter]:
+    """Returns the weights of each linear and convolutional layer, `(units, ...)`, by its path."""
+    return {
+        path.lstrip("/"): link.W
+        for path, link in network.namedlinks()
+        if isinstance(link, (L.Linear, L.Convolution2D))
+    }
+
+
+class UpdateObserver(Observer):
+    """An observer of dW: a layer's weights now less those at the last measurement.
+
+    At one evaluation an epoch, the default, that is what the epoch has changed.
+    """
+
+    def __init__(self, dataset, device) -> None:
+        super().__init__(dataset, device)
+        self._before: dict[str, np.ndarray] = {}
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Keeps the initial weights, if none came with a snapshot.
+
+        Raises:
+            UserError: a layer has none yet, or the snapshot's are of other shapes.
+        """
+        super().initialize(trainer)
+        network = trainer.updater.get_optimizer("main").target.predictor
+        for name, weights in layers(network).items():
+            if weights.array is None:
+                raise UserError(
+                    f"--observe {self.name}: expected layers of known input size, as L.Linear(784, "
+                    f"10); {name} of this network gets its own with the first batch"
+                )
+        if not self._before:
+            self._keep(network)
+        shapes = {name: weights.shape for name, weights in layers(network).items()}
+        if {name: np.shape(weights) for name, weights in self._before.items()} != shapes:
+            raise UserError(f"--observe {self.name}: the snapshot has weights of other layers")
+
+    def updates(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        """Returns dW of each layer, `(units, ...)`, since this was last called."""
+        before = self._before
+        self._keep(network)
+        return {name: after - before[name] for name, after in self._before.items()}
+
+    def _keep(self, network: chainer.Chain) -> None:
+        self._before = {
+            name: cuda.to_cpu(weights.array).copy() for name, weights in layers(network).items()
+        }
+
+    def serialize(self, serializer: chainer.Serializer | chainer.Deserializer) -> None:
+        """Saves or loads the last weights, too."""
+        super().serialize(serializer)
+        self._before = serialize_arrays(serializer["before"], self._before)
+
+
+class WeightUpdates(UpdateObserver):
+    """Pictures of the dW of every unit that looks at the image itself.
+
+    Series: the layer's path, such as "l1", uint8 `(T, units, height, width)`, in the scaling of the
+    dying-ReLU study: black is the unit's least change and white its largest,
+    (dW - min) / (max - min + 1e-4) * 255.
+    """
+
+    name = "weight-updates"
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Checks that there is such a unit.
+
+        Raises:
+            UserError: there is none.
+        """
+        super().initialize(trainer)
+        if all(_tile(weights) is None for weights in self._before.values()):
+            raise UserError(
+                f"--observe {self.name}: expected a layer that looks at the image itself (linear "
+                "with 784 inputs, or convolution with 1 channel); this network has none"
+            )
+
+    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+        return {
+            name: _scaled(update.reshape(len(update), *tile))
+            for name, update in self.updates(network).items()
+            if (tile := _tile(update)) is not None
+        }
+
+
+def _tile(weights: np.ndarray) -> tuple[int, int] | None:
+    """Returns height and width of a unit's weights as a picture, None where they are none."""
+    if weights.ndim == 4 and weights.shape[1] == 1:
+        return weights.shape[2:]
+    return IMAGE if weights.shape[1:] == (IMAGE[0] * IMAGE[1],) else None
+
+
+def _scaled(update: np.ndarray) -> np.ndarray:
+    """Returns `(units, height, width)` as uint8, each unit by its own least and largest value."""
+    least = update.min(axis=(1, 2), keepdims=True)
+    largest = update.max(axis=(1, 2), keepdims=True)
+    grey = (update - least) / (largest - least + 1e-4) * 255
+    # Not a number, after divergence, is black.
+    return np.nan_to_num(grey, nan=0, posinf=0, neginf=0).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,166 @@
+"""What the commands share: their parser, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn
+
+import door
+from mnist_bn.errors import UsageError, UserError
+from mnist_bn.names.suggestions import suggestion
+from mnist_bn.terminal import streams, wording
+
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def run(main: Callable[[], int], program: str, if_interrupted: str) -> NoReturn:
+    """Carries out a command and ends the process with its exit status; see `status_of`."""
+    streams.guard()
+    status = status_of(main, program, if_interrupted)
+    door.end_at_ctrl_c()
+    sys.exit(status)
+
+
+def status_of(action: Callable[[], int | None], program: str, if_interrupted: str) -> int:
+    """Returns the exit status of a command's action; an error of the user's is one line.
+
+    Args:
+        action: returns an exit status, or None for 0.
+        program: the command's name, which its messages begin with.
+        if_interrupted: what to say after a Ctrl-C that the action does not handle itself.
+    """
+    try:
+        return action() or 0
+    except UserError as error:
+        wording.say(f"{program}: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        wording.say(f"{program}: interrupted; {if_interrupted}", file=sys.stderr)
+        return 130
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and a name with hyphens in one piece."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError, one line, where argparse would print its usage and exit."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **kwargs})
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """Parses the arguments; a flag that there is not is refused with the nearest that is."""
+        for word in sys.argv[1:] if args is None else args:
+            flag = word.partition("=")[0]
+            # It would be the short flag -m with the value "odel".
+            is_short = flag.startswith("-") and not flag.startswith("--")
+            if is_short and f"-{flag}" in self._option_string_actions:
+                self.error(f"there is no flag {flag}; did you mean '-{flag}'?")
+        arguments, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._near(unknown)}")
+        return arguments
+
+    def _near(self, unknown: Sequence[str]) -> str:
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        # Without the hyphens, in which all are alike.
+        known = [flag.removeprefix("--") for flag in self._option_string_actions]
+        return suggestion(flags[0].lstrip("-"), known).replace("'", "'--", 1) if flags else ""
+
+    def print_help(self, file=None) -> None:
+        """Prints the help; if it cannot be written, that is a failure."""
+        super().print_help(file)
+        if streams.has_failed():
+            self.exit(1)
+
+
+class ListAction(argparse.Action):
+    """Collects several values, with spaces or commas between or of the flag given again, each once.
+
+    Args:
+        of: makes a value of a word, and raises ValueError where it is none.
+        expected: the kind of the values, for error messages, such as "whole numbers".
+    """
+
+    def __init__(
+        self,
+        *args,
+        of: Callable[[str], object] = str,
+        expected: str = "names",
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, nargs="+", **kwargs)
+        self._of, self._expected = of, expected
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        given = getattr(namespace, self.dest, None)
+        before = [] if given is None or given is self.default else given
+        new = [self._value(word) for word in self._words(values)]
+        setattr(namespace, self.dest, list(dict.fromkeys([*before, *new])))
+
+    def _words(self, values: Sequence[str]) -> list[str]:
+        words = []
+        for i, text in enumerate(values):
+            # As in `0, 1 ,2`: between two words the comma may stand on either side.
+            text = text if i == len(values) - 1 else text.removesuffix(",")
+            text = text if i == 0 else text.removeprefix(",")
+            words += [text] if _names_a_file(text) else split(text)
+        if "" in words:
+            raise self._wrong(" ".join(values), "nothing stands before or after a comma; ")
+        return words
+
+    def _value(self, word: str) -> object:
+        try:
+            return self._of(word)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        except ValueError:
+            raise self._wrong(word) from None
+
+    def _wrong(self, text: str, problem: str = "") -> argparse.ArgumentError:
+        expected = f"expected {self._expected}, with spaces or commas between"
+        return argparse.ArgumentError(self, f"{text!r}: {problem}{expected}")
+
+
+def _names_a_file(text: str) -> bool:
+    """Tells whether it is `path/to/file.py:Name`, whose path may have commas."""
+    path, found, _ = text.partition(".py:")
+    return bool(found) and os.path.isfile(f"{path}.py")
+
+
+def split(text: str) -> list[str]:
+    """Splits at the commas outside of brackets: `A(x=1, y=2),B` -> `["A(x=1, y=2)", "B"]`."""
+    words, depth = [""], 0
+    for character in text:
+        depth += (character in _OPENING) - (character in _CLOSING)
+        if character == "," and depth <= 0:
+            words.append("")
+        else:
+            words[-1] += character
+    return [word.strip() for word in words]
+
+
+def one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """Returns the `type` of an argument that is one of `names`."""
+    known = list(names)
+
+    def parse(text: str) -> str:
+        if text not in known:
+            expected = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise argparse.ArgumentTypeError(
+                f"invalid choice: {text!r} (expected {expected}){suggestion(text, known)}"
+            )
+        return text
+
+    return parse
