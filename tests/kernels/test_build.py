@@ -274,7 +274,7 @@ def test_a_compiler_that_hangs_is_ended_and_the_next_tried(cxx, tiny_source, mon
 
 LOAD = """
 import sys, pathlib, mnist_bn
-from mnist_bn import signals
+from mnist_bn.trainer import signals
 from mnist_bn.kernels import build
 build._SOURCE_FOLDER = pathlib.Path(sys.argv[1])
 build._compilers = lambda _: [[sys.argv[2]]]

@@ -9,9 +9,9 @@ from chainer.function_hooks import TimerHook as FunctionTimerHook
 from chainer.link_hooks import TimerHook
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import dense, layers
+from tests.kernels.switching import kernels
 
 
 @pytest.fixture(scope="module")
