@@ -64,6 +64,7 @@ def install(mode: str = "auto") -> str:
             | backprop.replacements()
         )
         fusions.use(library)
+        waiting.remember_methods()
         seam.install(invisible.replacements())  # around those
         _set_active(build.instruction_set())
     return _active

@@ -8,6 +8,7 @@ one third of the bookkeeping.
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 
 import numpy as np
@@ -155,8 +156,14 @@ def _linear(node, inputs):
 def _dropout(node, inputs):
     if node.mask is not None or node.return_mask:  # others have the mask, and may change it
         return None
-    node.forward_cpu((np.ones(inputs[0].shape, np.float32),))  # draws, in the program's order
-    return inputs[0].shape
+    shape = inputs[0].shape
+    node.forward_cpu((_ones(shape),))  # draws, in the program's order
+    return shape
+
+
+@functools.lru_cache(maxsize=4)
+def _ones(shape: tuple[int, ...]) -> np.ndarray:
+    return np.ones(shape, np.float32)
 
 
 def _goes_straight_on(parts: list[Part]) -> bool:

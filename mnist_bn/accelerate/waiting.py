@@ -92,6 +92,18 @@ def fusion(*patterns: str):
     return declare
 
 
+_methods: dict[type[FunctionNode], tuple] = {}
+
+
+def remember_methods() -> None:
+    """Takes the functions' methods for those that fused nodes stand for."""
+    _methods.update({node: _methods_of(node) for node in _functions})
+
+
+def _methods_of(node: type[FunctionNode]) -> tuple:
+    return node.forward, node.forward_cpu, node.backward, node.check_type_forward
+
+
 class Step:
     """A function applied, to be computed.
 
@@ -133,16 +145,21 @@ class Step:
         return math.prod(self.shape)
 
     def has_changed(self) -> bool:
-        """Whether an array that was copied has other numbers now."""
-        for i in self.copied:
-            x = self.inputs[i]
-            if not _are_same(x._data[0] if isinstance(x, Variable) else x, self.arrays[i]):
-                return True
+        """Whether an array that was copied has other numbers now, and a graph will have them."""
+        if self.copied and config.enable_backprop:
+            for i in self.copied:
+                x = self.inputs[i]
+                if not _are_same(x._data[0] if isinstance(x, Variable) else x, self.arrays[i]):
+                    return True
         return False
 
 
 def _are_same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and bool((a.view(np.int32) == b.view(np.int32)).all())
+    """Whether they have the same bits."""
+    if a.shape != b.shape:
+        return False
+    unit = np.int64 if a.size % 2 == 0 and a.flags.c_contiguous else np.int32
+    return bool((a.reshape(-1).view(unit) == b.reshape(-1).view(unit)).all())
 
 
 class _State:
@@ -351,8 +368,11 @@ def _compute(chain: list[Step], pattern: str, settings: tuple | None) -> None:
 
 def _fuse(chain: list[Step], pattern: str) -> bool:
     """Computes the chain by one node, if it can be done, and returns whether it could."""
-    if any([step.copied and step.has_changed() for step in chain]):
-        return False
+    for step in chain:
+        # Anybody may replace a method, to see or to change what the function does.
+        node = type(step.node)
+        if step.has_changed() or _methods.get(node) != _methods_of(node):
+            return False
     inputs, arrays, parts = _gather(chain)
     node_class = _fusions[pattern]
     if not node_class.covers(parts, inputs, arrays):

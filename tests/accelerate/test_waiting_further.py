@@ -827,6 +827,24 @@ def test_an_interval_of_hooks_within_a_link_with_a_hook():
     assert_as_stock(program)
 
 
+def test_a_method_that_somebody_replaced_is_called(monkeypatch):
+    from chainer.functions.activation.relu import ReLU
+
+    def program():
+        shapes, original = [], ReLU.forward_cpu
+
+        def forward_cpu(self, inputs):
+            shapes.append(inputs[0].shape)
+            return original(self, inputs)
+
+        with monkeypatch.context() as context:
+            context.setattr(ReLU, "forward_cpu", forward_cpu)
+            found = train(plain, steps=1)
+        return found + shapes
+
+    assert_as_stock(program)
+
+
 def test_nothing_waits_outside_a_links_call():
     accelerate.install("on")
     try:
@@ -890,7 +908,7 @@ def test_a_new_function_joins_by_its_declaration(monkeypatch):
 
     from mnist_bn.accelerate.fused import Fused
 
-    for name in ("_functions", "_fusions", "_beginnings"):
+    for name in ("_functions", "_fusions", "_beginnings", "_methods"):
         monkeypatch.setattr(waiting, name, copy.copy(getattr(waiting, name)))
 
     @waiting.function("+", Add)
