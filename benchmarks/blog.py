@@ -21,7 +21,6 @@ class MnistCNN(chainer.Chain):
         )
 
     def __call__(self, x):
-        x = chainer.as_variable(x)  # which the blog's loop does
         x.data = x.data.reshape((len(x.data), 1, 28, 28))
         h = F.relu(self.conv1(x))
         h = F.max_pooling_2d(h, 2)
@@ -49,7 +48,6 @@ class MnistCNN_BN_before(chainer.Chain):
         )
 
     def __call__(self, x):
-        x = chainer.as_variable(x)
         x.data = x.data.reshape((len(x.data), 1, 28, 28))
         h = F.relu(self.bnorm1(self.conv1(x)))
         h = F.max_pooling_2d(h, 2)
@@ -65,7 +63,6 @@ class MnistCNN_BN_after(MnistCNN_BN_before):
     """BN after the ReLU."""
 
     def __call__(self, x):
-        x = chainer.as_variable(x)
         x.data = x.data.reshape((len(x.data), 1, 28, 28))
         h = self.bnorm1(F.relu(self.conv1(x)))
         h = F.max_pooling_2d(h, 2)
@@ -95,7 +92,6 @@ class MnistCNN_BN_linear_before(chainer.Chain):
         )
 
     def __call__(self, x):
-        x = chainer.as_variable(x)
         x.data = x.data.reshape((len(x.data), 1, 28, 28))
         h = F.relu(self.bnorm1(self.conv1(x)))
         h = F.max_pooling_2d(h, 2)

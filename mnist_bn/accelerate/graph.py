@@ -25,6 +25,7 @@ from chainer.functions.normalization.batch_normalization import (
 from chainer.variable import Parameter, Variable, VariableNode
 
 from mnist_bn.accelerate.seam import Replacements
+from mnist_bn.inputs import Input
 
 _CHECKS_NO_TYPES = FunctionNode.check_type_forward
 # These find nothing to refuse where no input has a layout, and do nothing else.
@@ -39,7 +40,7 @@ _CHECK_LAYOUTS_ONLY = {
         BatchNormalizationGrad,
     )
 }
-_VARIABLES = (Variable, Parameter)
+VARIABLES = frozenset((Variable, Parameter, Input))  # of which there are no surprises
 
 
 def replacements() -> Replacements:
@@ -114,7 +115,7 @@ def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
     arrays = []
     for x in inputs:
         if isinstance(x, Variable):
-            if x._layout is not None or x._has_chainerx_array or type(x) not in _VARIABLES:
+            if x._layout is not None or x._has_chainerx_array or type(x) not in VARIABLES:
                 return None  # a subclass may see to anything in another way
             x = x._data[0]
         if type(x) is not np.ndarray:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from sys import getrefcount
+from types import ModuleType
 
 import chainer
 from chainer import _backprop, computational_graph, function_node
@@ -45,11 +47,17 @@ def replacements() -> Replacements:
         (BatchNormalization, "forward"): _bn_forward,
         (BatchNormalization, "avg_mean"): lambda _: _Statistic("avg_mean"),
         (BatchNormalization, "avg_var"): lambda _: _Statistic("avg_var"),
-        (computational_graph, "build_computational_graph"): _build_computational_graph,
         (_backprop, "_backprop_to_all"): _backprop_to_all,
-        (chainer, "grad"): _grad,
-        (function_node, "grad"): _grad,
+        **_wherever_imported(computational_graph.build_computational_graph, _build_graph),
+        **_wherever_imported(function_node.grad, _grad),
     } | {(link, "__call__"): _call for link in _links() if "__call__" in vars(link)}
+
+
+def _wherever_imported(function, wrap) -> Replacements:
+    """Returns the wrap for each module that has the function under its name."""
+    name = function.__name__
+    modules = [m for m in list(sys.modules.values()) if isinstance(m, ModuleType)]
+    return {(m, name): wrap for m in modules if vars(m).get(name) is function}
 
 
 def _links(base: type = chainer.Link) -> set[type]:
@@ -265,7 +273,7 @@ def _unfused_property(original):
     return property(fget, original.fset, doc=original.__doc__)
 
 
-def _build_computational_graph(original):
+def _build_graph(original):
     @functools.wraps(original)
     def build_computational_graph(outputs, *args, **kwds):
         nodes = [y.node if isinstance(y, Variable) else y for y in outputs]

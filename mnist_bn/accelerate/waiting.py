@@ -29,10 +29,11 @@ import chainer
 import numpy as np
 from chainer.configuration import config, global_config
 from chainer.function_node import FunctionNode
-from chainer.variable import Parameter, Variable
+from chainer.variable import Variable
 
 from mnist_bn.accelerate import graph
 from mnist_bn.accelerate.fused import Fused, Part
+from mnist_bn.accelerate.graph import VARIABLES
 
 _FLOAT32 = np.dtype(np.float32)
 _CPU = chainer.backend.CpuDevice()
@@ -231,7 +232,7 @@ def _known(state: _State, inputs) -> tuple | None:
             shared.append(i)
             arrays.append(x)
             continue
-        if kind is not Variable and kind is not Parameter:
+        if kind not in VARIABLES:
             return None
         requires_grad = requires_grad or x._requires_grad
         step = x.__dict__.get("_step")

@@ -973,6 +973,27 @@ def _all_labels(body):
         accelerate.install("off")
 
 
+def test_the_variable_that_training_hands_a_network_waits_as_any():
+    from mnist_bn.inputs import Input
+
+    found = labels(lambda net, x: block(net, Input(x)))
+    assert found == ["Convolution, BN, ReLU, max pooling"]
+
+
+def test_the_graph_is_drawn_of_chainers_functions_whoever_draws_it():
+    """By a name that was imported before the kernels were switched on, too."""
+    from mnist_bn.extensions import dump_graph
+
+    def program():
+        np.random.seed(0)
+        y = Net(plain)(images())
+        graph = dump_graph.build_computational_graph([y])
+        return sorted(node.label for node in graph.nodes)
+
+    stock, ours = both(program)
+    assert stock == ours
+
+
 def test_padded_convolutions_do_not_wait_for_nothing():
     """ResNet's layers, until they have kernels."""
 
