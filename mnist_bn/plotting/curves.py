@@ -344,9 +344,9 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
 
 def fate(curve: Curve) -> str:
     """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
-    if not curve.survivors:
-        return " (diverged)"
     seeds = len(curve.runs)
+    if not curve.survivors:
+        return " (diverged)" if seeds == 1 else f" ({seeds} of {seeds} diverged)"
     parts = [f"{len(curve.finished)} of {seeds} seeds"] * bool(curve.unfinished)
     parts += [f"{len(curve.diverged)} of {seeds} diverged"] * bool(curve.diverged)
     parts += [_how_far(curve.finished[0])] * curve.is_cut_short
