@@ -130,7 +130,7 @@ def small_multiples(
         row, column = divmod(i, columns)
         left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
         axes = add_axes(figure, left, bottom, width, height)
-        axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
+        write_title(axes, name, width, NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
