@@ -295,6 +295,11 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         raise UsageError(
             f"--resume goes with one run, and these are {len(configs)}; see --autoload"
         )
+    if arguments.resume is not None and os.path.isdir(arguments.resume):
+        raise UsageError(
+            f"--resume {arguments.resume}: expected a file, its snapshot_iter_N, found a folder; "
+            "--autoload finds the newest by itself"
+        )
     if arguments.resume is not None and not os.path.isfile(arguments.resume):
         raise UsageError(f"--resume {arguments.resume}: there is no such file")
     return configs

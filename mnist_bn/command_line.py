@@ -53,8 +53,11 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Raises UsageError, one line, where argparse would print its usage and exit."""
 
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**{"formatter_class": HelpFormatter, **kwargs})
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+        # In place of argparse's "invalid int value".
+        self.register("type", int, _a(int, "a whole number"))
+        self.register("type", float, _a(float, "a number"))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
@@ -73,10 +76,14 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def _near(self, unknown: Sequence[str]) -> str:
+        """The nearest flag to the first of the words that looks like one, or how flags are used."""
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if not flags:
+            usage = " ".join(self.format_usage().removeprefix("usage:").split())
+            return f"; a value follows its flag, as in {usage}"
         # Without the hyphens, in which all are alike.
         known = [flag.removeprefix("--") for flag in self._option_string_actions]
-        return suggestion(flags[0].lstrip("-"), known).replace("'", "'--", 1) if flags else ""
+        return suggestion(flags[0].lstrip("-"), known).replace("'", "'--", 1)
 
     def print_help(self, file=None) -> None:
         """Prints the help; if it cannot be written, that is a failure."""
@@ -149,6 +156,18 @@ def split(text: str) -> list[str]:
         else:
             words[-1] += character
     return [word.strip() for word in words]
+
+
+def _a(of: Callable[[str], object], expected: str) -> Callable[[str], object]:
+    """Returns the `type` of an argument that is a number."""
+
+    def parse(text: str) -> object:
+        try:
+            return of(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}") from None
+
+    return parse
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:

@@ -206,6 +206,7 @@ def what_failed(error: BaseException, path: Path | None) -> str:
 # What Python or Chainer 7 says of something that Chainer 1 had -> what to write.
 _HINTS = {
     r"^(train|test) argument": "leave it out: what trains and tests the network sets it for all",
+    r"^(volatile|deterministic) argument|argument(\(s\))? 'use_cudnn'": "leave it out",
     r"'chainer' has no attribute 'FunctionSet'": "write chainer.Chain",
     r"unexpected keyword argument 'wscale'": "give initialW= one of chainer.initializers",
     r"unexpected keyword argument 'bias'": "write initial_bias=",

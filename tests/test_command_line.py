@@ -10,7 +10,10 @@ from mnist_bn.errors import UsageError, UserError
 
 
 def parse(*words):
-    parser = Parser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    usage = "%(prog)s [--model NAME ...]"
+    parser = Parser("it.py", usage, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--epoch", type=int)
     parser.add_argument("-m", "--model", action=ListAction)
     parser.add_argument("--seed", action=ListAction, of=int, expected="whole numbers")
     parser.add_argument("--format", action=ListAction, of=one_of(("png", "svg")), default=["png"])
@@ -79,7 +82,13 @@ def test_a_file_with_a_comma_in_its_name_is_one_value(tmp_path):
         (["-model", "A"], "there is no flag -model; did you mean '--model'? (see --help)"),
         (["-seed=1"], "there is no flag -seed; did you mean '--seed'? (see --help)"),
         (["--colour"], "unrecognized arguments: --colour (see --help)"),
-        (["word"], "unrecognized arguments: word (see --help)"),
+        (
+            ["word"],
+            "unrecognized arguments: word; a value follows its flag, as in "
+            "it.py [--model NAME ...] (see --help)",
+        ),
+        (["--epoch", "2.5"], "argument --epoch: '2.5': expected a whole number (see --help)"),
+        (["--lr", "big"], "argument --lr: 'big': expected a number (see --help)"),
     ],
 )
 def test_what_is_wrong_is_one_line(words, line):

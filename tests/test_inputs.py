@@ -199,7 +199,8 @@ def test_it_can_be_used_as_the_variable_it_is():
         ("L.Linear(1, 1).W.update_rule.add_hook(1)", "(update rules come with the optimizer; bef"),
         ("L.Linear(784, 10, wscale=2)(x)", "(give initialW= one of chainer.initializers)"),
         ("L.Linear(784, 10, bias=0)(x)", "(write initial_bias=)"),
-        ("chainer.Variable(x.data, volatile='on')", "volatile argument is not supported anymore"),
+        ("chainer.Variable(x.data, volatile='on')", "using_config (leave it out)"),
+        ("F.relu(x, use_cudnn=False)", "got an unexpected keyword argument 'use_cudnn' (leave it"),
     ],
 )
 def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, forward, hint):

@@ -111,7 +111,7 @@ def one_line(text: str) -> str:
 
 def _check_stop() -> None:
     if signum := signals.requested():
-        raise signals.Stopped(signum, "stopped while the kernels were compiled")
+        raise signals.Stopped(signum, "stopped before the training began")
 
 
 def _check_time(deadline: float, began: float) -> None:

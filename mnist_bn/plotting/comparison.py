@@ -234,7 +234,7 @@ def left_out(count: int) -> list[str]:
 
 def subtitle(group: Sequence[Curve]) -> str:
     """What the reader of a figure must know: the conditions, the seeds, what ✕ and ○ mean."""
-    counts = {len(curve.finished) for curve in group if curve.survivors} or {1}
+    counts = {len(curve.finished or curve.runs) for curve in group}
     parts = [conditions(group)]
     if max(counts) > 1:
         many = "" if len(counts) == 1 else "up to "

@@ -130,7 +130,7 @@ def small_multiples(
         row, column = divmod(i, columns)
         left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
         axes = add_axes(figure, left, bottom, width, height)
-        axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
+        write_title(axes, name, width, NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
@@ -344,9 +344,9 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
 
 def fate(curve: Curve) -> str:
     """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
-    if not curve.survivors:
-        return " (diverged)"
     seeds = len(curve.runs)
+    if not curve.survivors:
+        return " (diverged)" if seeds == 1 else f" ({seeds} of {seeds} diverged)"
     parts = [f"{len(curve.finished)} of {seeds} seeds"] * bool(curve.unfinished)
     parts += [f"{len(curve.diverged)} of {seeds} diverged"] * bool(curve.diverged)
     parts += [_how_far(curve.finished[0])] * curve.is_cut_short

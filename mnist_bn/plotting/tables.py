@@ -127,7 +127,9 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
     if not curve.survivors:
-        return "diverged"
+        seeds = len(curve.runs)
+        is_usual = seeds == (1 if usual is None else usual[0])
+        return "diverged" if is_usual else f"diverged ({_many(seeds, 'seed')})"
     if not _is_recorded(curve):
         return "not recorded"
     _, values = curve.values(VALIDATION_ACCURACY)

@@ -32,7 +32,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
     expected = f"{np.mean(final):.4f} ± {np.std(final, ddof=1):.4f}"
     assert rows(text) == [
         ["Optimizer", "MnistCNN", "MnistCNN_BN_before"],
-        ["SGD, lr 0.01", expected, "diverged"],
+        ["SGD, lr 0.01", expected, "diverged (1 seed)"],
         ["Adam, lr 0.001", "", "0.9900 (1 seed, 1 epoch)"],
     ]
     assert text.splitlines()[0] == (
@@ -62,6 +62,16 @@ def test_without_any_accuracy_the_caption_promises_none(tmp_path, make_run):
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert text.splitlines()[0] == "No run has a final validation accuracy."
     assert rows(text)[1:] == [["SGD, lr 0.01", "diverged"], ["Adam, lr 0.001", "not recorded"]]
+
+
+def test_a_curve_that_diverged_says_its_seeds_where_they_are_others(tmp_path, make_run):
+    for seed in (1, 2):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, None))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged (2 seeds)"]]
+    make_run(tmp_path, "MnistCNN", "Adam", log=log(0.5, 0.9))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged (2 seeds)"], ["Adam, lr 0.001", "0.9000"]]
 
 
 def test_the_summary_has_a_row_a_run(result):
