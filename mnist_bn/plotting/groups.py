@@ -12,8 +12,8 @@ import numpy as np
 
 from mnist_bn.config import RunConfig
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
-from mnist_bn.plotting.notation import decimal
-from mnist_bn.plotting.recorded import effective
+from mnist_bn.plotting.notation import by_number, decimal
+from mnist_bn.plotting.recorded import resolved
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import bounded, printable
 
@@ -176,7 +176,12 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
             folders = ", ".join(printable(run.folder) for run in curve.unfinished)
             note(f"{folders}: fewer epochs than the other seeds; left out of their mean")
     return sorted(
-        curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
+        curves,
+        key=lambda c: (
+            rank(c.model, NETWORKS),
+            rank(c.optimizer, OPTIMIZERS),
+            by_number(c.variant),
+        ),
     )
 
 
@@ -189,9 +194,10 @@ def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
 
 
-def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
+def rank(name: str | None, usual: Sequence[str]) -> tuple:
     """Sorting key: the usual names in their order, then others by name, None last."""
-    return name is None, usual.index(name) if name in usual else len(usual), name or ""
+    place = usual.index(name) if name in usual else len(usual)
+    return name is None, place, by_number(name or "")
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
@@ -263,8 +269,8 @@ def _not_by_default(run: Run) -> dict[str, str]:
     """The settings, without a learning rate and a momentum that are the optimizer's defaults."""
     settings = _settings(run)
     given = [run.args.get(key) for key in RATES]
-    if given != [None, None] and run.optimizer and run.optimizer.isidentifier():
-        for key, value, default in zip(RATES, given, effective(run.optimizer), strict=True):
+    if given != [None, None] and run.optimizer:
+        for key, value, default in zip(RATES, given, resolved(run.optimizer)[1:], strict=True):
             if value == default:
                 settings.pop(key, None)
     return settings

@@ -25,6 +25,7 @@ from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, complete, group_runs
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
 
 # As the assignment's logspace(-4, 0, 20), to four digits.
@@ -249,7 +250,7 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
         network, *settings = _key(curve)
         key = (studies.without_argument(network, "weight_scale"), *settings)
         groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
-    keys = sorted(groups)
+    keys = sorted(groups, key=lambda key: tuple(map(by_number, key)))
     return [
         (look, dict(sorted(groups[key].items())))
         for look, key in zip(_looks(keys), keys, strict=True)

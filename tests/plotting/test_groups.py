@@ -72,6 +72,15 @@ def test_a_setting_that_differs_is_another_curve_and_named(
     assert sorted(curve.variant for curve in group_runs(runs)) == variants
 
 
+def test_curves_are_in_the_order_of_the_numbers_in_their_names(tmp_path, make_run):
+    sizes = (128, 16, 100)
+    runs = [read_run(make_run(tmp_path, batchsize=size)) for size in sizes]
+    assert [c.variant for c in group_runs(runs)] == ["batch 16", "batch 100", "batch 128"]
+    models = ("Net(depth=110)", "Net(depth=20)")
+    runs = [read_run(make_run(tmp_path, model=model)) for model in models]
+    assert [curve.model for curve in group_runs(runs)] == [*reversed(models)]
+
+
 def test_drops_of_the_learning_rate_after_epochs_are_not_those_after_iterations(tmp_path, make_run):
     log = [{"epoch": 1, "iteration": 10, VALIDATION_ACCURACY: 0.5}]
     settings = {"lr_drop": "2,3", "evaluate_every": 10, "log": log}
@@ -170,6 +179,9 @@ def bare_run(**settings) -> Run:
         ([("SGD", None), ("Adam", 0.1)], ["", "lr 0.1"]),
         ([("SGD", 0.1), ("Adam", 0.1)], ["", ""]),
         ([("Mine", 0.1), ("Mine", 0.2)], ["lr 0.1", "lr 0.2"]),
+        ([("Adam(beta1=0.5)", None), ("SGD", 0.1)], ["lr 0.1", ""]),
+        ([("Adam(beta1=0.5)", 0.001), ("SGD", 0.1)], ["lr 0.1", ""]),
+        ([("Adam(alpha=0.01)", None), ("Adam", None)], ["lr 0.001", "lr 0.01"]),
     ],
 )
 def test_learning_rates_tell_the_curves_of_an_optimizer_apart(tmp_path, make_run, runs, variants):
