@@ -107,7 +107,7 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
-    print(table)
+    print(tables.on_terminal(curves, wording.columns(sys.stdout)) if sys.stdout.isatty() else table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
 

@@ -62,6 +62,20 @@ def test_figures_and_tables_are_written_and_named(tmp_path, capsys, monkeypatch)
     assert err == ""
 
 
+def test_on_a_terminal_no_line_is_wider_than_it(tmp_path, capsys, monkeypatch):
+    for model in ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "ReluMLP"):
+        for seed in (0, 1):
+            write_run(tmp_path, "SGD", model=model, seed=seed)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert plot_results.main(["."]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "  MnistCNN_BN_before  0.9667 ± 0.0000\n" in out
+    table = (tmp_path / "figures" / "table.md").read_text()
+    assert max(map(len, table.splitlines())) > 80
+
+
 def test_runs_that_are_not_drawn_are_not_counted_as_drawn(tmp_path, capsys):
     for optimizer in ("SGD", "SGD", "Adam"):
         write_run(tmp_path / "result", optimizer)
