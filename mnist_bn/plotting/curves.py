@@ -337,6 +337,7 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
     band = line.curve.band(key)
     x, y = (band.epochs[-1], band.mean[-1]) if len(band.epochs) else (math.nan, _lost(key))
     text = line.label + fate(line.curve)
+    text += " (not recorded)" * (not _is_shown(line, key))
     if math.isfinite(y) and not limits[0] <= y <= limits[1]:
         text += f"  {'↓' if y < limits[0] else '↑'} {decimal(float(f'{y:.3g}'))}"
     return labels.EndLabel(text, line.colour, float(x) + aside, float(y), line.dashes, line.marker)
@@ -360,7 +361,7 @@ def _how_far(run: Run) -> str:
 
 
 def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.EndLabel]:
-    """Labels of the curves of which seeds diverged, and of those that end below the axis.
+    """Labels of curves of which seeds diverged, that end below the axis, or have no numbers.
 
     A gap must not look like no run, and the legend does not tell.
     """
@@ -368,7 +369,7 @@ def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.E
     return [
         end._replace(text=f"✕ {end.text}") if curve.diverged else end
         for curve, end in ends
-        if curve.diverged or -math.inf < end.y < limits[0]
+        if curve.diverged or end.y < limits[0]
     ]
 
 

@@ -141,21 +141,15 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     with the same settings and seed the one that went further is kept, with a note: they are not two
     seeds. Unfinished seeds beside finished ones get a note as well.
     """
-    grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
+    grouped: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
         if None in (run.model, run.optimizer, run.seed):
             key = (*key, run.folder)
-        seed = run.seed or ""
-        twin = grouped[key].get(seed)
-        if twin is not None:
-            run, other = (run, twin) if _reached(run) > _reached(twin) else (twin, run)
-            note(
-                f"{printable(other.folder)}: same settings and seed as"
-                f" {printable(run.folder)}, which is drawn instead"
-            )
-        grouped[key][seed] = run
-    members = [tuple(seeds.values()) for seeds in grouped.values()]
+        grouped[key][run.seed or ""].append(run)
+    members = [
+        tuple(_furthest(twins, note) for twins in seeds.values()) for seeds in grouped.values()
+    ]
     varying = _varying([group[0] for group in members])
     models = _short_names({group[0].model for group in members} - {None})
     optimizers = _short_names({group[0].optimizer for group in members} - {None})
@@ -183,6 +177,18 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
             by_number(c.variant),
         ),
     )
+
+
+def _furthest(twins: Sequence[Run], note: Callable[[str], None]) -> Run:
+    """The run of the same settings and seed that went furthest, with a note of each other."""
+    kept = max(twins, key=_reached)
+    for run in twins:
+        if run is not kept:
+            note(
+                f"{printable(run.folder)}: same settings and seed as"
+                f" {printable(kept.folder)}, which is drawn instead"
+            )
+    return kept
 
 
 def _reached(run: Run) -> tuple[int, int]:

@@ -88,7 +88,8 @@ def _content(curves: Sequence[Curve]) -> tuple[str, str, list[list[str]]]:
         cells.setdefault(row, {})[column] = curve
     sizes = [_size(curve) for curve in curves if curve.survivors and _is_recorded(curve)]
     usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
-    corner = "Optimizer" if len(columns) <= MAX_NETWORKS else "Network"
+    corner = "Optimizer" if any(curve.optimizer for curve in curves) else "Folder"
+    corner = corner if len(columns) <= MAX_NETWORKS else "Network"
     lines = [[corner, *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()

@@ -135,6 +135,15 @@ def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
     ]
 
 
+def test_of_many_times_the_same_run_each_note_names_the_one_that_is_drawn(tmp_path, make_run):
+    runs = [read_run(make_run(tmp_path, epochs=epochs)) for epochs in (2, 2, 3, 2)]
+    notes: list[str] = []
+    (curve,) = group_runs(runs, notes.append)
+    assert curve.runs == (runs[2],)
+    assert [note.partition(": ")[0] for note in notes] == [str(runs[i].folder) for i in (0, 1, 3)]
+    assert all(note.endswith(f"{runs[2].folder}, which is drawn instead") for note in notes)
+
+
 def test_runs_without_args_are_each_their_own_curve(tmp_path, entries):
     runs = []
     for name in ("a/run", "b/run", "c"):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,11 @@ def test_a_table_too_wide_for_the_terminal_is_a_line_a_cell(tmp_path, make_run):
         "Adam, lr 0.001\n"
         "  MnistCNN            0.9000\n"
     )
+
+
+def test_runs_that_recorded_no_optimizer_are_called_by_their_folders(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log").write_text(json.dumps(log(0.9)))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text) == [["Folder", "network not recorded"], ["a", "0.9000"], ["b", "0.9000"]]
