@@ -169,6 +169,26 @@ def test_a_study_that_cannot_be_drawn_stops_no_other(tmp_path, capsys, quick_fig
     assert "note: the figures of understanding-bn are not drawn (" in err
 
 
+@pytest.mark.parametrize(
+    ("study", "log"),
+    [
+        ("learning-rate", LOG[:1]),  # not finished
+        ("original-paper", [{"epoch": 1, "main/loss": None}]),  # diverged
+        ("dying-relu", LOG),  # without its observers
+    ],
+)
+def test_runs_of_which_their_study_shows_nothing_are_drawn_as_any(
+    tmp_path, capsys, quick_figures, study, log
+):
+    write_run(tmp_path, "SGD", study=study, lr=0.1, epoch=3, log=log)
+    assert plot_results.main([str(tmp_path)]) == 0
+    assert drawn_in(tmp_path / "figures")["figures"] >= {"runs.png", *TABLES}
+    assert capsys.readouterr().err == (
+        f"plot_results.py: note: {study}: what the study's figures show is not there; drawn as any"
+        " runs\n"
+    )
+
+
 def test_a_group_that_cannot_be_written_stops_no_other(tmp_path, capsys, quick_figures):
     for dataset in ("mnist", "digits"):
         write_run(tmp_path, "SGD", dataset=dataset)

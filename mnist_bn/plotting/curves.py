@@ -166,7 +166,12 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
         for run in line.curve.diverged:
             _draw_diverged(axes, run, key, line.colour)
     if not any(_is_shown(line, key) for line in lines):
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
+        say_not_recorded(axes)
+
+
+def say_not_recorded(axes: Axes) -> None:
+    """Words in the middle of axes that have nothing to show."""
+    axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
 
 
 def _aside(lines: Sequence[Line]) -> list[float]:
@@ -186,7 +191,10 @@ def _draw_range(axes: Axes, band: Band, aside: float, colour: str, order: float)
 
 
 def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
-    """An open circle where a curve ends before its time."""
+    """An open circle where a curve ends before its time, if that is inside the axes."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    if not (left <= x <= right and low <= y <= high):
+        return
     axes.plot(
         [x],
         [y],
@@ -196,6 +204,7 @@ def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
         markeredgecolor=colour,
         markeredgewidth=1.4,
         linestyle="none",
+        clip_on=False,  # whole also at the edge
         zorder=4,
         gid="unfinished",
     )

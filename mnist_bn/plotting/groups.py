@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ _NEUTRAL = frozenset(
 )
 RATES = ("lr", "momentum")  # which optimizers have by default
 # What a run had before there was the setting.
-_BEFORE = {"augment": RunConfig.augment}
+_BEFORE = {"augment": RunConfig.augment, "sampling": RunConfig.sampling}
 
 # How settings are called in a figure.
 _WORDS = {
@@ -85,19 +86,20 @@ class Curve:
     def diverged(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is not None)
 
-    @property
+    @cached_property
     def survivors(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is None)
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The survivors that went as far as any of them."""
         last = max((run.epochs[-1] for run in self.survivors), default=0)
         return tuple(run for run in self.survivors if run.epochs[-1] == last)
 
-    @property
+    @cached_property
     def unfinished(self) -> tuple[Run, ...]:
-        return tuple(run for run in self.survivors if run not in self.finished)
+        last = self.finished[0].epochs[-1] if self.finished else 0
+        return tuple(run for run in self.survivors if run.epochs[-1] < last)
 
     @property
     def is_cut_short(self) -> bool:

@@ -210,10 +210,11 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
         _sweep_lines(runs, measure) for measure in (best_validation, best_training, final_loss)
     )
     end = f"Training loss, mean of the last {LAST} iterations"
+    lost = f"above {LIMIT:g}, or not measured"
     shown = [
         _sweep_panel("Best validation accuracy", validation, _from_0(validation)),
         _sweep_panel("Best training accuracy, in test mode", training, _from_0(training)),
-        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=f"above {LIMIT:g}", lost_is_high=True),
+        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=lost, lost_is_high=True),
     ]
     curves = group_runs(runs)
     seeds = len({run.seed for run in runs})

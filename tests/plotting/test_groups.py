@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,24 @@ def test_a_run_of_before_there_was_a_setting_had_its_default(tmp_path, make_run)
     assert len(group_runs(runs)) == 1
     other = read_run(make_run(tmp_path, **{**new, "augment": "crop-flip"}))
     assert [c.variant for c in group_runs([*runs, other])] == ["augment crop-flip", "augment none"]
+
+
+def test_a_run_of_before_there_was_sampling_was_shuffled(tmp_path, make_run):
+    new = {"sampling": "shuffle"}
+    runs = [read_run(make_run(tmp_path, seed=i, **s)) for i, s in enumerate(({}, new))]
+    assert len(group_runs(runs)) == 1
+    other = read_run(make_run(tmp_path, sampling="replacement"))
+    variants = [curve.variant for curve in group_runs([*runs, other])]
+    assert variants == ["sampling replacement", "sampling shuffle"]
+
+
+def test_thousands_of_seeds_are_told_apart_in_linear_time(monkeypatch):
+    compared = Counter()
+    monkeypatch.setattr(Run, "__eq__", lambda *_: compared.update("=") or False)
+    runs = [bare_run(seed=i) for i in range(100)]
+    (curve,) = group_runs(runs)
+    assert (len(curve.finished), curve.unfinished) == (100, ())
+    assert compared["="] < 200
 
 
 def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
