@@ -51,7 +51,7 @@ def on_terminal(curves: Sequence[Curve], columns: int) -> str:
     if len(table.partition("\n")[0]) > columns:
         table = _listed(lines)
     said = "\n".join(
-        textwrap.fill(line, columns, subsequent_indent="  ") for line in (caption, said)
+        textwrap.fill(line, max(columns, 20), subsequent_indent="  ") for line in (caption, said)
     )
     return f"{said}\n\n{table}\n"
 
