@@ -314,3 +314,16 @@ def test_the_overview_names_a_network_of_which_a_seed_diverged(tmp_path, make_ru
     sgd, adam = drawn(tmp_path)["overview"].axes
     assert [note.get_text() for note in marked(sgd, "note")] == ["✕ MnistCNN (1 of 2 diverged)"]
     assert not marked(adam, "note")
+
+
+def test_a_curve_without_numbers_in_a_panel_is_called_not_recorded(tmp_path, make_run, entries):
+    every = entries("MnistCNN", "SGD", 0, 4)
+    trained = [{k: v for k, v in e.items() if not k.startswith("validation")} for e in every]
+    for optimizer in ("SGD", "Adam"):
+        make_run(tmp_path, "MnistCNN", optimizer)
+        make_run(tmp_path, "MnistCNN_BN_before", optimizer, log=trained)
+    shown = drawn(tmp_path)
+    labels = [text.get_text() for text in marked(shown["optimizer-SGD"].axes[1], "end-label")]
+    assert labels == ["MnistCNN", "MnistCNN_BN_before (not recorded)"]
+    for axes in shown["overview"].axes[:2]:
+        assert [t for t in axes.texts if t.get_text() == "MnistCNN_BN_before (not recorded)"]
