@@ -107,9 +107,15 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
-    print(table)
+    _print_table(table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
+
+
+def _print_table(table: str) -> None:
+    """Prints a table in Markdown; what stands around it is broken to fit a terminal."""
+    for line in table.split("\n"):
+        print(line if line.startswith("|") else wording.fitted(line, sys.stdout))
 
 
 def _drawn(what: str, draw: Callable[..., list[Path]], *arguments: object) -> list[Path] | None:

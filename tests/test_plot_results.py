@@ -62,6 +62,17 @@ def test_figures_and_tables_are_written_and_named(tmp_path, capsys, monkeypatch)
     assert err == ""
 
 
+def test_what_stands_around_a_table_fits_a_terminal(capsys, monkeypatch):
+    table = f"{'word ' * 30}\n\n| {'cell ' * 30}|\n"
+    plot_results._print_table(table)
+    assert capsys.readouterr().out == f"{table}\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    plot_results._print_table(table)
+    lines = capsys.readouterr().out.split("\n")
+    assert [line for line in lines if len(line) > 80] == [table.split("\n")[2]]
+    assert " ".join(lines).split() == table.split()
+
+
 def test_runs_that_are_not_drawn_are_not_counted_as_drawn(tmp_path, capsys):
     for optimizer in ("SGD", "SGD", "Adam"):
         write_run(tmp_path / "result", optimizer)
