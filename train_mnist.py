@@ -302,6 +302,8 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         )
     if arguments.resume is not None and not os.path.isfile(arguments.resume):
         raise UsageError(f"--resume {arguments.resume}: there is no such file")
+    if (start := configs[0].init) is not None and not os.path.isfile(start):
+        raise UsageError(f"--init {start}: there is no such file")
     return configs
 
 
@@ -398,7 +400,7 @@ def print_conditions(configs: Sequence[RunConfig]) -> None:
     wording.say(describe_kernels(configs[0]))
     for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
         wording.say(f"note: {line}", file=sys.stderr)
-    if streams.is_lost():
+    if streams.is_lost() and not streams.has_failed():  # that was said
         wording.say("note: nobody reads the output; training goes on without it", file=sys.stderr)
 
 

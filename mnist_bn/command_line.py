@@ -147,7 +147,10 @@ def _names_a_file(text: str) -> bool:
 
 
 def split(text: str) -> list[str]:
-    """Splits at the commas outside of brackets: `A(x=1, y=2),B` -> `["A(x=1, y=2)", "B"]`."""
+    """Splits at commas outside of brackets, and at spaces: `A(x=1, y=2),B C` is three words.
+
+    Spaces part no arguments in brackets and no path to a Python file.
+    """
     words, depth = [""], 0
     for character in text:
         depth += (character in _OPENING) - (character in _CLOSING)
@@ -155,7 +158,13 @@ def split(text: str) -> list[str]:
             words.append("")
         else:
             words[-1] += character
-    return [word.strip() for word in words]
+    return [part for word in words for part in _split_at_spaces(word.strip())]
+
+
+def _split_at_spaces(text: str) -> list[str]:
+    if ".py" in text or any(bracket in text for bracket in _OPENING + _CLOSING):
+        return [text]
+    return text.split() or [text]
 
 
 def _a(of: Callable[[str], object], expected: str) -> Callable[[str], object]:

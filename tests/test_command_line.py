@@ -30,6 +30,10 @@ def parse(*words):
         (["A,", "B", ",C"], ["A", "B", "C"]),
         (["A, B"], ["A", "B"]),
         (["A", "B,A"], ["A", "B"]),
+        (["A B"], ["A", "B"]),
+        (["A, B C", "D"], ["A", "B", "C", "D"]),
+        (["my nets/net.py:B,A"], ["my nets/net.py:B", "A"]),
+        (["N (x=1, y=2),A B"], ["N (x=1, y=2)", "A", "B"]),
         (["N(x=1, y=2),N"], ["N(x=1, y=2)", "N"]),
         (["N(x=[1,2]),B"], ["N(x=[1,2])", "B"]),
         (["N(x=1,B"], ["N(x=1,B"]),
@@ -41,6 +45,7 @@ def test_a_list_with_spaces_or_commas_each_once(words, values):
 
 def test_a_flag_given_again_adds_to_the_list():
     assert parse("--seed", "0", "--seed", "1,0").seed == [0, 1]
+    assert parse("--seed", "0 1, 2").seed == [0, 1, 2]
     assert parse("--format", "svg").format == ["svg"]
     assert parse().format == ["png"]
 
