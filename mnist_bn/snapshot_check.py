@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import chainer
 import numpy as np
@@ -91,6 +91,17 @@ def check_lengths(identity: Mapping[str, object]) -> None:
     for unit in LENGTHS:
         if not ((length := identity.get(unit)) is None or (type(length) is int and length >= 1)):
             raise Impossible(f"its run's {unit}", "a whole number above 0", repr(length)[:40])
+
+
+def check_nothing(names: Iterable[str], arrays: Arrays) -> None:
+    """Checks that no array has a name that stands for None.
+
+    Raises:
+        Impossible: one has.
+    """
+    for name in names:
+        if name in arrays:
+            raise Impossible(name, "an array or nothing", "both")
 
 
 def check_numbers(numbers: object) -> None:

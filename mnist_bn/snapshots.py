@@ -244,7 +244,8 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         snapshot_check.check(snapshot.arrays, trainer)
         observation = snapshot.header["observation"]
         snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
-        nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
+        nothing = dict.fromkeys(snapshot.header["none"], np.asarray(None))
+        snapshot_check.check_nothing(nothing, snapshot.arrays)
         optimizer = trainer.updater.get_optimizer("main")
         # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
         numbers = snapshot.header.get("optimizer", {})

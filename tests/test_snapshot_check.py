@@ -112,6 +112,7 @@ def test_a_random_state_that_is_none_is_one_line(snapshot, config, key, value):
     ("key", "value"),
     [
         ("random", None), ("random", {"python": [3, None]}), ("none", 3), ("none", None),
+        ("none", ["updater/iteration"]),
         ("observation", "x"), ("observation", ["a"]), ("observation", ["main/loss"]),
         ("observation", [["main/loss"]]), ("optimizer", 3), ("optimizer", {"": 3}),
         ("optimizer", {"": {"t": [1]}}), ("optimizer", {"/predictor/l1/W": {"enabled": None}}),
