@@ -98,15 +98,18 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
     curves = group_runs(part.runs, _note)
     runs = observations.without_bad_files(part.runs, curves, _note)
     figures = _drawn(f"the figures of {part.name}", study.draw, runs, out, formats)
-    if figures is None and of_a_study:
-        figures = _drawn(f"the curves of {part.name}", comparison.draw, runs, out, formats)
+    if of_a_study and not any(path.suffix != ".md" for path in figures or []):
+        if figures is not None:
+            _note(f"{part.name}: what the study's figures show is not there; drawn as any runs")
+        others = _drawn(f"the curves of {part.name}", comparison.draw, runs, out, formats)
+        figures = [*(figures or []), *(others or [])]
     draw = partial(observations.draw, leave_out=getattr(study, "OBSERVED", ()))
     observed = _drawn(f"the measurements of {part.name}", draw, runs, out, formats)
     figures = (figures or []) + (observed or [])
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
-    print(table)
+    print(tables.on_terminal(curves, wording.columns(sys.stdout)) if sys.stdout.isatty() else table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
 

@@ -5,7 +5,6 @@ Either name may end in arguments of the class, as in Python: `ReluMLP(slope=0.1)
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import chainer
@@ -31,13 +30,18 @@ def create(spec: str) -> chainer.Link:
             `spec` alone.
     """
     path, class_name, _, arguments = _parse(spec)
-    make = _load_class(path, class_name)[1] if path else partial(models.create, class_name)
+    if path:
+        _, network_class = _load_class(path, class_name)
+    else:
+        network_class = models.networks()[models.canonical(class_name)]
     try:
-        return taking_inputs(make(**arguments))
+        return taking_inputs(network_class(**arguments))
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, path)}") from error
+        failed = user_files.what_failed(error, path)
+        nearest = specs.nearest_argument(network_class, arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def canonical(spec: str) -> str:

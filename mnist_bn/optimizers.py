@@ -48,7 +48,9 @@ def create(
     try:
         return optimizer_class(**arguments)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, path)}") from error
+        failed = user_files.what_failed(error, path)
+        nearest = specs.nearest_argument(optimizer_class, arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def check(spec: str, lr: float | None = None, momentum: float | None = None) -> None:

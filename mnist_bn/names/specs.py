@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from mnist_bn.suggestions import suggestion
 
 from mnist_bn.errors import UsageError
 
@@ -61,6 +64,24 @@ def in_any_case(name: str, names: Iterable[str]) -> str | None:
     if name in known:
         return name
     return alike[0] if len(alike) == 1 else None
+
+
+def nearest_argument(made: type, given: Iterable[str], error: BaseException) -> str:
+    """Returns "; did you mean 'beta1'?" if a class refused an argument whose name is near one.
+
+    Args:
+        made: the class.
+        given: the names of the arguments that it was called with.
+        error: what came of it.
+    """
+    if not isinstance(error, TypeError) or "Did you mean" in str(error):  # since Python 3.13
+        return ""
+    try:
+        known = list(inspect.signature(made).parameters)
+    except (TypeError, ValueError):
+        return ""
+    wrong = [name for name in given if f"unexpected keyword argument '{name}'" in str(error)]
+    return suggestion(wrong[0], known) if wrong else ""
 
 
 def _arguments(
