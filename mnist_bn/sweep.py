@@ -26,6 +26,7 @@ from mnist_bn.terminal import streams, wording
 from mnist_bn.trainer import schedule, signals
 
 TICK_SECONDS = 1
+_OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
 _NOT_BEGUN = "not begun"
 _FINISHED_ELSEWHERE = "finished already, by another process: left as it is"
 
@@ -198,20 +199,29 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
     fields = [field.name for field in dataclasses.fields(RunConfig) if field.name != "model"]
     # The seed last, as in the names of folders.
     fields.sort(key=lambda field: field == "seed")
-    varying = [f for f in fields if len({getattr(config, f) for config in configs}) > 1]
+    varying = [field for field in fields if _differs(field, configs)]
     networks = _networks(configs)
 
     def label(config: RunConfig) -> str:
         words = [networks[config.model]] if len(networks) > 1 else []
         for field in varying:
             value = getattr(config, field)
-            if value is None and field in ("lr", "momentum") and "optimizer" in varying:
+            if value is None and field in _OF_OPTIMIZERS and "optimizer" in varying:
                 continue  # this optimizer has none
             value = "default" if value is None else value
             words.append(value if field == "optimizer" else f"{field.replace('_', '-')} {value}")
         return " ".join(words) or config.name
 
     return {config: label(config) for config in configs}
+
+
+def _differs(field: str, configs: Sequence[RunConfig]) -> bool:
+    """Tells whether the setting differs within a sweep, by more than the optimizers' defaults."""
+    by_optimizer = {}
+    for config in configs:
+        optimizer = config.optimizer if field in _OF_OPTIMIZERS else None
+        by_optimizer.setdefault(optimizer, set()).add(getattr(config, field))
+    return any(len(values) > 1 for values in by_optimizer.values())
 
 
 def _networks(configs: Sequence[RunConfig]) -> dict[str, str]:
