@@ -3,18 +3,16 @@
 import functools
 import json
 import math
-import typing
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_bn.config import IDENTITY, RunConfig
+from mnist_bn.config import IDENTITY, RATES, SETTINGS
 from mnist_bn.errors import UserError
 
 # Words may be numbers: somebody else's `args` may count its seeds or its datasets.
 _WORD, _NUMBER, _COUNT = (str, int), (int, float), (int, float)
 _MAX_COUNT = 10**12
 _MAX_WORD = 4096  # characters: no path is longer
-_HINTS = typing.get_type_hints(RunConfig)
 
 
 def parse(text: str, notes: list[str]) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def _is_usable(key: str, value: Any) -> bool:
         return all(isinstance(one, str) for one in sums.values())
     if key not in (*IDENTITY, "study", "on_divergence"):
         return True
-    kind = next(one for one in typing.get_args(_HINTS[key]) or (_HINTS[key],))
+    kind = SETTINGS[key].kind
     if key == "seed" or kind is str:
         return _is(value, _WORD) and len(str(value)) <= _MAX_WORD
     return _is(value, _NUMBER) and (kind is float or (0 <= value <= _MAX_COUNT and value % 1 == 0))
@@ -61,12 +59,12 @@ def _effective(args: Mapping[str, Any]) -> dict[str, Any]:
 
     Of a folder that says null for them, as ours did before they were recorded.
     """
-    name, given = args.get("optimizer"), {key: args.get(key) for key in ("lr", "momentum")}
+    name, given = args.get("optimizer"), {key: args.get(key) for key in RATES}
     # Only Chainer's: a file that somebody else's `args` names is not run.
     if not isinstance(name, str) or not name.isidentifier() or not given.keys() <= args.keys():
         return {}
-    lr, momentum = effective(name, *given.values()) if None in given.values() else given.values()
-    return {"lr": lr, "momentum": momentum}
+    rates = effective(name, *given.values()) if None in given.values() else given.values()
+    return dict(zip(RATES, rates, strict=True))
 
 
 @functools.cache
