@@ -35,21 +35,13 @@ with door.importing(__name__):
         sweep,
         training,
     )
-    from mnist_bn.config import (
-        ACCELERATE,
-        AUGMENT,
-        DATASETS,
-        ON_DIVERGENCE,
-        SAMPLING,
-        SEMANTICS,
-        RunConfig,
-        grid,
-    )
+    from mnist_bn.config import RunConfig, grid
     from mnist_bn.errors import UsageError
     from mnist_bn.names.suggestions import suggestion
+    from mnist_bn.settings import WHAT, WHERE
     from mnist_bn.storage import files
-    from mnist_bn.terminal import command_line, streams, wording
-    from mnist_bn.terminal.command_line import ListAction, Parser, one_of
+    from mnist_bn.terminal import command_line, flags, streams, wording
+    from mnist_bn.terminal.command_line import Parser
     from mnist_bn.trainer import learning_rate_drop, signals
 
 
@@ -61,52 +53,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_what(parser)
-    _add_how(parser)
-    _add_images(parser)
-    _add_where(parser)
-    return parser.parse_args(argv)
-
-
-def _one_of(names: Sequence[str]) -> dict:
-    """The parts of an argument that takes one of some names."""
-    return {"type": one_of(names), "metavar": f"{{{','.join(names)}}}"}
-
-
-def _add_what(parser: Parser) -> None:
-    default = RunConfig()
-    what = parser.add_argument_group(
-        "what to train (several values, with spaces or commas: each combination)"
-    )
-    what.add_argument(
-        "-m",
-        "--model",
-        action=ListAction,
-        metavar="NAME",
-        help=f"class name of a network (default {default.model}), or path/to/file.py:ClassName "
-        "for your own; with arguments as in 'ReluMLP(slope=0.1)'",
-    )
-    what.add_argument(
-        "--optimizer",
-        action=ListAction,
-        metavar="NAME",
-        help=f"{', '.join(optimizers.names())} (default {default.optimizer}), or "
-        "path/to/file.py:ClassName for your own; with arguments as in 'Adam(beta1=0.5)'",
-    )
-    what.add_argument(
-        "--seed",
-        action=ListAction,
-        of=int,
-        expected="whole numbers",
-        metavar="N",
-        help=f"random seed (default {default.seed})",
-    )
-    what.add_argument(
-        "--study",
-        metavar="NAME",
-        default=None,
-        help=f"a study's runs: {', '.join(studies.names())}",
-    )
+    groups = flags.add(parser)
+    parser.set_defaults(study=None)
+    what, where = groups[WHAT], groups[WHERE]
     what.add_argument(
         "--preset",
         metavar="NAME",
@@ -116,127 +65,8 @@ def _add_what(parser: Parser) -> None:
     what.add_argument(
         "--list-models", action="store_true", default=False, help="print the networks' names"
     )
-
-
-def _add_how(parser: Parser) -> None:
-    how = parser.add_argument_group("how to train")
-    how.add_argument("-b", "--batchsize", type=int, metavar="N", help="images a step (default 100)")
-    length = how.add_mutually_exclusive_group()
-    length.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
-    length.add_argument("--iteration", type=int, metavar="N", help="steps to train, not epochs")
-    how.add_argument(
-        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (default: epoch)"
-    )
-    how.add_argument(
-        "--sampling",
-        **_one_of(SAMPLING),
-        help="shuffle (default): each image once an epoch; replacement: batches drawn from all",
-    )
-    how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
-    how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
-    how.add_argument(
-        "--lr-drop",
-        action=ListAction,
-        expected="whole numbers",
-        metavar="N",
-        help="divide the learning rate by 10 after these epochs (steps with --iteration)",
-    )
-    how.add_argument(
-        "--weight-decay", type=float, metavar="X", help="rate of weight decay (default: none)"
-    )
-    how.add_argument(
-        "--init",
-        metavar="FILE",
-        help="parameters to begin with, such as the model.npz of a result folder",
-    )
-    how.add_argument(
-        "--on-divergence",
-        **_one_of(ON_DIVERGENCE),
-        help="when the training loss is not finite or, after the first step, beyond 1000: stop "
-        "(default) ends the run as a result, continue records it and trains on, fail makes it a "
-        "failed run",
-    )
-    how.add_argument(
-        "--semantics",
-        **_one_of(SEMANTICS),
-        help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
-        "BN eps 1e-5 (2016)",
-    )
-
-
-def _add_images(parser: Parser) -> None:
-    images = parser.add_argument_group("the images")
-    images.add_argument(
-        "--dataset",
-        **_one_of(DATASETS),
-        help="auto (default): mnist, or digits where there is none",
-    )
-    images.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of MNIST's IDX files, or of cifar-10-binary.tar.gz (or set MNIST_BN_DATA)",
-    )
-    images.add_argument(
-        "--unverified-data",
-        action="store_true",
-        help="also take CIFAR-10's files that no checksum is known of; results are labelled so",
-    )
-    images.add_argument(
-        "--train-images", type=int, metavar="N", help="only the first N training images"
-    )
-    images.add_argument(
-        "--test-images", type=int, metavar="N", help="only the first N images to evaluate on"
-    )
-    images.add_argument(
-        "--holdout",
-        type=int,
-        metavar="N",
-        help="hold the last N training images out, and evaluate on them, not on the test images",
-    )
-    images.add_argument(
-        "--augment",
-        **_one_of(AUGMENT),
-        help="none (default), or crop-flip: training images padded by 4, cropped and flipped at "
-        "random",
-    )
-
-
-def _add_where(parser: Parser) -> None:
-    where = parser.add_argument_group("where to run, and what to keep")
-    device = where.add_mutually_exclusive_group()
-    device.add_argument(
-        "-g",
-        "--gpu",
-        dest="device",
-        nargs="?",
-        const=0,
-        type=int,
-        metavar="ID",
-        help="train on the GPU with this ID (alone: 0; negative: CPU)",
-    )
-    device.add_argument("-d", "--device", help="Chainer's device specifier, such as @cupy:0")
-    where.add_argument(
-        "--accelerate",
-        **_one_of(ACCELERATE),
-        help="compiled CPU kernels: auto (default) where they can be had, on, or off",
-    )
     where.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
-    )
-    where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
-    where.add_argument(
-        "--observe",
-        action=ListAction,
-        metavar="NAME",
-        help="also measured, at every evaluation or of the network as initialised: "
-        + ", ".join(observers.observers()),
-    )
-    where.add_argument(
-        "-f",
-        "--frequency",
-        type=int,
-        metavar="N",
-        help="epochs between snapshots; there is one at the end (-1: only that)",
     )
     where.add_argument(
         "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
@@ -247,6 +77,7 @@ def _add_where(parser: Parser) -> None:
         default=False,
         help="go on from the newest usable snapshot in the result folder",
     )
+    return parser.parse_args(argv)
 
 
 def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
@@ -255,15 +86,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     Raises:
         UsageError: a name or value is wrong.
     """
-    given = {
-        key: value
-        for key, value in vars(arguments).items()
-        if key in RunConfig.__dataclass_fields__
-    }
-    if "device" in given:
-        given["device"] = str(given["device"])
-    for setting in {"observe", "lr_drop"} & given.keys():
-        given[setting] = ",".join(given[setting])
+    given = flags.given(arguments)
     if given.pop("study") is not None:
         configs = _configs_of_study(arguments, given)
     elif arguments.preset is not None:

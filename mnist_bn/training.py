@@ -189,7 +189,8 @@ def _finish(trainer: Trainer, config: RunConfig) -> dict:
 
 def resolve(config: RunConfig) -> RunConfig:
     """Returns `config` with what is found only now: the dataset in place of "auto", the names of
-    classes as they are written, the learning rate and the momentum where they are defaults.
+    classes and the device as they are written, the learning rate and the momentum where they are
+    defaults.
 
     Raises:
         UsageError: a batch is larger than the training set, the images cannot be augmented, or
@@ -219,6 +220,7 @@ def resolve(config: RunConfig) -> RunConfig:
         momentum=momentum,
         dataset=dataset.name,
         unverified_data=unverified,
+        device=devices.normalized(config.device),
     )
 
 
