@@ -117,6 +117,16 @@ def test_runs_are_two_if_their_numbers_depend_on_it(setting, config, another):
     assert words is None or setting.name in words
 
 
+def test_no_two_settings_say_the_same_in_the_name_of_a_folder(another):
+    words = []
+    for setting in SETTINGS.values():
+        if setting.prefix is not None:
+            choices = setting.check.choices if setting.check else ()
+            values = [getattr(another(setting), setting.name), *choices]
+            words += {f"{setting.prefix}{value}" for value in values if value != setting.default}
+    assert len(set(words)) == len(words)
+
+
 @pytest.fixture
 def write_run(tmp_path):
     """Returns the run of a result folder as `training` would leave it."""
