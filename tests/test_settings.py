@@ -66,8 +66,9 @@ def printed():
 @every_setting
 def test_it_is_in_the_help_with_its_default(setting, printed):
     help = f"{setting.text} (default {setting.usual})" if setting.usual else setting.text
-    flag = f"-{setting.short} " if setting.short else setting.flag
-    assert help and f" {flag}" in printed and f" {help} " in f"{printed} "
+    flags = [setting.flag, f"-{setting.short}"] if setting.short else [setting.flag]
+    assert help and f" {help} " in f"{printed} "
+    assert all(f" {flag} " in printed.replace(",", " ") for flag in flags)
     assert setting.default is None or setting.kind is bool or f"default {setting.default})" in help
 
 
