@@ -97,21 +97,21 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
     study = studies.get(part.kind.study) if of_a_study else None
     curves = group_runs(part.runs, _note)
     runs = observations.without_bad_files(part.runs, curves, _note)
-    figures = None
-    if study is not None:
-        drawn = study.figures(runs)
-        figures = _drawn(f"the figures of {part.name}", saving.save, drawn, out, formats)
-    if figures is None:
+    drawn = comparison.of_runs(runs) if study is None else study.figures(runs)
+    figures = _drawn(f"the figures of {part.name}", saving.save, drawn, out, formats)
+    if study is not None and not any(path.suffix != ".md" for path in figures or []):
+        if figures is not None:
+            _note(f"{part.name}: what the study's figures show is not there; drawn as any runs")
         drawn = comparison.of_runs(runs)
-        what = "figures" if study is None else "curves"
-        figures = _drawn(f"the {what} of {part.name}", saving.save, drawn, out, formats)
+        others = _drawn(f"the curves of {part.name}", saving.save, drawn, out, formats)
+        figures = [*(figures or []), *(others or [])]
     draw = partial(observations.draw, leave_out=getattr(study, "OBSERVED", ()))
     observed = _drawn(f"the measurements of {part.name}", draw, runs, out, formats)
     figures = (figures or []) + (observed or [])
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
-    print(table)
+    print(tables.on_terminal(curves, wording.columns(sys.stdout)) if sys.stdout.isatty() else table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
 

@@ -290,8 +290,15 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         raise UsageError(
             f"--resume goes with one run, and these are {len(configs)}; see --autoload"
         )
+    if arguments.resume is not None and os.path.isdir(arguments.resume):
+        raise UsageError(
+            f"--resume {arguments.resume}: expected a file, its snapshot_iter_N, found a folder; "
+            "--autoload finds the newest by itself"
+        )
     if arguments.resume is not None and not os.path.isfile(arguments.resume):
         raise UsageError(f"--resume {arguments.resume}: there is no such file")
+    if (start := configs[0].init) is not None and not os.path.isfile(start):
+        raise UsageError(f"--init {start}: there is no such file")
     return configs
 
 
@@ -388,7 +395,7 @@ def print_conditions(configs: Sequence[RunConfig]) -> None:
     wording.say(describe_kernels(configs[0]))
     for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
         wording.say(f"note: {line}", file=sys.stderr)
-    if streams.is_lost():
+    if streams.is_lost() and not streams.has_failed():  # that was said
         wording.say("note: nobody reads the output; training goes on without it", file=sys.stderr)
 
 

@@ -299,7 +299,7 @@ def difference(before: dict, now: dict) -> str | None:
         is_unknown = setting in _FILES and before.get(setting) is None
         if before.get(setting) == value or setting in LENGTHS or is_unknown:
             continue
-        if setting in _FILES:
+        if setting in _FILES and isinstance(before[setting], dict):
             return _other_file(before[setting], value or {})
         if setting in _SUMS:
             return f"{_SUMS[setting]} (another {setting})"

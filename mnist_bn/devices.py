@@ -79,6 +79,8 @@ def why_no_gpu(gpu_id: int) -> str | None:
     except ModuleNotFoundError:
         return _why_no_cupy()
     except Exception as error:
+        if _driver_version() is None:
+            return NO_DRIVER
         return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {_install()}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()

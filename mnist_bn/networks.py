@@ -5,7 +5,6 @@ Either name may end in arguments of the class, as in Python: `ReluMLP(slope=0.1)
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import chainer
@@ -16,7 +15,7 @@ from mnist_bn.data import Dataset
 from mnist_bn.errors import UsageError
 from mnist_bn.inputs import taking_inputs
 from mnist_bn.names import user_files
-from mnist_bn.names.specs import NetworkSpec, in_any_case
+from mnist_bn.names.specs import NetworkSpec, in_any_case, nearest_argument
 from mnist_bn.names.suggestions import suggestion
 
 CLASSES = 10  # of every dataset
@@ -34,15 +33,17 @@ def create(spec: str) -> chainer.Link:
     named = _parse(spec)
     path = named.path
     if path:
-        make = _load_class(path, named.class_name)[1]
+        _, network_class = _load_class(path, named.class_name)
     else:
-        make = partial(models.create, named.class_name)
+        network_class = models.networks()[models.canonical(named.class_name)]
     try:
-        return taking_inputs(make(**named.arguments))
+        return taking_inputs(network_class(**named.arguments))
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, path)}") from error
+        failed = user_files.what_failed(error, path)
+        nearest = nearest_argument(network_class, named.arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def canonical(spec: str) -> str:

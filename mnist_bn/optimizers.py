@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_bn.errors import UsageError
 from mnist_bn.names import user_files
-from mnist_bn.names.specs import NetworkSpec, in_any_case
+from mnist_bn.names.specs import NetworkSpec, in_any_case, nearest_argument
 from mnist_bn.names.suggestions import suggestion
 
 OF_2016 = (
@@ -50,7 +50,9 @@ def create(
     try:
         return optimizer_class(**arguments)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, named.path)}") from error
+        failed = user_files.what_failed(error, named.path)
+        nearest = nearest_argument(optimizer_class, arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def check(spec: str, lr: float | None = None, momentum: float | None = None) -> None:

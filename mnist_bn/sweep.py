@@ -206,6 +206,8 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
         words = [networks[config.model]] if len(networks) > 1 else []
         for field in varying:
             value = getattr(config, field)
+            if value is None and field in ("lr", "momentum") and "optimizer" in varying:
+                continue  # this optimizer has none
             value = "default" if value is None else value
             words.append(value if field == "optimizer" else f"{field.replace('_', '-')} {value}")
         return " ".join(words) or config.name

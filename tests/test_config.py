@@ -231,3 +231,12 @@ def test_names_in_any_language_and_of_any_length():
     assert names[0] != names[1]
     for name in names:
         assert len(name.encode()) <= 255 and name.startswith("N网网") and name.endswith("-s12")
+
+
+@pytest.mark.parametrize("files", [1.5, [], "net.py"])
+def test_checksums_that_are_none_are_a_difference(files):
+    """As in the header of a snapshot of another program's."""
+    now = {"model_files": {"net.py": "0"}}
+    assert difference({"model_files": files}, now) == (
+        f"model_files {files}, not {now['model_files']}"
+    )

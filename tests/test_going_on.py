@@ -189,7 +189,7 @@ def test_a_longer_finished_run_is_left_and_said(config, tmp_path, capsys):
             f"note: {folder} holds a finished run of 3 epochs, more than the {asked} asked for: "
             "skipped (a shorter one goes into another --out)\n"
         )
-        assert "The run is finished already: skipped" in printed.out
+        assert "The run is finished already: skipped\n" in printed.out
     assert train_mnist.main([*line, "--iteration", "15"]) == 0  # exactly as long
     assert capsys.readouterr().err == ""
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -249,6 +249,8 @@ def test_a_snapshot_of_an_old_folder_begins_a_run_of_its_own(config, tmp_path):
     training.train(dataclasses.replace(config, epoch=3), resume=old / "snapshot_iter_10")
     assert {path: path.read_bytes() for path in old.iterdir()} == before
     assert whole_state(config.folder)[:2] == expected[:2]
+    graph = (tmp_path / "whole" / config.folder.name / "cg.dot").read_text()
+    assert (config.folder / "cg.dot").read_text().count("->") == graph.count("->") > 10
     run_id = result_folder.read_args(config.folder)["run_id"]
     every = [snapshots.read(path).header["run_id"] for path in snapshots.found(config.folder)]
     assert every == [run_id, run_id]

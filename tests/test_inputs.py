@@ -199,7 +199,15 @@ def test_it_can_be_used_as_the_variable_it_is():
         ("L.Linear(1, 1).W.update_rule.add_hook(1)", "(update rules come with the optimizer; bef"),
         ("L.Linear(784, 10, wscale=2)(x)", "(give initialW= one of chainer.initializers)"),
         ("L.Linear(784, 10, bias=0)(x)", "(write initial_bias=)"),
-        ("chainer.Variable(x.data, volatile='on')", "volatile argument is not supported anymore"),
+        ("F.dropout(x, 0.5, True)", "but 3 were given (leave the third argument out)"),
+        (
+            "chainer.Variable(x.data, volatile='on')",
+            "Use chainer.using_config (leave it out)",
+        ),
+        ("F.relu(x, use_cudnn=False)", "unexpected keyword argument 'use_cudnn' (leave it out)"),
+        ("L.Convolution2D(1, 1, 3, use_cudnn=False)", "'use_cudnn' (leave it out)"),
+        ("L.Convolution2D(1, 1, 3, deterministic=True)", " (leave it out)"),
+        ("F.MaxPooling2D(2)(x)", "no attribute 'MaxPooling2D' (for spatial pyramids write 'max')"),
     ],
 )
 def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, forward, hint):

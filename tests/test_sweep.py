@@ -184,6 +184,16 @@ def test_settings_that_are_no_axes_differ_too():
     assert list(sweep.labels(configs).values()) == ["lr default batchsize 1", "lr 3 batchsize 2"]
 
 
+def test_a_label_has_no_momentum_of_an_optimizer_without():
+    settings = {"SGD": (0.01, None), "MomentumSGD": (0.01, 0.9), "AdaDelta": (None, None)}
+    configs = [RunConfig("A", name, lr, momentum) for name, (lr, momentum) in settings.items()]
+    assert list(sweep.labels(configs).values()) == [
+        "SGD lr 0.01",
+        "MomentumSGD lr 0.01 momentum 0.9",
+        "AdaDelta",
+    ]
+
+
 class Bar:
     runs = 0
 

@@ -147,7 +147,10 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
         ("--lr 1 --optimizer SGD AdaDelta", "--lr: AdaDelta has no learning rate"),
         ("--momentum 0.5 --optimizer Adam", "--momentum: Adam has no momentum"),
         ("--batchsize 0", "--batchsize 0: expected 1 or more"),
-        ("--batchsize many", "argument -b/--batchsize: invalid int value: 'many' (see --help)"),
+        (
+            "--batchsize many",
+            "argument -b/--batchsize: 'many': expected a whole number (see",
+        ),
         ("--bogus", "unrecognized arguments: --bogus (see --help)"),
         ("-g 0 -d @numpy", "argument -d/--device: not allowed with argument -g/--gpu"),
         ("-e 2 --iteration 9", "argument --iteration: not allowed with argument -e/--epoch"),
@@ -159,9 +162,14 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
             "--dataset digits --data-dir x",
             "--data-dir is for MNIST's or CIFAR-10's files: leave it out",
         ),
-        ("-g first", "argument -g/--gpu: invalid int value: 'first' (see --help)"),
+        ("-g first", "argument -g/--gpu: 'first': expected a whole number (see --help)"),
         ("--jobs 0", "--jobs 0: expected 1 or more"),
+        (
+            "--resume tests",
+            "--resume tests: expected a file, its snapshot_iter_N, found a folder; ",
+        ),
         ("--resume none.npz", "--resume none.npz: there is no such file"),
+        ("--init none.npz", "--init none.npz: there is no such file"),
         (f"--resume {'x' * 300}", "--resume xxx"),
         ("--resume x --seed 0 1", "--resume goes with one run, and these are 2; see --autoload"),
     ],
@@ -185,12 +193,15 @@ def test_a_wrong_argument_is_one_line(line, message):
         ("--sampling Shuffle", "shuffle"),
         ("--modle MnistCNN", "--model"),
         ("--batch-size 10", "--batchsize"),
+        ("--optimizer Adam(amsgrd=True)", "amsgrad"),
+        ("--model ReluMLP(Slope=0.1)", "slope"),
     ],
 )
 def test_a_wrong_name_is_told_the_nearest_right_one(line, right):
     with pytest.raises(UsageError) as error:
         configs(line)
-    assert f"; did you mean '{right}'?" in str(error.value)
+    # Of an argument Python 3.13 says it itself, with a capital letter.
+    assert str(error.value).lower().count(f" did you mean '{right.lower()}'?") == 1
 
 
 def test_exit_status_and_line_of_a_wrong_name():
@@ -250,7 +261,8 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     assert refused("--dataset", "digits", "-e", "1", "-o", str(tmp_path / "file")) == (
         1,
-        f"{tmp_path / 'file'}: cannot be written (File exists); choose another --out",
+        f"{tmp_path / 'file'}: cannot be written (a file is where the folder would be); choose "
+        "another --out",
     )
 
 

@@ -24,10 +24,11 @@ from mnist_bn.kernels import build_folders, compiler, trust
 # As mnist_bn_kernels_version() of the source answers.
 KERNELS_VERSION = 1
 MAX_BYTES = 2**26  # of a library
-# Compiling takes a few seconds. What takes much longer hangs, and the next compiler is tried.
+# Compiling takes a few seconds. What computes much longer, or waits so long for something, hangs,
+# and the next compiler is tried.
 COMPILE_SECONDS = 60
 VERSION_SECONDS = 15
-TOTAL_SECONDS = 120
+TOTAL_SECONDS = 120  # after which no other compiler is tried
 
 # Compiler flags of an instruction set, widest first. Each set includes those behind it.
 INSTRUCTION_SETS = {
@@ -145,11 +146,7 @@ def _try_compilers(
         if program in hanging or time.monotonic() > end:
             continue
         try:
-            deadline = min(end, time.monotonic() + COMPILE_SECONDS)
-            library = _cached_or_compiled(
-                command, INSTRUCTION_SETS[instruction_set], cache, deadline
-            )
-            return library, ""
+            return _cached_or_compiled(command, INSTRUCTION_SETS[instruction_set], cache), ""
         except (OSError, compiler.CompilerError) as error:
             reasons.append(f"{compiler.one_line(command[0])}: {compiler.one_line(str(error))}")
             if isinstance(error, compiler.CompilerHangs):
@@ -173,11 +170,9 @@ def _compilers(cxx: str) -> list[list[str]]:
     return found
 
 
-def _cached_or_compiled(
-    cxx: list[str], isa_flags: list[str], cache: Path | None, deadline: float
-) -> ctypes.CDLL:
+def _cached_or_compiled(cxx: list[str], isa_flags: list[str], cache: Path | None) -> ctypes.CDLL:
     command = [*cxx, *_FLAGS, *isa_flags]
-    name = f"kernels-{_key(cxx, command, deadline)}.so"
+    name = f"kernels-{_key(cxx, command)}.so"
     cache = _usable(cache)
     if cache is not None:
         build_folders.remove_stale(cache, "build-")
@@ -188,7 +183,7 @@ def _cached_or_compiled(
                 pass  # for another machine, or damaged: compiled anew
         try:
             with build_folders.make(cache, "build-") as folder:
-                return _compile_into(cache / name, command, folder, deadline)
+                return _compile_into(cache / name, command, folder)
         except compiler.CompilerHangs:
             raise
         except (OSError, compiler.CompilerError):
@@ -198,7 +193,7 @@ def _cached_or_compiled(
     with build_folders.make(
         temporary, "mnist-bn-build-"
     ) as folder:  # an open library outlives its file
-        return _compile(command, folder / name, deadline)
+        return _compile(command, folder / name)
 
 
 def _usable(cache: Path | None) -> Path | None:
@@ -216,20 +211,19 @@ def _usable(cache: Path | None) -> Path | None:
     return cache
 
 
-def _key(cxx: list[str], command: list[str], deadline: float) -> str:
+def _key(cxx: list[str], command: list[str]) -> str:
     """Returns what tells one build from another: source, flags, compiler and its version."""
-    deadline = min(deadline, time.monotonic() + VERSION_SECONDS)
-    digest = hashlib.sha256(compiler.run([*cxx, "--version"], deadline))
+    digest = hashlib.sha256(compiler.run([*cxx, "--version"], VERSION_SECONDS))
     digest.update("\0".join(["", *command]).encode(errors="surrogateescape"))
     for source in sorted(_SOURCE_FOLDER.glob("kernels*")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:32]
 
 
-def _compile_into(path: Path, command: list[str], folder: Path, deadline: float) -> ctypes.CDLL:
+def _compile_into(path: Path, command: list[str], folder: Path) -> ctypes.CDLL:
     """Compiles in `folder` and moves the library to `path`, whole, its checksum beside it."""
     built = folder / path.name
-    library = _compile(command, built, deadline)
+    library = _compile(command, built)
     checksum = folder / "checksum"
     checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
     with contextlib.suppress(OSError):  # a folder in its place, say: it is compiled anew next time
@@ -239,9 +233,9 @@ def _compile_into(path: Path, command: list[str], folder: Path, deadline: float)
     return library
 
 
-def _compile(command: list[str], path: Path, deadline: float) -> ctypes.CDLL:
+def _compile(command: list[str], path: Path) -> ctypes.CDLL:
     _say(f"compiling the kernels with {compiler.one_line(command[0])}, once ...")
-    compiler.run([*command, "-o", str(path), str(_SOURCE_FOLDER / "kernels.cpp")], deadline)
+    compiler.run([*command, "-o", str(path), str(_SOURCE_FOLDER / "kernels.cpp")], COMPILE_SECONDS)
     return _open(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_bn.errors import UsageError
+from mnist_bn.names.suggestions import suggestion
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,24 @@ def in_any_case(name: str, names: Iterable[str]) -> str | None:
     if name in known:
         return name
     return alike[0] if len(alike) == 1 else None
+
+
+def nearest_argument(made: type, given: Iterable[str], error: BaseException) -> str:
+    """Returns "; did you mean 'beta1'?" if a class refused an argument whose name is near one.
+
+    Args:
+        made: the class.
+        given: the names of the arguments that it was called with.
+        error: what came of it.
+    """
+    if not isinstance(error, TypeError) or "Did you mean" in str(error):  # since Python 3.13
+        return ""
+    try:
+        known = list(inspect.signature(made).parameters)
+    except (TypeError, ValueError):
+        return ""
+    wrong = [name for name in given if f"unexpected keyword argument '{name}'" in str(error)]
+    return suggestion(wrong[0], known) if wrong else ""
 
 
 def _plain_arguments(spec: NetworkSpec) -> dict[str, float | str] | None:

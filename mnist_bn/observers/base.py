@@ -63,13 +63,21 @@ class Observer(extension.Extension):
         return trainer.updater.iteration in self.at
 
     def __call__(self, trainer: Trainer) -> None:
-        """Measures."""
+        """Measures.
+
+        Raises:
+            UserError: there is nothing to measure, or something else than before.
+        """
         updater = trainer.updater
         now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
         network = updater.get_optimizer("main").target.predictor
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
             measured = self.measure(network)
+        if not measured:
+            raise UserError(
+                f"--observe {self.name}: {type(network).__name__} has nothing that it measures"
+            )
         self._add({key: np.array(array)[np.newaxis] for key, array in (now | measured).items()})
 
     def _add(self, rows: dict[str, np.ndarray]) -> None:

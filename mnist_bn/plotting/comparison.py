@@ -20,6 +20,7 @@ from mnist_bn.plotting.appearance import (
 from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
 from mnist_bn.plotting.curves import Line
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import joined, printable
 from mnist_bn.storage.files import replacing
@@ -224,7 +225,7 @@ def left_out(count: int) -> list[str]:
 
 def subtitle(group: Sequence[Curve]) -> str:
     """What the reader of a figure must know: the conditions, the seeds, what ✕ and ○ mean."""
-    counts = {len(curve.finished) for curve in group if curve.survivors} or {1}
+    counts = {len(curve.finished or curve.runs) for curve in group}
     parts = [conditions(group)]
     if max(counts) > 1:
         many = "" if len(counts) == 1 else "up to "
@@ -263,7 +264,7 @@ def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[P
 
 
 def _panel_order(curve: Curve) -> tuple:
-    return rank(curve.optimizer, OPTIMIZERS), curve.variant
+    return rank(curve.optimizer, OPTIMIZERS), by_number(curve.variant)
 
 
 def _network(curve: Curve) -> str:

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from mnist_bn.config import RunConfig
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
-from mnist_bn.plotting.notation import decimal
-from mnist_bn.plotting.recorded import effective
+from mnist_bn.plotting.notation import by_number, decimal
+from mnist_bn.plotting.recorded import resolved
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import bounded, joined, printable
 
@@ -34,7 +35,7 @@ _NEUTRAL = frozenset(
 )
 RATES = ("lr", "momentum")  # which optimizers have by default
 # What a run had before there was the setting.
-_BEFORE = {"augment": RunConfig.augment}
+_BEFORE = {"augment": RunConfig.augment, "sampling": RunConfig.sampling}
 
 # How settings are called in a figure.
 _WORDS = {
@@ -96,19 +97,20 @@ class Curve:
     def diverged(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is not None)
 
-    @property
+    @cached_property
     def survivors(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is None)
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The survivors that went as far as any of them."""
         last = max((run.epochs[-1] for run in self.survivors), default=0)
         return tuple(run for run in self.survivors if run.epochs[-1] == last)
 
-    @property
+    @cached_property
     def unfinished(self) -> tuple[Run, ...]:
-        return tuple(run for run in self.survivors if run not in self.finished)
+        last = self.finished[0].epochs[-1] if self.finished else 0
+        return tuple(run for run in self.survivors if run.epochs[-1] < last)
 
     @property
     def is_cut_short(self) -> bool:
@@ -152,21 +154,15 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     with the same settings and seed the one that went further is kept, with a note: they are not two
     seeds. Unfinished seeds beside finished ones get a note as well.
     """
-    grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
+    grouped: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
         if None in (run.model, run.optimizer, run.seed):
             key = (*key, run.folder)
-        seed = run.seed or ""
-        twin = grouped[key].get(seed)
-        if twin is not None:
-            run, other = (run, twin) if _reached(run) > _reached(twin) else (twin, run)
-            note(
-                f"{printable(other.folder)}: same settings and seed as"
-                f" {printable(run.folder)}, which is drawn instead"
-            )
-        grouped[key][seed] = run
-    members = [tuple(seeds.values()) for seeds in grouped.values()]
+        grouped[key][run.seed or ""].append(run)
+    members = [
+        tuple(_furthest(twins, note) for twins in seeds.values()) for seeds in grouped.values()
+    ]
     varying = _varying([group[0] for group in members])
     models = _short_names({group[0].model for group in members} - {None})
     optimizers = _short_names({group[0].optimizer for group in members} - {None})
@@ -187,7 +183,12 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
             folders = ", ".join(printable(run.folder) for run in curve.unfinished)
             note(f"{folders}: fewer epochs than the other seeds; left out of their mean")
     return sorted(
-        curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
+        curves,
+        key=lambda c: (
+            rank(c.model, NETWORKS),
+            rank(c.optimizer, OPTIMIZERS),
+            by_number(c.variant),
+        ),
     )
 
 
@@ -202,6 +203,18 @@ def settings_in_words(curve: Curve, among: Sequence[Curve] = ()) -> str:
     return joined(curve.optimizer if several else None, curve.variant)
 
 
+def _furthest(twins: Sequence[Run], note: Callable[[str], None]) -> Run:
+    """The run of the same settings and seed that went furthest, with a note of each other."""
+    kept = max(twins, key=_reached)
+    for run in twins:
+        if run is not kept:
+            note(
+                f"{printable(run.folder)}: same settings and seed as"
+                f" {printable(kept.folder)}, which is drawn instead"
+            )
+    return kept
+
+
 def _reached(run: Run) -> tuple[int, int]:
     return int(run.epochs[-1]), len(run.log)
 
@@ -211,9 +224,10 @@ def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
 
 
-def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
+def rank(name: str | None, usual: Sequence[str]) -> tuple:
     """Sorting key: the usual names in their order, then others by name, None last."""
-    return name is None, usual.index(name) if name in usual else len(usual), name or ""
+    place = usual.index(name) if name in usual else len(usual)
+    return name is None, place, by_number(name or "")
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
@@ -285,8 +299,8 @@ def _not_by_default(run: Run) -> dict[str, str]:
     """The settings, without a learning rate and a momentum that are the optimizer's defaults."""
     settings = _settings(run)
     given = [run.args.get(key) for key in RATES]
-    if given != [None, None] and run.optimizer and run.optimizer.isidentifier():
-        for key, value, default in zip(RATES, given, effective(run.optimizer), strict=True):
+    if given != [None, None] and run.optimizer:
+        for key, value, default in zip(RATES, given, resolved(run.optimizer)[1:], strict=True):
             if value == default:
                 settings.pop(key, None)
     return settings

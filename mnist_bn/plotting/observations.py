@@ -170,7 +170,7 @@ def _what_is_wrong(name: str, series: Observed) -> str | None:
         if pattern.endswith("/*"):
             parts.setdefault(pattern, {})[key.removeprefix(pattern[:-1])] = array.shape
     if missing := _LAYOUT[name].keys() - found:
-        return f"no array {min(missing)} in it"
+        return "nothing but times in it" if not measured else f"no array {min(missing)} in it"
     if any(part != next(iter(parts.values())) for part in parts.values()):
         return "it has not the same of every layer"
     numbers = measured.get("layer", np.ones(1, np.int64))

@@ -9,6 +9,7 @@ from typing import Any
 
 from mnist_bn.config import IDENTITY, RunConfig
 from mnist_bn.errors import UserError
+from mnist_bn.names.specs import NetworkSpec
 
 # Words may be numbers: somebody else's `args` may count its seeds or its datasets.
 _WORD, _NUMBER, _COUNT = (str, int), (int, float), (int, float)
@@ -57,29 +58,31 @@ def _is(value: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _effective(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the learning rate and the momentum that the optimizer had by default.
+    """Returns the optimizer, and the learning rate and the momentum that it had.
 
     Of a folder that says null for them, as ours did before they were recorded.
     """
     name, given = args.get("optimizer"), {key: args.get(key) for key in ("lr", "momentum")}
-    # Only Chainer's: a file that somebody else's `args` names is not run.
-    if not isinstance(name, str) or not name.isidentifier() or not given.keys() <= args.keys():
+    if not isinstance(name, str) or not given.keys() <= args.keys() or None not in given.values():
         return {}
-    lr, momentum = effective(name, *given.values()) if None in given.values() else given.values()
-    return {"lr": lr, "momentum": momentum}
+    return dict(zip(("optimizer", *given), resolved(name, *given.values()), strict=True))
 
 
 @functools.cache
-def effective(
+def resolved(
     name: str, lr: float | None = None, momentum: float | None = None
-) -> tuple[float | None, float | None]:
-    """Returns learning rate and momentum of one of Chainer's optimizers, None where it has none.
+) -> tuple[str, float | None, float | None]:
+    """Returns name, learning rate and momentum of one of Chainer's optimizers, as in training.
 
-    As they are given for one that is not known.
+    None is a default in the arguments, and in the result what the optimizer does not have;
+    `Adam(alpha=1)` is Adam with 1. All are as given if the optimizer is not known or in somebody's
+    file, which is not run.
     """
+    if NetworkSpec(name).path is not None:
+        return name, lr, momentum
     try:
         from mnist_bn import optimizers  # imports Chainer, which takes a second
 
-        return optimizers.effective(name, lr, momentum)
+        return optimizers.resolve(name, lr, momentum)
     except (UserError, ImportError, TypeError, ValueError):
-        return lr, momentum
+        return name, lr, momentum

@@ -5,6 +5,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, RATES, Curve, in_order, rank
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
 from mnist_bn.storage.files import replacing
@@ -38,9 +40,46 @@ def table(curves: Sequence[Curve]) -> str:
     Rows and columns change places where there are more than MAX_NETWORKS networks.
     A cell says its seeds and epochs where they are not the table's usual ones.
     """
+    caption, said, lines = _content(curves)
+    return f"{caption}\n{escaped(said)}\n\n{markdown(lines)}\n"
+
+
+def on_terminal(curves: Sequence[Curve], columns: int) -> str:
+    """The same for a terminal of so many columns: if the table is too wide, a line a cell."""
+    caption, said, lines = _content(curves)
+    table = markdown(lines)
+    if len(table.partition("\n")[0]) > columns:
+        table = _listed(lines)
+    said = "\n".join(
+        textwrap.fill(line, max(columns, 20), subsequent_indent="  ") for line in (caption, said)
+    )
+    return f"{said}\n\n{table}\n"
+
+
+def _listed(lines: Sequence[Sequence[str]]) -> str:
+    """Plain text: each row's name, and below it the columns that have something for it."""
+    (_, *names), *rows = lines
+    width = max(map(len, names))
+    return "\n".join(
+        "\n".join(
+            [
+                row,
+                *(
+                    f"  {name:{width}}  {cell}"
+                    for name, cell in zip(names, cells, strict=True)
+                    if cell
+                ),
+            ]
+        )
+        for row, *cells in rows
+    )
+
+
+def _content(curves: Sequence[Curve]) -> tuple[str, str, list[list[str]]]:
+    """The caption, the conditions, and the table's lines of cells, its head first."""
     columns = in_order((curve.model or NOT_RECORDED for curve in curves), NETWORKS)
     cells: dict[str, dict[str, Curve]] = {}
-    order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), c.variant))
+    order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), by_number(c.variant)))
     for curve in order:
         row = _row(curve)
         column = curve.model or NOT_RECORDED
@@ -49,15 +88,15 @@ def table(curves: Sequence[Curve]) -> str:
         cells.setdefault(row, {})[column] = curve
     sizes = [_size(curve) for curve in curves if curve.survivors and _is_recorded(curve)]
     usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
-    corner = "Optimizer" if len(columns) <= MAX_NETWORKS else "Network"
+    corner = "Optimizer" if any(curve.optimizer for curve in curves) else "Folder"
+    corner = corner if len(columns) <= MAX_NETWORKS else "Network"
     lines = [[corner, *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()
     ]
     if len(columns) > MAX_NETWORKS:
         lines = [list(line) for line in zip(*lines, strict=True)]
-    said = escaped(conditions(curves))
-    return f"{_caption(usual, curves[0].unit)}\n{said}.\n\n{markdown(lines)}\n"
+    return _caption(usual, curves[0].unit), f"{conditions(curves)}.", lines
 
 
 def _row(curve: Curve) -> str:
@@ -127,7 +166,9 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
     if not curve.survivors:
-        return "diverged"
+        seeds = len(curve.runs)
+        is_usual = seeds == (1 if usual is None else usual[0])
+        return "diverged" if is_usual else f"diverged ({_many(seeds, 'seed')})"
     if not _is_recorded(curve):
         return "not recorded"
     _, values = curve.values(VALIDATION_ACCURACY)

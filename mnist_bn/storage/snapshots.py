@@ -242,13 +242,17 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
+        snapshot_check.check_lengths(snapshot.header["identity"])
         snapshot_check.check(snapshot.arrays, trainer)
         observation = snapshot.header["observation"]
         snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
-        nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
+        nothing = dict.fromkeys(snapshot.header["none"], np.asarray(None))
+        snapshot_check.check_nothing(nothing, snapshot.arrays)
         optimizer = trainer.updater.get_optimizer("main")
         # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
-        update_rules.restore(optimizer, snapshot.header.get("optimizer", {}))
+        numbers = snapshot.header.get("optimizer", {})
+        snapshot_check.check_numbers(numbers)
+        update_rules.restore(optimizer, numbers)
         NpzDeserializer(_Arrays({**snapshot.arrays, **nothing})).load(trainer)
         _restore_random(snapshot)
     except UserError as error:

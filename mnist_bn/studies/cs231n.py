@@ -24,6 +24,7 @@ from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import Curve, complete, group_runs, in_words
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import joined, mean_and_range
 from mnist_bn.trainer.divergence import LIMIT
@@ -208,10 +209,11 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
         _sweep_lines(runs, measure) for measure in (best_validation, best_training, final_loss)
     )
     end = f"Training loss, mean of the last {LAST} iterations"
+    lost = f"above {LIMIT:g}, or not measured"
     shown = [
         _sweep_panel("Best validation accuracy", validation, _from_0(validation)),
         _sweep_panel("Best training accuracy, in test mode", training, _from_0(training)),
-        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=f"above {LIMIT:g}", lost_is_high=True),
+        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=lost, lost_is_high=True),
     ]
     curves = group_runs(runs)
     seeds = len({run.seed for run in runs})
@@ -248,7 +250,7 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
         network, *settings = _key(curve)
         key = (NetworkSpec(network).without("weight_scale"), *settings)
         groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
-    keys = sorted(groups)
+    keys = sorted(groups, key=lambda key: tuple(map(by_number, key)))
     return [
         (look, dict(sorted(groups[key].items())))
         for look, key in zip(_looks(keys), keys, strict=True)

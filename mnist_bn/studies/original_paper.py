@@ -45,10 +45,13 @@ PRESETS = {
 def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
     """Yields the paper's figure 1 a, b and c, and a table of what can be said of it in numbers.
 
-    Networks all of whose seeds diverged are left out, and the figure says so.
+    Networks all of whose seeds diverged are left out, and the figure says so; if there is no other
+    it is not drawn.
     """
     every = [curve for curve in group_runs(runs) if curve.model]
     curves = [curve for curve in every if curve.survivors]
+    if not curves:
+        return
     lost = [_look(curve)[0] for curve in every if not curve.survivors]
     accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     # Below FLOOR training has hardly begun, and the curves could not be told apart above it.

@@ -31,6 +31,7 @@ from mnist_bn.plotting.appearance import (
 )
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import Curve, complete, group_runs, settings_in_words
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import joined
 
@@ -126,7 +127,7 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
 def measured(curves: Sequence[Curve]) -> list[_Measured]:
     """Returns what was measured of those that were: by network, setting and drop ratio."""
     every = [one for curve in curves if (one := _measured(curve, curves)) is not None]
-    return sorted(every, key=lambda one: (_rank(one.name), one.name, one.setting, one.ratio or 0))
+    return sorted(every, key=lambda one: (*_order(one.name, one.setting), one.ratio or 0))
 
 
 def _measured(curve: Curve, among: Sequence[Curve]) -> _Measured | None:
@@ -198,9 +199,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
     return panels.stacked(
         [
             panels.Panel(joined(_TITLES.get(name, name), setting), lines, limits, log_y=True)
-            for (name, setting), lines in sorted(
-                shown.items(), key=lambda item: (_rank(item[0][0]), item[0])
-            )
+            for (name, setting), lines in sorted(shown.items(), key=lambda item: _order(*item[0]))
         ],
         f"Variance shift from one BN to the next{comparison.on([one.curve for one in every])}",
         f"max(real / moving, moving / real) {variance}{BETWEEN}{subtitle}\n{_SHIFT_TO_SEE}",
@@ -293,6 +292,8 @@ def _runs(every: Sequence[_Measured]) -> list[Run]:
     return [run for one in every for run in one.curve.runs]
 
 
-def _rank(name: str) -> int:
+def _order(name: str, setting: str) -> tuple:
+    """Sorting key of a network and its settings: the study's networks come first."""
     order = list(_LABELS)
-    return order.index(name) if name in order else len(order)
+    place = order.index(name) if name in order else len(order)
+    return place, by_number(name), by_number(setting)

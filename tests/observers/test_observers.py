@@ -164,6 +164,33 @@ def test_what_has_no_picture_is_one_line(config, tmp_path):
         training.train(changed(config, model=f"{net}:Net"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("activation-percentiles", "expected a network with one of the nonlinearities ReLU, .*"),
+        ("dead-units", "Net has nothing that it measures"),
+    ],
+)
+def test_a_network_without_what_is_measured_is_one_line_and_no_file(
+    config, tmp_path, name, message
+):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import chainer\n"
+        "import chainer.functions as F\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        with self.init_scope():\n"
+        "            self.W = chainer.Parameter(0.0, (10, 784))\n"
+        "    def forward(self, x):\n"
+        "        return F.linear(x, self.W)\n"
+    )
+    with pytest.raises(UserError, match=f"^--observe {name}: {message}"):
+        training.train(changed(config, model=f"{path}:Net", observe=name))
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 def relu_net_with_two_dead_units(dataset):
     """Unit 0 is never active, unit 1 only for the first image; both have no gradient now."""
     network = models.create("ReluMLP")

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, partition, saving
+from mnist_bn.plotting import comparison, curves, partition, saving
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 
@@ -109,6 +109,20 @@ def test_the_subtitle_counts_the_seeds_in_the_mean(tmp_path, make_run):
     make_run(tmp_path, "MnistCNN", "Adam")
     every = group_runs(read(tmp_path))
     assert comparison.subtitle(every).endswith("mean and range of up to 2 seeds")
+
+
+def test_seeds_that_all_diverged_are_counted(tmp_path, make_run, entries):
+    make_run(tmp_path, "MnistCNN", "Adam")
+    for seed in range(3):
+        diverged = {"main/loss": None, "diverged_at": [2, 1e9]}
+        log = [entries("MnistCNN", "SGD", seed, 1)[0] | diverged]
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log)
+    every = group_runs(read(tmp_path))
+    assert "  mean and range of up to 3 seeds  " in comparison.subtitle(every)
+    assert {curve.optimizer: curves.fate(curve) for curve in every} == {
+        "Adam": "",
+        "SGD": " (3 of 3 diverged)",
+    }
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from mnist_bn.storage import locks
 HOLD = """
 import sys
 from pathlib import Path
-from mnist_bn import locks
+from mnist_bn.storage import locks
 with locks.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

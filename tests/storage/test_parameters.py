@@ -117,8 +117,8 @@ SAVE = """
 import sys
 from pathlib import Path
 import numpy as np
-import mnist_bn, models
-from mnist_bn import parameters
+import models
+from mnist_bn.storage import parameters
 np.random.seed(0)
 parameters.save(Path(sys.argv[1]), models.create("MnistCNN_BN_before"))
 print(*{"W", "b", "gamma", "beta", "avg_mean", "avg_var"})
