@@ -21,6 +21,7 @@ from tqdm import tqdm
 from mnist_bn import training
 from mnist_bn.config import RunConfig, difference
 from mnist_bn.errors import UserError
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.storage import files, locks, result_folder
 from mnist_bn.terminal import streams, wording
 from mnist_bn.trainer import schedule, signals
@@ -226,15 +227,12 @@ def _differs(field: str, configs: Sequence[RunConfig]) -> bool:
 
 def _networks(configs: Sequence[RunConfig]) -> dict[str, str]:
     """Returns the networks' class names by what was typed, with the arguments that differ."""
-    found = {}
-    for model in dict.fromkeys(config.model for config in configs):
-        class_name, _, arguments = model.rpartition(":")[2].partition("(")
-        found[model] = class_name, [word.strip() for word in arguments.rstrip(")").split(",")]
-    shared = set.intersection(*(set(arguments) for _, arguments in found.values()))
+    specs = {config.model: NetworkSpec(config.model) for config in configs}
+    shared = set.intersection(*(set(spec.written) for spec in specs.values()))
     names = {}
-    for model, (class_name, arguments) in found.items():
-        own = ", ".join(word for word in arguments if word not in shared)
-        names[model] = f"{class_name}({own})" if own else class_name
+    for model, spec in specs.items():
+        own = ", ".join(word for word in spec.written if word not in shared)
+        names[model] = f"{spec.class_name}({own})" if own else spec.class_name
     return names
 
 

@@ -22,7 +22,8 @@ from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.data import augmentation, subsets
 from mnist_bn.data.iterators import ORDERS, make_iterator, send_batch
 from mnist_bn.errors import UsageError, UserError
-from mnist_bn.names import specs, user_files
+from mnist_bn.names import user_files
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.storage import files, locks, parameters, result_folder, snapshots
 from mnist_bn.terminal import wording
 from mnist_bn.terminal.print_report import PrintReport
@@ -210,7 +211,7 @@ def resolve(config: RunConfig) -> RunConfig:
         )
     # The flag changes nothing where the files are the official ones.
     unverified = _is_unverified(dataset)
-    user_files.check_apart(*map(specs.path_of, (config.model, config.optimizer)))
+    user_files.check_apart(NetworkSpec(config.model).path, NetworkSpec(config.optimizer).path)
     optimizer, lr, momentum = optimizers.resolve(config.optimizer, config.lr, config.momentum)
     return dataclasses.replace(
         config,
