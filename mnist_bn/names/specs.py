@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_bn.suggestions import suggestion
+from mnist_bn.names.suggestions import suggestion
 
 from mnist_bn.errors import UsageError
 
