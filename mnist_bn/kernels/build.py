@@ -221,8 +221,8 @@ def _key(cxx: list[str], command: list[str], deadline: float) -> str:
     deadline = min(deadline, time.monotonic() + VERSION_SECONDS)
     digest = hashlib.sha256(compiler.run([*cxx, "--version"], deadline))
     digest.update("\0".join(["", *command]).encode(errors="surrogateescape"))
-    for source in sorted(_SOURCE_FOLDER.glob("kernels*")):
-        digest.update(source.read_bytes())
+    for source in _sources("*.cpp", "*.h"):
+        digest.update(b"\0" + source.read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -241,8 +241,12 @@ def _compile_into(path: Path, command: list[str], folder: Path, deadline: float)
 
 def _compile(command: list[str], path: Path, deadline: float) -> ctypes.CDLL:
     _say(f"compiling the kernels with {compiler.one_line(command[0])}, once ...")
-    compiler.run([*command, "-o", str(path), str(_SOURCE_FOLDER / "kernels.cpp")], deadline)
+    compiler.run([*command, "-o", str(path), *map(str, _sources("*.cpp"))], deadline)
     return _open(path)
+
+
+def _sources(*patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in _SOURCE_FOLDER.glob(pattern))
 
 
 def _open(path: Path) -> ctypes.CDLL:
