@@ -72,14 +72,13 @@ def run(command: list[str], deadline: float) -> bytes:
         signals.Stopped: a signal asked the training run to stop.
     """
     began = time.monotonic()
-    options = {"process_group": 0} if os.name == "posix" else {}
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            **options,
+            process_group=0,
         )
     except (OSError, ValueError) as error:  # no program, or no text that can be an argument
         raise CompilerError(one_line(str(error))) from None
@@ -89,7 +88,9 @@ def run(command: list[str], deadline: float) -> bytes:
     try:
         reader.start()
         while process.poll() is None:
-            _check_time(deadline, began)
+            _check_stop()
+            if time.monotonic() > deadline:
+                raise CompilerHangs(f"not ready after {time.monotonic() - began:.0f} s")
             time.sleep(_SECONDS_BETWEEN)
         _check_stop()  # whoever asked for it may have ended the compiler as well
         reader.join(timeout=1)  # what it left running may hold the pipe open
@@ -112,13 +113,6 @@ def one_line(text: str) -> str:
 def _check_stop() -> None:
     if signum := signals.requested():
         raise signals.Stopped(signum, "stopped while the kernels were compiled")
-
-
-def _check_time(deadline: float, began: float) -> None:
-    _check_stop()
-    now = time.monotonic()
-    if now > deadline:
-        raise CompilerHangs(f"not ready after {now - began:.0f} s")
 
 
 def _read(file: BinaryIO, output: bytearray) -> None:
