@@ -456,7 +456,7 @@ def _release(chain: list[Step]) -> None:
 
 @contextlib.contextmanager
 def _as_at_the_call(settings: tuple):
-    """Sets what `_State.settings` returned, and what it demanded but for hooks, which nobody calls."""
+    """Sets what `_State.settings` returned; hooks, which nobody calls, stay as they are."""
     with contextlib.ExitStack() as stack:
         names = ("enable_backprop", "lazy_grad_sum", "in_recomputing", "debug", "schedule_func")
         for name, value in zip(names, (*settings, False, None), strict=True):
