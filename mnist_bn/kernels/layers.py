@@ -45,7 +45,8 @@ replaces = Registry()
 
 def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces the methods of Chainer's function nodes."""
-    return replaces.replacements(library) | {(MaxPoolingND, "indexes"): lambda original: _indexes}
+    indexes = property(_indexes, _set_indexes, _delete_indexes)
+    return replaces.replacements(library) | {(MaxPoolingND, "indexes"): lambda original: indexes}
 
 
 def _as_rows(x: np.ndarray) -> np.ndarray:
@@ -325,7 +326,6 @@ def _max_pool_backward(node, inputs, kernel):
     return (nchw(gx),)
 
 
-@property
 def _indexes(node) -> np.ndarray:
     """What is seen of `indexes`: the kernel's bytes become int64, as Chainer's, when looked at.
 
@@ -339,13 +339,11 @@ def _indexes(node) -> np.ndarray:
     return indexes
 
 
-@_indexes.setter
-def _indexes(node, indexes) -> None:
+def _set_indexes(node, indexes) -> None:
     vars(node)["indexes"] = indexes
 
 
-@_indexes.deleter
-def _indexes(node) -> None:
+def _delete_indexes(node) -> None:
     del vars(node)["indexes"]
 
 
