@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mnist_bn.suggestions import suggestion
-
 from mnist_bn.errors import UsageError
+from mnist_bn.names.suggestions import suggestion
 
 
 class Spec(NamedTuple):
