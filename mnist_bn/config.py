@@ -91,7 +91,7 @@ class RunConfig:
     weight_decay: float | None = declare(
         None, HOW, RATE, prefix="wd", label="weight decay", unset="none"
     )
-    """adds X times each parameter to its gradient, BN's and biases too (Chainer's WeightDecay)"""
+    """add X times each parameter to its gradient, BN's and biases too (Chainer's WeightDecay)"""
     lr_drop: str | None = declare(
         None, HOW, ASCENDING, prefix="drop", label="lr / 10 after", metavar="N", several=True
     )

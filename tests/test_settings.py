@@ -68,8 +68,9 @@ def printed():
 @every_setting
 def test_it_is_in_the_help_with_its_default(setting, printed):
     help = f"{setting.text} (default {setting.usual})" if setting.usual else setting.text
-    flag = f"-{setting.short} " if setting.short else setting.flag
-    assert help and f" {flag}" in printed and f" {help} " in f"{printed} "
+    flags = [setting.flag, f"-{setting.short}"] if setting.short else [setting.flag]
+    assert help and f" {help} " in f"{printed} "
+    assert all(f" {flag} " in printed.replace(",", " ") for flag in flags)
     assert setting.default is None or setting.kind is bool or f"default {setting.default})" in help
 
 
@@ -117,6 +118,16 @@ def test_runs_are_two_if_their_numbers_depend_on_it(setting, config, another):
     words = difference(config.identity(), now.identity())
     assert (words is not None) == (setting.numbers and not setting.length)
     assert words is None or setting.name in words
+
+
+def test_no_two_settings_say_the_same_in_the_name_of_a_folder(another):
+    words = []
+    for setting in SETTINGS.values():
+        if setting.prefix is not None:
+            choices = setting.check.choices if setting.check else ()
+            values = [getattr(another(setting), setting.name), *choices]
+            words += {f"{setting.prefix}{value}" for value in values if value != setting.default}
+    assert len(set(words)) == len(words)
 
 
 @pytest.fixture

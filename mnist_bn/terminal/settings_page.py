@@ -11,16 +11,17 @@ from mnist_bn.settings import GROUPS, Setting
 _HEAD = """\
 # Settings
 
-Every flag of `train_mnist.py` that is a setting of the run, as `mnist_bn/config.py` declares it.
-`args` in a result folder records them all. `--help` also has the flags that say which runs are made
-and how they go on.
+The flags of `train_mnist.py` that are settings of a run; `args` in its result folder records them.
+`--gpu N` is another name for `--device @cupy:N`. The flags that say which runs are made, and how
+they go on, are in `--help`.
 
-Runs that differ in a setting on which the *numbers* depend are two runs: neither goes on from the
-other's snapshots. If such a value is not the default, it stands in the name of the run's *folder*.
+*Numbers*: whether the run's numbers depend on the setting. Runs that differ in such a setting are
+two, and neither goes on from the other's snapshots; only a longer one goes on from a shorter one.
+*Folder*: how the name of the run's folder says a value that is not the default.
 
-This page is generated: `make docs` writes it from the declarations.
+`make docs` writes this page from the declarations in `mnist_bn/config.py`.
 """
-_COLUMNS = ("flag", "values", "default", "numbers", "folder", "")
+_COLUMNS = ("flag", "values", "default", "numbers", "folder", "what it does")
 
 
 def text() -> str:
@@ -45,10 +46,13 @@ def _row(setting: Setting) -> list[str]:
 
 def _values(setting: Setting) -> str:
     if setting.check is None:
-        return "" if setting.kind is bool else (setting.metavar or "").lower()
-    if setting.check.choices:
-        return ", ".join(f"`{choice}`" for choice in setting.check.choices)
-    return setting.check.expected
+        values = f"a {setting.metavar.lower()}" if setting.metavar else ""
+    elif setting.check.choices:
+        values = ", ".join(f"`{choice}`" for choice in setting.check.choices)
+    else:
+        values = setting.check.expected
+    takes_several = setting.axis or (setting.several and setting.check is None)
+    return f"{values}, or several" if takes_several else values
 
 
 if __name__ == "__main__":
