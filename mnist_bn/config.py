@@ -33,17 +33,8 @@ from mnist_bn.storage import files
 
 DATASETS = ("auto", "mnist", "digits", "cifar10")
 CIFAR10 = ("cifar10", "cifar10-unverified")
-# What an optimizer has by default: `training.resolve` puts it in the place of None.
+# What an optimizer has by default: `training.prepare` puts it in the place of None.
 RATES = ("lr", "momentum")
-
-# What a run's numbers depend on by a checksum, which says nothing to a reader.
-_SUMS = {
-    "model_sha256": "another version of the network's file",
-    "dataset_sha256": "other images",
-    "init_sha256": "other parameters to begin with",
-}
-# The checksums of the user's own files by their names, of which the first imports the others.
-_FILES = ("model_files", "optimizer_files")
 
 MAX_NAME_BYTES = 255  # of a folder, on the usual file systems
 
@@ -224,7 +215,7 @@ class RunConfig:
 
     def identity(self) -> dict:
         """Returns the settings that the run's numbers depend on."""
-        return _with_defaults({key: getattr(self, key) for key in IDENTITY})
+        return with_rates({key: getattr(self, key) for key in IDENTITY})
 
     def to_args(self) -> dict:
         """Returns all the settings as the JSON object that `args` holds."""
@@ -253,42 +244,7 @@ LENGTHS = tuple(name for name, setting in SETTINGS.items() if setting.length)
 IDENTITY = tuple(setting.key for setting in SETTINGS.values() if setting.numbers)
 
 
-def difference(before: dict, now: dict) -> str | None:
-    """Returns in words the first setting in which two runs differ, None if they are the same.
-
-    How long they are is no such setting.
-
-    Args:
-        before, now: of both runs what their numbers depend on (`training.identity`).
-    """
-    # A run of before there was a setting had its default.
-    before = {**RunConfig().to_args(), **before}
-    if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
-        before, now = _with_defaults(before), _with_defaults(now)
-    for name, value in now.items():
-        is_unknown = name in _FILES and before.get(name) is None
-        if before.get(name) == value or name in LENGTHS or is_unknown:
-            continue
-        if name in _FILES and isinstance(before[name], dict):
-            return _other_file(before[name], value or {})
-        if name in _SUMS:
-            return f"{_SUMS[name]} (another {name})"
-        values = (before.get(name), value)
-        was, wanted = ("the default" if value is None else value for value in values)
-        return f"{name} {was}, not {wanted}"
-    return None
-
-
-def _other_file(before: dict[str, str], now: dict[str, str]) -> str:
-    """Returns in words which of the user's files differs, rather one that is imported."""
-    first, *imported = {**now, **before}
-    for name in imported:
-        if before.get(name) != now.get(name):
-            return f"another version of {name}, which {first} imports"
-    return f"another version of {first}"
-
-
-def _with_defaults(settings: dict) -> dict:
+def with_rates(settings: dict) -> dict:
     """Returns the settings with the optimizer's learning rate and momentum where they are None."""
     try:
         rate, momentum = _optimizer_defaults(settings["optimizer"])

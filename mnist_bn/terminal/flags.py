@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from mnist_bn.config import SETTINGS
-from mnist_bn.settings import GROUPS, Setting
+from mnist_bn.settings import GROUPS, WHAT, WHERE, Setting
 from mnist_bn.terminal.command_line import ListAction, Parser, one_of
 
 _METAVARS = {int: "N", float: "X"}
@@ -28,6 +29,32 @@ def add(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
         short = [f"-{setting.short}"] if setting.short else []
         group.add_argument(*short, setting.flag, **_options(setting))
     return groups
+
+
+def add_further(groups: dict[str, argparse._ArgumentGroup]) -> None:
+    """Adds what `train_mnist.py` takes besides settings of a run."""
+    what, where = groups[WHAT], groups[WHERE]
+    what.add_argument(
+        "--preset",
+        metavar="NAME",
+        default=None,
+        help="of the study: quick (default), full, or another that it has",
+    )
+    what.add_argument(
+        "--list-models", action="store_true", default=False, help="print the networks' names"
+    )
+    where.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
+    )
+    where.add_argument(
+        "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
+    )
+    where.add_argument(
+        "--autoload",
+        action="store_true",
+        default=False,
+        help="go on from the newest usable snapshot in the result folder",
+    )
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
