@@ -19,9 +19,9 @@ with door.importing(__name__):
     from functools import partial
     from pathlib import Path
 
-    from mnist_bn import studies
+    from mnist_bn import observations, studies
     from mnist_bn.errors import UserError
-    from mnist_bn.plotting import comparison, observations, partition, tables
+    from mnist_bn.plotting import comparison, partition, tables
     from mnist_bn.plotting.groups import group_runs
     from mnist_bn.plotting.results import read_runs
     from mnist_bn.plotting.words import printable

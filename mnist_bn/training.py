@@ -67,7 +67,7 @@ def train(
     files.make_folder(folder)
     with locks.hold(folder), signals.deferred():
         files.remove_unfinished(folder)
-        result_folder.finish_setting_aside(folder)
+        result_folder.finish_setting_aside(folder, observers.file_names())
         trainer = build_trainer(config, show_progress=show_progress)
         snapshot = _find_snapshot(trainer, config, resume, autoload)
         if snapshot is not None:
@@ -151,7 +151,7 @@ def _begin(trainer: Trainer, config: RunConfig, snapshot: snapshots.Snapshot | N
             files.remove(folder / name)
     else:
         begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
-        result_folder.make_room(folder, begins)
+        result_folder.make_room(folder, begins, observers.file_names())
     run_id = checkpoint.run.run_id
     files.write_json(folder / "args", {**describe_run(config), "run_id": run_id})
     if snapshot is None:

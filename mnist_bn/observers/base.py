@@ -1,22 +1,26 @@
-"""Observer: what a run measures besides loss and accuracy, as a time series in an NPZ file."""
+"""Observer: what a run measures besides loss and accuracy: a time series in an NPZ file, drawn."""
 
 from __future__ import annotations
 
 import json
 import random
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import chainer
 import numpy as np
 from chainer.training import Trainer, extension
 
-from mnist_bn import data
+from mnist_bn import data, plotting
 from mnist_bn.errors import UserError
-from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.observers.arrays import Array, what_is_wrong, written
+from mnist_bn.observers.measured import Head, Measured
 from mnist_bn.storage import archives
+from mnist_bn.storage.growing import GrowingArray
 
 
 class Observer(extension.Extension):
@@ -32,10 +36,15 @@ class Observer(extension.Extension):
         device: where the network is.
 
     Attributes:
+        arrays: the arrays that are measured, by name.
+        title, to_see: of the figure; "{unit}" stands for what the run is counted in.
         at: the numbers of updates after which it measures, 0 being the network as initialised; None
             measures at every evaluation.
     """
 
+    arrays: ClassVar[Mapping[str, Array]]
+    title: str
+    to_see: str
     at: tuple[int, ...] | None = None
 
     # After the update, before a snapshot is taken.
@@ -50,6 +59,58 @@ class Observer(extension.Extension):
     @abstractmethod
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
+
+    @classmethod
+    def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
+        """Returns the panels of `figure` for one network."""
+        raise NotImplementedError
+
+    @classmethod
+    def x_axis(cls, group: Measured) -> dict:
+        """Returns what `plotting.panels.stacked` takes for their x axis: time."""
+        return {"x_label": group.unit.capitalize()}
+
+    @classmethod
+    def figure(
+        cls, groups: Sequence[Measured], title: str, subtitle: str
+    ) -> plotting.canvas.Figure:
+        """Returns the figure of one network, or of several side by side: a run each, or its seeds.
+
+        Here it has the panels of each network, one below the other.
+        """
+        shown = [
+            replace(panel, title=f"{group.label}: {panel.title}") if len(groups) > 1 else panel
+            for group in groups
+            for panel in cls.panels(group)
+        ]
+        return plotting.panels.stacked(shown, title, subtitle, **cls.x_axis(groups[0]))
+
+    @classmethod
+    def figures(
+        cls, groups: Sequence[Measured], head: Head
+    ) -> Iterator[tuple[str, plotting.canvas.Figure]]:
+        """Yields each figure and the name of its file, without the format."""
+        yield cls.name, cls.figure(groups, *head(cls.title, cls.to_see))
+
+    @classmethod
+    def draw(
+        cls,
+        groups: Sequence[Measured],
+        head: Head,
+        out: Path,
+        formats: Sequence[str] = ("png",),
+        prefix: str = "",
+    ) -> list[Path]:
+        """Writes the figures of `groups` and returns the files.
+
+        Raises:
+            CannotWriteError: a file cannot be written.
+        """
+        return [
+            path
+            for name, figure in cls.figures(groups, head)
+            for path in plotting.comparison.save(figure, out, f"{prefix}{name}", formats)
+        ]
 
     def initialize(self, trainer: Trainer) -> None:
         """Learns where the file goes, and measures the network as initialised if it is due."""
@@ -70,7 +131,11 @@ class Observer(extension.Extension):
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
             measured = self.measure(network)
-        self._add({key: np.array(array)[np.newaxis] for key, array in (now | measured).items()})
+        rows = {key: np.array(array)[np.newaxis] for key, array in measured.items()}
+        if wrong := what_is_wrong(self.arrays, rows):
+            raise UserError(f"--observe {self.name}: measured other arrays than declared ({wrong})")
+        times = {key: number[np.newaxis] for key, number in now.items()}
+        self._add(times | written(self.arrays, rows))
 
     def _add(self, rows: dict[str, np.ndarray]) -> None:
         if not self._series:

@@ -1,5 +1,6 @@
 """Drawing learning curves: the figure of four panels, and the overview of small multiples."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,28 +9,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.appearance import ink
 from mnist_bn.plotting.canvas import (
-    BOTTOM,
     FONT_SIZE,
     LEFT,
     RIGHT,
     SUBTITLE_LINE,
     TITLE_SIZE,
     TOP,
-    add_axes,
+    add_grid,
     broken,
     draw_strip,
-    new_figure,
+    label_logarithmic,
+    new_page,
     strip_height,
     text_width,
-    write_head,
     write_title,
 )
-from mnist_bn.plotting.groups import Band, Curve
+from mnist_bn.plotting.groups import Band, SeedGroup
 from mnist_bn.plotting.notation import OneNotation, decimal
 from mnist_bn.plotting.results import (
     CURVE_KEYS,
@@ -49,7 +49,7 @@ NOTE_HEIGHT = 0.16
 class Line:
     """A curve and how it looks in one figure."""
 
-    curve: Curve
+    curve: SeedGroup
     label: str
     colour: str
     marker: str
@@ -78,22 +78,17 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
     column = max(labels.column_width(row) for row in ends)
     content = max(sum(widths) + gap_x + column, text_width(title, TITLE_SIZE, "bold"))
-    said = broken(subtitle, content)
-    width = LEFT + max(content, *map(text_width, said)) + RIGHT
-    top = TOP + (len(said) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + sum(heights) + gap_y + top)
+    figure = new_page(title, subtitle, content, sum(heights) + gap_y, subtitle_width=content)
+    grid = add_grid(figure, widths, heights, gap_x, gap_y)
     for row, keys in enumerate(rows):
-        bottom = BOTTOM if row else BOTTOM + heights[1] + gap_y
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
-            left = LEFT + side * (widths[0] + gap_x)
-            axes = add_axes(figure, left, bottom, widths[side], heights[row])
+            axes = grid[row][side]
             _draw_panel(axes, lines, key, limits[key], is_loss=row == 1)
             outside = _outside(lines, key, limits[key])
             above = strip_height(len(outside)) * row
             write_title(axes, f"{part} {'loss' if row else 'accuracy'}", widths[side], above)
             draw_strip(axes, outside, "diverged" if side else "", is_above=row == 1)
         labels.label_ends(axes, ends[row])
-    write_head(figure, title, "\n".join(said))
     return figure
 
 
@@ -118,18 +113,27 @@ def small_multiples(
     notes = [_unseen(lines, limits) for _, lines in panels]
     room = NOTE_HEIGHT * max(map(len, notes))
     gap_x, gap_y, height = 0.25, 0.5 + room, 2.0 if columns > 2 else 2.8
-    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT)
-    said = broken(subtitle, full_width - LEFT - RIGHT)
-    full_width = max(full_width, *(LEFT + text_width(line) + RIGHT for line in said))
-    width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
-    legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
-    head = TOP + (len(said) - 1) * SUBTITLE_LINE
-    top = head + 0.2 + LEGEND_HEIGHT * len(legend) + room
-    figure = new_figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
-    for i, (name, lines) in enumerate(panels):
-        row, column = divmod(i, columns)
-        left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
-        axes = add_axes(figure, left, bottom, width, height)
+    content = max(9.5 - LEFT - RIGHT, columns * 3.25)
+    said = broken(subtitle, content)
+    content = max(content, *map(text_width, said))
+    legend = _legend_rows({line.label: line for line in every}, content)
+    below_head = 0.2 + LEGEND_HEIGHT * len(legend) + room
+    figure = new_page(
+        title,
+        subtitle,
+        content,
+        rows * (height + gap_y) - gap_y,
+        subtitle_width=content,
+        below_head=below_head,
+    )
+    width = (content + gap_x) / columns - gap_x
+    grid = add_grid(figure, [width] * columns, [height] * rows, gap_x, gap_y)
+    for i, axes in enumerate(itertools.chain(*grid)):
+        if i >= len(panels):
+            axes.remove()
+            continue
+        name, lines = panels[i]
+        column = i % columns
         axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
@@ -137,8 +141,7 @@ def small_multiples(
         lowest = i + columns >= len(panels)
         axes.tick_params(labelleft=column == 0, labelbottom=lowest)
         axes.set_xlabel(_x_label(every) if lowest else "")
-    _draw_legend(figure, legend, head)
-    write_head(figure, title, "\n".join(said))
+    _draw_legend(figure, legend, TOP + (len(said) - 1) * SUBTITLE_LINE)
     return figure
 
 
@@ -323,12 +326,11 @@ def _scale(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
     if log:
         axes.set_yscale("log")
-        narrow = limits[1] < 30 * limits[0]
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1, 3), numticks=12))
-        axes.yaxis.set_minor_locator(NullLocator())
+        is_narrow = limits[1] < 30 * limits[0]
+        label_logarithmic(axes.yaxis, 12, (1, 2, 5) if is_narrow else (1, 3))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
-    axes.yaxis.set_major_formatter(OneNotation())
+        axes.yaxis.set_major_formatter(OneNotation())
     axes.set_ylim(*limits)
 
 
@@ -342,7 +344,7 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
     return labels.EndLabel(text, line.colour, float(x) + aside, float(y), line.dashes, line.marker)
 
 
-def fate(curve: Curve) -> str:
+def fate(curve: SeedGroup) -> str:
     """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
     if not curve.survivors:
         return " (diverged)"

@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_bn.errors import UserError
-from mnist_bn.storage.files import replacing
+from mnist_bn.storage.files import make_folder, replacing
 
-NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
 SECONDS_FOR_FFMPEG = 60
@@ -132,10 +130,7 @@ def _mp4(frames: Sequence[Image.Image]) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(content)
     return path

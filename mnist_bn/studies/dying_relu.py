@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_bn import studies
+from mnist_bn import observations, studies
 from mnist_bn.config import RunConfig
-from mnist_bn.plotting import comparison, film, observations, panels, tables
+from mnist_bn.observers.dead_units import count, twice
+from mnist_bn.plotting import comparison, film, panels, tables
 from mnist_bn.plotting.appearance import (
     BLACK,
     BLUE,
@@ -27,7 +28,7 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
     style,
 )
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
 BATCH_SIZE = 100
@@ -101,7 +102,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
                 figure = _two_panels(shown, title)
                 paths += comparison.save(figure, out, name, formats)
     filmed = {
-        label: observations.read(curve.finished[0], film.NAME)
+        label: observations.read(curve.finished[0], "weight-updates")
         for curve, label, *_ in _plain(curves)
         if curve.finished
     }
@@ -111,7 +112,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     return [*paths, tables.write(_table(every), out / "dead-units.md")]
 
 
-def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
+def counts(curve: SeedGroup, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns epochs, `(T,)`, and how many hidden units are dead, `(seeds, T)`; None: not observed.
 
     Args:
@@ -123,24 +124,23 @@ def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
         if series is None:
             return None
         # The hidden layer is the first; the other is the output.
-        units = next((a for key, a in series.items() if key.startswith(f"{kind}/")), None)
-        if units is None:
+        layer = next((key for key in series if key.startswith(f"{kind}/")), None)
+        if layer is None:
             return None
-        units = observations.dead(units) if kind == "flat_update" else units
-        found.append((observations.times(run, series), units.sum(axis=1)))
+        found.append((observations.times(run, series), count(series, layer)))
     if not found:
         return None
     length = min(len(x) for x, _ in found)
     return found[0][0][:length], np.array([count[:length] for _, count in found])
 
 
-def hidden_units(curve: Curve) -> int:
+def hidden_units(curve: SeedGroup) -> int:
     """Returns how many units the hidden layer has that `counts` counts."""
     series = observations.read(curve.finished[0], "dead-units")
     return next(a.shape[1] for key, a in series.items() if key.startswith("flat_update/"))
 
 
-def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
+def _figures(curves: Sequence[SeedGroup]) -> list[tuple[str, str, list[tuple]]]:
     """File name, title and what is shown: curve, label, colour and dashes.
 
     Labels are the networks' names, as `--model` takes them.
@@ -168,7 +168,7 @@ def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
     ]
 
 
-def _plain(curves: Sequence[Curve]) -> list[tuple]:
+def _plain(curves: Sequence[SeedGroup]) -> list[tuple]:
     """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
@@ -201,7 +201,7 @@ def _two_panels(shown: Sequence[tuple], title: str):
     unit = curves[0].unit
     said = (
         f"{comparison.subtitle(curves)}\nSee below how many units no longer learn, their weight "
-        f"update (dW) flat {observations.twice(unit)}; above, what that costs."
+        f"update (dW) flat {twice(unit)}; above, what that costs."
     )
     if has_dotted:
         said += f" {comparison.training_note(unit)}"
@@ -224,9 +224,9 @@ def _two_panels(shown: Sequence[tuple], title: str):
     )
 
 
-def _table(curves: Sequence[Curve]) -> str:
+def _table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row a network and batch size; accuracy and dead units at the last epoch."""
-    signs = {**_COUNTS, "flat_update": f"dW flat {observations.twice(curves[0].unit)}"}
+    signs = {**_COUNTS, "flat_update": f"dW flat {twice(curves[0].unit)}"}
     head = ["network", "batch", "training accuracy", "test accuracy", *signs.values()]
     rows = []
     for curve in curves:
@@ -241,22 +241,22 @@ def _table(curves: Sequence[Curve]) -> str:
     return f"{title}\n\n{tables.markdown([head, *rows])}\n"
 
 
-def _has_bn(curve: Curve) -> bool:
+def _has_bn(curve: SeedGroup) -> bool:
     return "_BN" in (curve.model or "")
 
 
-def _named(curve: Curve, among: Sequence[Curve]) -> str:
+def _named(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     """The network's name, and where others have it too, the settings that differ."""
     name = curve.model or curve.name
     is_alone = sum(other.model == curve.model for other in among) == 1
     return name if is_alone or not curve.variant else f"{name}, {curve.variant}"
 
 
-def _size(curve: Curve) -> int:
+def _size(curve: SeedGroup) -> int:
     size = curve.runs[0].args.get("batchsize")
     return size if isinstance(size, int) else BATCH_SIZE
 
 
-def _slope(curve: Curve) -> float:
+def _slope(curve: SeedGroup) -> float:
     slope = re.search(r"\bslope=([\d.]+(?:e[-+]?\d+)?)\b", curve.model or "")
     return float(slope[1]) if slope else 0.0

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_bn import studies
+from mnist_bn import observations, studies
 from mnist_bn.config import RunConfig
-from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.observers.activation_percentiles import percentile_panel
+from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, style
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 LAYER = "sigmoid3"  # the last hidden one
@@ -75,7 +76,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     for letter, (curve, x, values) in zip("bcdefghij", percentiles, strict=False):
         name, colour = _look(curve)
         title = f"{letter}  Percentiles of the input to one sigmoid, {name}"
-        shown.append(observations.percentile_panel(title, x, values, colour, limits))
+        shown.append(percentile_panel(title, x, values[np.newaxis], colour, limits))
     parts = [comparison.subtitle(curves), *[f"{', '.join(lost)}: diverged, not drawn"] * bool(lost)]
     title = f"The original paper's figure 1{comparison.on(curves)}"
     with style():
@@ -84,7 +85,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     return [*paths, tables.write(_table(curves), out / "original-paper.md")]
 
 
-def steps_to(curve: Curve, accuracy: float) -> int | None:
+def steps_to(curve: SeedGroup, accuracy: float) -> int | None:
     """Returns the step at which the mean test accuracy first reaches `accuracy`, None if never."""
     band = curve.band(VALIDATION_ACCURACY)
     reached = band.epochs[band.mean >= accuracy]
@@ -126,7 +127,7 @@ def growth(percentiles: np.ndarray) -> np.ndarray:
     return spread.max(axis=0) / spread.min(axis=0)
 
 
-def _table(curves: Sequence[Curve]) -> str:
+def _table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row a network; accuracy, steps, and how steady the last hidden layer's input is.
 
     The numbers of its units are averaged over units and seeds.
@@ -162,12 +163,12 @@ def _table(curves: Sequence[Curve]) -> str:
     return tables.markdown([head, *rows]) + "\n"
 
 
-def _final(curve: Curve) -> float | None:
+def _final(curve: SeedGroup) -> float | None:
     """Returns the last mean test accuracy, None where the log has none."""
     mean = curve.band(VALIDATION_ACCURACY).mean
     return mean[-1] if len(mean) else None
 
 
-def _look(curve: Curve) -> tuple[str, str]:
+def _look(curve: SeedGroup) -> tuple[str, str]:
     with_bn = "_BN" in curve.model
     return ", ".join(filter(None, (curve.model, curve.variant))), BLUE if with_bn else BLACK
