@@ -176,7 +176,11 @@ def _draw(
     if len(found.seeds) < min(2, len(group.runs)):
         return []
     head = partial(_head, group, observer, len(found.seeds))
-    return observer.draw([found], head, out, formats, prefix)
+    return [
+        path
+        for name, figure in observer.figures([found], head)
+        for path in comparison.save(figure, out, f"{prefix}{name}", formats)
+    ]
 
 
 def _name(group: SeedGroup) -> str:

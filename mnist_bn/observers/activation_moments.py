@@ -42,9 +42,7 @@ class ActivationMoments(MinibatchObserver):
         }
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """Size and spread of the channel means, and the channel variance, of every layer's output.
 
         A residual block adds up; its second layer's output is small beside what the next one

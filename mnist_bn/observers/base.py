@@ -71,9 +71,7 @@ class Observer(extension.Extension):
         return {"x_label": group.unit.capitalize()}
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """Returns the figure of one network, or of several side by side: a run each, or its seeds.
 
         Here it has the panels of each network, one below the other.
@@ -86,31 +84,9 @@ class Observer(extension.Extension):
         return plotting.panels.stacked(shown, title, subtitle, **cls.x_axis(groups[0]))
 
     @classmethod
-    def figures(
-        cls, groups: Sequence[Measured], head: Head
-    ) -> Iterator[tuple[str, plotting.canvas.Figure]]:
-        """Yields each figure and the name of its file, without the format."""
+    def figures(cls, groups: Sequence[Measured], head: Head) -> plotting.Figures:
+        """Yields each figure, or film, and the name of its file, without the format."""
         yield cls.name, cls.figure(groups, *head(cls.title, cls.to_see))
-
-    @classmethod
-    def draw(
-        cls,
-        groups: Sequence[Measured],
-        head: Head,
-        out: Path,
-        formats: Sequence[str] = ("png",),
-        prefix: str = "",
-    ) -> list[Path]:
-        """Writes the figures of `groups` and returns the files.
-
-        Raises:
-            CannotWriteError: a file cannot be written.
-        """
-        return [
-            path
-            for name, figure in cls.figures(groups, head)
-            for path in plotting.comparison.save(figure, out, f"{prefix}{name}", formats)
-        ]
 
     def initialize(self, trainer: Trainer) -> None:
         """Learns where the file goes, and measures the network as initialised if it is due."""

@@ -41,9 +41,7 @@ class ChannelGradients(MinibatchObserver):
         }
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """A heat map for each network, of its first seed."""
         row = []
         for group in groups:

@@ -61,9 +61,7 @@ class DivergingStep(MinibatchObserver):
         return series
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """Mean and variance of channels against the fraction of the step; of the first seeds.
 
         A row of maps for each network and moment, a column for each layer.

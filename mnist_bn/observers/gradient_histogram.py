@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import chainer
@@ -56,9 +56,7 @@ class GradientHistogram(MinibatchObserver):
         }
 
     @classmethod
-    def figures(
-        cls, groups: Sequence[Measured], head: Head
-    ) -> Iterator[tuple[str, plotting.canvas.Figure]]:
+    def figures(cls, groups: Sequence[Measured], head: Head) -> plotting.Figures:
         """The histogram, and the scale of every layer's gradients."""
         yield from super().figures(groups, head)
         title = "Weight gradients of every layer, at initialisation"
@@ -66,9 +64,7 @@ class GradientHistogram(MinibatchObserver):
         yield "gradient-scale", _scale(groups, *head(title, to_see))
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """The weight gradients of the middle layer, each network on its own scale."""
         canvas, heat_maps = plotting.canvas, plotting.heat_maps
         figure, (row,) = heat_maps.grid(1, len(groups), title, subtitle)
@@ -90,7 +86,7 @@ class GradientHistogram(MinibatchObserver):
         return figure
 
 
-def _scale(groups: Sequence[Measured], title: str, subtitle: str) -> plotting.canvas.Figure:
+def _scale(groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
     """Standard deviation and kurtosis of every layer's weight gradients."""
     titles = {
         "std": "Standard deviation of a layer's weight gradients",

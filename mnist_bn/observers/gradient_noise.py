@@ -67,9 +67,7 @@ class GradientNoise(MinibatchObserver):
         return [parameter.grad for parameter in network.params()]
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """The noise against the batch size, in units of the bound's constant C."""
         panels, lines = plotting.panels, []
         for group in groups:

@@ -64,9 +64,7 @@ class KernelGradients(MinibatchObserver):
         }
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """Sum of absolute summands against absolute sum, and their ratio, against the layer."""
         panels, dashed = plotting.panels, plotting.appearance.DASHES[1]
         sums, ratios = [], []

@@ -38,9 +38,7 @@ class OutputGradients(MinibatchObserver):
         return {"gradient": cuda.to_cpu(output.grad), "label": cuda.to_cpu(t)}
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """The gradient of the loss by image and class; of each network's first seed."""
         row = []
         for group in groups:

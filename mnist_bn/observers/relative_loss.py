@@ -48,9 +48,7 @@ class RelativeLoss(MinibatchObserver):
         }
 
     @classmethod
-    def figure(
-        cls, groups: Sequence[Measured], title: str, subtitle: str
-    ) -> plotting.canvas.Figure:
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """The relative loss against the step size, a panel for each network, every seed a line."""
         (low, high), colours = LIMITS, plotting.appearance.LINE_COLOURS[:3]
         shown = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import chainer
@@ -109,21 +108,14 @@ class WeightUpdates(UpdateObserver):
         }
 
     @classmethod
-    def draw(
-        cls,
-        groups: Sequence[Measured],
-        head: Head,
-        out: Path,
-        formats: Sequence[str] = ("png",),
-        prefix: str = "",
-    ) -> list[Path]:
-        """Writes a film of all runs side by side, whatever the formats of figures."""
+    def figures(cls, groups: Sequence[Measured], head: Head) -> plotting.Figures:
+        """A film of all runs side by side."""
         filmed = {
             run.name: series
             for group in groups
             for run, series in zip(group.runs, group.seeds, strict=True)
         }
-        return plotting.film.save(filmed, out, f"{prefix}{cls.name}", groups[0].unit)
+        yield cls.name, plotting.film.Film(filmed, groups[0].unit)
 
 
 def _tile(weights: np.ndarray) -> tuple[int, int] | None:

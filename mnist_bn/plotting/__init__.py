@@ -12,19 +12,27 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.figure import Figure
+
     from mnist_bn.plotting import (
         appearance,
         canvas,
         comparison,
         film,
+        groups,
         heat_maps,
         notation,
         panels,
         results,
     )
 
-    __all__ = ["appearance", "canvas", "comparison", "film", "heat_maps", "notation", "panels"]
-    __all__ += ["results"]
+    __all__ = ["Figure", "Figures", "appearance", "canvas", "comparison", "film", "groups"]
+    __all__ += ["heat_maps", "notation", "panels", "results"]
+
+    # Each with the name of its file, without the format.
+    Figures = Iterator[tuple[str, Figure | film.Film]]
 
 
 def __getattr__(name: str) -> ModuleType:

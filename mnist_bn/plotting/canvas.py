@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,12 +43,9 @@ def new_page(
         below_head: inches that are left free between the head and what is drawn.
     """
     lines = broken(subtitle, subtitle_width)
-    figure = Figure(
-        figsize=(
-            LEFT + max(width, *map(text_width, lines)) + RIGHT,
-            BOTTOM + height + TOP + (len(lines) - 1) * SUBTITLE_LINE + below_head,
-        )
-    )
+    top = TOP + (len(lines) - 1) * SUBTITLE_LINE + below_head
+    full_width = LEFT + max(width, *map(text_width, lines)) + RIGHT
+    figure = Figure(figsize=(full_width, BOTTOM + height + top))
     FigureCanvasAgg(figure)
     _write_head(figure, title, lines)
     return figure
@@ -164,6 +162,14 @@ def label_logarithmic(axis: Axis, ticks: int, subs: Sequence[float] = (1,)) -> N
     axis.set_major_locator(LogLocator(subs=subs, numticks=ticks))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(OneNotation())
+
+
+def draw_range(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, **look) -> None:
+    """Draws the range of the seeds: a band, or of a single point, which has no band, a bar."""
+    if len(x) == 1:
+        axes.vlines(x, low, high, linewidth=1.2, **look)
+    else:
+        axes.fill_between(x, low, high, alpha=0.14, linewidth=0, **look)
 
 
 def strip_height(rows: int) -> float:

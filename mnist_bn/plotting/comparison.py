@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import curves
+from mnist_bn.plotting import curves, film
 from mnist_bn.plotting.appearance import (
     NETWORK_LOOKS,
     OPTIMIZER_LOOKS,
@@ -20,6 +20,7 @@ from mnist_bn.plotting.appearance import (
 )
 from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
 from mnist_bn.plotting.curves import Line
+from mnist_bn.plotting.film import Film
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, SeedGroup, group_runs, in_order, rank
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import printable
@@ -259,8 +260,13 @@ def _known(runs: Sequence[Run], field: str, words: dict[str, str]) -> str:
     return " and ".join(said) + unknown
 
 
-def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure in each format, whole or not at all; raises UserError when it cannot be."""
+def save(figure: Figure | Film, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Write a figure in each format, whole or not at all; raises UserError when it cannot be.
+
+    A film has formats of its own.
+    """
+    if isinstance(figure, Film):
+        return film.save(figure, out, name)
     paths = []
     for extension in dict.fromkeys(formats):
         path = out / f"{name}.{extension}"

@@ -22,6 +22,7 @@ from mnist_bn.plotting.canvas import (
     TOP,
     add_grid,
     broken,
+    draw_range,
     draw_strip,
     label_logarithmic,
     new_page,
@@ -155,7 +156,8 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
         step = max(1, math.ceil(len(band.epochs) / 6))
         order = 2.5 - i * 0.01
         if len(line.curve.finished) > 1:
-            _draw_range(axes, band, aside, line.colour, order)
+            look = {"color": line.colour, "zorder": order, "gid": "band"}
+            draw_range(axes, band.epochs + aside, band.low, band.high, **look)
         axes.plot(
             band.epochs + aside,
             band.mean,
@@ -177,15 +179,6 @@ def _aside(lines: Sequence[Line]) -> list[float]:
     first, last = _epochs(lines)
     n = len(lines)
     return [0.6 * ((i + 0.5) / n - 0.5) if first == last else 0.0 for i in range(n)]
-
-
-def _draw_range(axes: Axes, band: Band, aside: float, colour: str, order: float) -> None:
-    """The range of the seeds: a band, or of a single point, which has no band, a bar."""
-    look = {"color": colour, "zorder": order, "gid": "band"}
-    if len(band.epochs) == 1:
-        axes.vlines(band.epochs + aside, band.low, band.high, linewidth=1.2, **look)
-    else:
-        axes.fill_between(band.epochs, band.low, band.high, alpha=0.14, linewidth=0, **look)
 
 
 def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:

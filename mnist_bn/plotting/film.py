@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -24,25 +25,31 @@ SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
 
-def save(
-    networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str, unit: str
-) -> list[Path]:
-    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
+class Film(NamedTuple):
+    """What a film shows.
 
-    Args:
+    Attributes:
         networks: title -> what the observer measured in a run; they stand side by side, up to the
             end of the shortest.
         unit: what its frames are counted in, "epoch" or "iteration".
+    """
+
+    networks: Mapping[str, Mapping[str, np.ndarray]]
+    unit: str
+
+
+def save(film: Film, out: Path, name: str) -> list[Path]:
+    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
 
     Raises:
         UserError: a file cannot be written.
     """
-    frames = _frames(networks, unit)
+    frames = _frames(*film)
     paths = [_write(out / f"{name}.gif", _gif(frames))]
     if shutil.which("ffmpeg") is not None:
-        film = _mp4(frames)
-        if film is not None:
-            paths.append(_write(out / f"{name}.mp4", film))
+        video = _mp4(frames)
+        if video is not None:
+            paths.append(_write(out / f"{name}.mp4", video))
     return paths
 
 

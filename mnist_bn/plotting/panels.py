@@ -18,6 +18,7 @@ from mnist_bn.plotting.canvas import (
     RIGHT,
     STRIP_NAME,
     add_axes,
+    draw_range,
     draw_strip,
     label_logarithmic,
     new_page,
@@ -193,7 +194,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.set_yscale("log")
     for series in panel.series:
         if series.low is not None and series.high is not None:
-            _draw_range(axes, series)
+            draw_range(axes, series.x, series.low, series.high, color=series.colour)
         axes.plot(
             series.x,
             series.y,
@@ -213,16 +214,6 @@ def _draw(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_major_formatter(OneNotation(is_aligned=True))
     for series in panel.series:
         _draw_markers(axes, series)
-
-
-def _draw_range(axes: Axes, series: Series) -> None:
-    """The band of a series, or of a single point, which has no band, a bar."""
-    if len(series.x) == 1:
-        axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
-    else:
-        axes.fill_between(
-            series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
-        )
 
 
 def _draw_markers(axes: Axes, series: Series) -> None:

@@ -64,14 +64,11 @@ def read_log(folder: Path) -> list:
     return log if isinstance(log, list) else []
 
 
-def files_of_run(folder: Path, measured: Collection[str]) -> list[Path]:
+def _files_of_run(folder: Path, measured: Collection[str]) -> list[Path]:
     """Returns what a run writes and is there, in the order in which it is best taken away.
 
     `model.npz`, without which no run is finished, comes first, and `args`, without which nobody
     knows which run it is, last.
-
-    Args:
-        measured: the names of the files that observers write.
     """
     middle = {*_PICTURES, LOG, ERROR, *measured}
     found = sorted(
@@ -94,14 +91,14 @@ def make_room(folder: Path, begins: str, measured: Collection[str]) -> None:
         CannotWriteError: a file cannot be moved.
         UserError: there are files with such names, and no `args` of a run of ours.
     """
-    found = files_of_run(folder, measured)
+    found = _files_of_run(folder, measured)
     _check_are_ours(folder, found)
     if not _is_worth_keeping(folder, found):
         for path in found:
             files.remove(path)
         return
     what = describe(folder)
-    aside = set_aside(folder, measured)
+    aside = _set_aside(folder, measured)
     how = "it had no snapshot to go on from"
     if newest := next(iter(snapshots.found(aside)), None):
         how = f"to go on with that run: --resume {shlex.quote(str(newest))}; next time: --autoload"
@@ -110,11 +107,8 @@ def make_room(folder: Path, begins: str, measured: Collection[str]) -> None:
     wording.say(note, file=sys.stderr)
 
 
-def set_aside(folder: Path, measured: Collection[str]) -> Path:
+def _set_aside(folder: Path, measured: Collection[str]) -> Path:
     """Moves the files of the run that a folder holds to a new `earlier/<n>`, which it returns.
-
-    Args:
-        measured: the names of the files that observers write.
 
     Raises:
         CannotWriteError: the system refuses; what is left is moved when it is tried again.
@@ -122,7 +116,7 @@ def set_aside(folder: Path, measured: Collection[str]) -> Path:
     unfinished = folder / EARLIER / _UNFINISHED
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        for path in files_of_run(folder, measured):
+        for path in _files_of_run(folder, measured):
             path.replace(unfinished / path.name)
         numbers = [int(p.name) for p in unfinished.parent.iterdir() if p.name.isdecimal()]
         aside = unfinished.with_name(str(max(numbers, default=0) + 1))
@@ -145,7 +139,7 @@ def finish_setting_aside(folder: Path, measured: Collection[str]) -> None:
     with contextlib.suppress(OSError):  # it is not there, or not empty
         unfinished.rmdir()
     if os.path.lexists(unfinished):
-        aside = set_aside(folder, measured).relative_to(folder)
+        aside = _set_aside(folder, measured).relative_to(folder)
         print(
             f"note: {folder} held a run that was being set aside: now in {aside}", file=sys.stderr
         )

@@ -108,7 +108,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     }
     filmed = {label: series for label, series in filmed.items() if series is not None}
     if filmed:
-        paths += film.save(filmed, out, "dying-relu-film", curves[0].unit)
+        shown = film.Film(filmed, curves[0].unit)
+        paths += comparison.save(shown, out, "dying-relu-film", formats)
     return [*paths, tables.write(_table(every), out / "dead-units.md")]
 
 

@@ -153,7 +153,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         for name in OBSERVED:
             if groups := _groups(curves, name):
                 head = functools.partial(_head, _subtitle(curves, name))
-                paths += observers()[name].draw(groups, head, out, formats)
+                for file_name, figure in observers()[name].figures(groups, head):
+                    paths += comparison.save(figure, out, file_name, formats)
         for name, figure in (
             ("accuracy", _accuracy(curves)),
             ("divergence", _divergence(curves)),
