@@ -40,13 +40,11 @@ class ActivationPercentiles(Observer):
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """The percentiles of what the first unit of a nonlinearity receives, a panel each."""
-        return [
-            percentile_panel(
-                f"Input of {name}, its first unit",
-                *group.over_time(lambda series, name=name: series[name][:, :, 0]),
-            )
-            for name in group.names
-        ]
+        shown = []
+        for name in group.names:
+            x, values = group.over_time(name)  # (seeds, T, 3, units)
+            shown.append(percentile_panel(f"Input of {name}, its first unit", x, values[..., 0]))
+        return shown
 
 
 def percentile_panel(

@@ -26,10 +26,12 @@ from mnist_bn.storage.growing import GrowingArray
 class Observer(extension.Extension):
     """An extension that measures arrays while training and writes `<name>.npz` at the end.
 
-    The file holds each measured array with a leading axis of time, float or integer
-    `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
-    run: random numbers go on as if none had been drawn, and the network stays as it was. What was
-    measured is part of a snapshot.
+    The file holds the measured arrays with a leading axis of time, `(T, ...)`, and `epoch` and
+    `iteration`, int64 `(T,)`. A measurement changes nothing of the run: random numbers go on as if
+    none had been drawn, and the network stays as it was. What was measured is part of a snapshot.
+
+    A class says what it measures (`measure`), which `arrays` that are, and how they are drawn:
+    `panels` over time, or a `figure` of its own.
 
     Args:
         dataset: the run's images.
@@ -108,7 +110,8 @@ class Observer(extension.Extension):
         with fixed_random_state(self.device):
             measured = self.measure(network)
         rows = {key: np.array(array)[np.newaxis] for key, array in measured.items()}
-        if wrong := what_is_wrong(self.arrays, rows):
+        # A network may have nothing of what is measured.
+        if rows and (wrong := what_is_wrong(self.arrays, rows)):
             raise UserError(f"--observe {self.name}: measured other arrays than declared ({wrong})")
         times = {key: number[np.newaxis] for key, number in now.items()}
         self._add(times | written(self.arrays, rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import chainer
@@ -72,7 +73,7 @@ class DeadUnits(UpdateObserver):
         for kind, title in titles.items():
             lines, top = [], 5
             for key in (name for name in group.names if name.startswith(f"{kind}/")):
-                x, counts = group.over_time(lambda series, key=key: count(series, key))
+                x, counts = group.over_time(key, partial(count, kind))
                 label = f"{key.partition('/')[2]}  {counts[:, -1].mean():g}"
                 look = plotting.appearance.line_look(len(lines))
                 lines.append(plotting.panels.of_seeds(x, counts, label, *look))
@@ -82,10 +83,14 @@ class DeadUnits(UpdateObserver):
         return shown
 
 
-def count(series: dict[str, np.ndarray], key: str) -> np.ndarray:
-    """Returns how many units of a series such as "flat_update/l1" are dead, `(T,)`."""
-    units = series[key]
-    return (dead(units) if key.startswith("flat_update/") else units).sum(axis=1)
+def count(kind: str, units: np.ndarray) -> np.ndarray:
+    """Returns how many units are dead, `(T,)`.
+
+    Args:
+        kind: by which definition, such as "flat_update".
+        units: what was measured of them, bool `(T, units)`.
+    """
+    return (dead(units) if kind == "flat_update" else units).sum(axis=1)
 
 
 def dead(flat: np.ndarray) -> np.ndarray:

@@ -40,7 +40,7 @@ class GradientNorms(Observer):
         for kind, names in kinds.items():
             lines = []
             for i, name in enumerate(names[:MAX_LINES]):
-                x, norms = group.over_time(lambda series, name=name: series[name])
+                x, norms = group.over_time(name)
                 # A logarithmic axis cannot show it.
                 label = name + " (always 0)" * (not norms.any())
                 look = plotting.appearance.line_look(i)

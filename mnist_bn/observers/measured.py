@@ -40,13 +40,15 @@ class Measured:
         """Returns the first measurement of each seed, `(seeds, ...)`."""
         return np.array([series[key][0] for series in self.seeds])
 
-    def over_time(self, values: Callable[[Observed], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the times of all seeds, `(T,)`, and of each its values then, `(seeds, T, ...)`.
+    def over_time(
+        self, key: str, values: Callable[[np.ndarray], np.ndarray] = np.asarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the times that all seeds have, `(T,)`, and an array of each, `(seeds, T, ...)`.
 
         Args:
-            values: takes these from a seed's time series, `(its T, ...)`.
+            values: makes of a seed's array, with all its times, what is returned of it.
         """
-        found = [(series[self.unit], values(series)) for series in self.seeds]
+        found = [(series[self.unit], values(series[key])) for series in self.seeds]
         return plotting.groups.aligned(found)
 
     def logged(self, key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -42,10 +42,11 @@ class ReestimatedBN(BNObserver):
         mode, of_seeds = test_mode(group.runs), plotting.panels.of_seeds
         label = "train mode" if mode else "statistics of training"
         kept = group.logged(plotting.results.VALIDATION_ACCURACY)
-        anew = group.over_time(lambda series: series["accuracy"])
         lines = [
             of_seeds(*kept, label, plotting.appearance.BLACK),
-            of_seeds(*anew, f"estimated anew{mode}", plotting.appearance.BLUE),
+            of_seeds(
+                *group.over_time("accuracy"), f"estimated anew{mode}", plotting.appearance.BLUE
+            ),
         ]
         return [plotting.panels.Panel("Test accuracy", lines)]
 

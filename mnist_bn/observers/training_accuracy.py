@@ -36,7 +36,7 @@ class TrainingAccuracy(Observer):
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """Accuracy on training images in test mode, from 0 to 1."""
-        x, values = group.over_time(lambda series: series["accuracy"])
+        x, values = group.over_time("accuracy")
         label = f"accuracy  {values[:, -1].mean():.4f}"
         line = plotting.panels.of_seeds(x, values, label, *plotting.appearance.line_look(0))
         return [plotting.panels.Panel("Training images, in test mode", [line], (0, 1))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import chainer
@@ -115,10 +116,10 @@ class VarianceShift(BNObserver):
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """The shift against the BN layer, averaged over channels; a line for some of the times."""
-        times, mean = group.over_time(
-            lambda series: np.array([array.mean(axis=1) for array in shifts(series).values()]).T
-        )  # (seeds, T, layers)
-        layers, colours = np.arange(1, mean.shape[2] + 1), plotting.appearance.LINE_COLOURS
+        keys = [name for name in group.names if name.startswith("shift/")]
+        by_layer = [group.over_time(key, partial(np.mean, axis=1)) for key in keys]
+        times, mean = by_layer[0][0], np.stack([values for _, values in by_layer], axis=2)
+        layers, colours = np.arange(1, len(keys) + 1), plotting.appearance.LINE_COLOURS
         some = sorted(set(np.linspace(0, len(times) - 1, len(colours)).astype(int)))
         lines = [
             plotting.panels.of_seeds(

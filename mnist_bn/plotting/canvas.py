@@ -59,8 +59,8 @@ def add_grid(
         [
             add_axes(
                 figure,
-                LEFT + sum(widths[:column]) + gap_x * column,
-                BOTTOM + sum(heights[row + 1 :]) + gap_y * (len(heights) - 1 - row),
+                LEFT + sum(w + gap_x for w in widths[:column]),
+                BOTTOM + sum(h + gap_y for h in heights[row + 1 :]),
                 width,
                 height,
             )

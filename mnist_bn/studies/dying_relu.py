@@ -125,10 +125,10 @@ def counts(curve: SeedGroup, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
         if series is None:
             return None
         # The hidden layer is the first; the other is the output.
-        layer = next((key for key in series if key.startswith(f"{kind}/")), None)
-        if layer is None:
+        units = next((a for key, a in series.items() if key.startswith(f"{kind}/")), None)
+        if units is None:
             return None
-        found.append((observations.times(run, series), count(series, layer)))
+        found.append((observations.times(run, series), count(kind, units)))
     if not found:
         return None
     length = min(len(x) for x, _ in found)
