@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -27,23 +28,17 @@ BETWEEN = "  ·  "  # the parts of a subtitle
 
 
 def new_page(
-    title: str,
-    subtitle: str,
-    width: float,
-    height: float,
-    *,
-    subtitle_width: float,
-    below_head: float = 0.0,
+    title: str, subtitle: str, width: float, height: float, broken_at: float, below: float = 0.0
 ) -> Figure:
     """Returns a figure with its head, as wide as what is on it or a line of the subtitle.
 
     Args:
         width, height: of what is drawn on it, inside the margins, inches.
-        subtitle_width: inches of the subtitle's lines, at most.
-        below_head: inches that are left free between the head and what is drawn.
+        broken_at: inches of a line of the subtitle, at most.
+        below: inches between the head and what is drawn.
     """
-    lines = broken(subtitle, subtitle_width)
-    top = TOP + (len(lines) - 1) * SUBTITLE_LINE + below_head
+    lines = broken(subtitle, broken_at)
+    top = TOP + (len(lines) - 1) * SUBTITLE_LINE + below
     full_width = LEFT + max(width, *map(text_width, lines)) + RIGHT
     figure = Figure(figsize=(full_width, BOTTOM + height + top))
     FigureCanvasAgg(figure)
@@ -59,8 +54,8 @@ def add_grid(
         [
             add_axes(
                 figure,
-                LEFT + sum(w + gap_x for w in widths[:column]),
-                BOTTOM + sum(h + gap_y for h in heights[row + 1 :]),
+                LEFT + math.fsum(w + gap_x for w in widths[:column]),
+                BOTTOM + math.fsum(h + gap_y for h in heights[row + 1 :]),
                 width,
                 height,
             )

@@ -79,7 +79,7 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
     column = max(labels.column_width(row) for row in ends)
     content = max(sum(widths) + gap_x + column, text_width(title, TITLE_SIZE, "bold"))
-    figure = new_page(title, subtitle, content, sum(heights) + gap_y, subtitle_width=content)
+    figure = new_page(title, subtitle, content, sum(heights) + gap_y, content)
     grid = add_grid(figure, widths, heights, gap_x, gap_y)
     for row, keys in enumerate(rows):
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
@@ -118,30 +118,21 @@ def small_multiples(
     said = broken(subtitle, content)
     content = max(content, *map(text_width, said))
     legend = _legend_rows({line.label: line for line in every}, content)
-    below_head = 0.2 + LEGEND_HEIGHT * len(legend) + room
-    figure = new_page(
-        title,
-        subtitle,
-        content,
-        rows * (height + gap_y) - gap_y,
-        subtitle_width=content,
-        below_head=below_head,
-    )
+    below = 0.2 + LEGEND_HEIGHT * len(legend) + room
+    all_rows = rows * (height + gap_y) - gap_y
+    figure = new_page(title, subtitle, content, all_rows, content, below)
     width = (content + gap_x) / columns - gap_x
-    grid = add_grid(figure, [width] * columns, [height] * rows, gap_x, gap_y)
-    for i, axes in enumerate(itertools.chain(*grid)):
-        if i >= len(panels):
-            axes.remove()
-            continue
-        name, lines = panels[i]
-        column = i % columns
+    grid = itertools.chain(*add_grid(figure, [width] * columns, [height] * rows, gap_x, gap_y))
+    for i, ((name, lines), axes) in enumerate(zip(panels, grid, strict=False)):
         axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
         lowest = i + columns >= len(panels)
-        axes.tick_params(labelleft=column == 0, labelbottom=lowest)
+        axes.tick_params(labelleft=i % columns == 0, labelbottom=lowest)
         axes.set_xlabel(_x_label(every) if lowest else "")
+    for axes in grid:
+        axes.remove()
     _draw_legend(figure, legend, TOP + (len(said) - 1) * SUBTITLE_LINE)
     return figure
 

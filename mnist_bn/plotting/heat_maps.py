@@ -40,7 +40,7 @@ def grid(
 ) -> tuple[Figure, list[list[Axes]]]:
     """Returns a figure with its head, and its axes, row by row from above."""
     width, height = columns * (WIDTH + gap_x) - min(gap_x, GAP_X), rows * (HEIGHT + GAP_Y) - GAP_Y
-    figure = new_page(title, subtitle, width, height, subtitle_width=max(width, SUBTITLE_WIDTH))
+    figure = new_page(title, subtitle, width, height, max(width, SUBTITLE_WIDTH))
     return figure, add_grid(figure, [WIDTH] * columns, [HEIGHT] * rows, gap_x, GAP_Y)
 
 

@@ -153,7 +153,7 @@ def stacked(
     )
     heights = [panel.room(False) + HEIGHT + panel.room(True) for panel in panels]
     height = sum(heights) + GAP * (len(panels) - 1)
-    figure = new_page(title, subtitle, WIDTH + column, height, subtitle_width=SUBTITLE_WIDTH)
+    figure = new_page(title, subtitle, WIDTH + column, height, SUBTITLE_WIDTH)
     room = figure.get_size_inches()[0] - LEFT - RIGHT
     every = [x for panel in panels for series in panel.series for x in (*series.x, *series.crosses)]
     first, last = min(every, default=1), max(every, default=1)

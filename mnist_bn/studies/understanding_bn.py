@@ -23,12 +23,7 @@ from matplotlib.figure import Figure
 from mnist_bn import observations, studies
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
-from mnist_bn.observers import (
-    activation_moments,
-    gradient_noise,
-    observers,
-    output_gradients,
-)
+from mnist_bn.observers import activation_moments, gradient_noise, observers, output_gradients
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import WHEN
 from mnist_bn.plotting import comparison, heat_maps, panels, tables
@@ -181,13 +176,13 @@ def _groups(curves: Sequence[SeedGroup], observer: str) -> list[Measured]:
     found = [(curve, observations.measured(curve.runs, observer)) for curve in curves]
     found = [(curve, measured) for curve, measured in found if measured.seeds]
     names = [_name(curve, curves) for curve, _ in found]
+    labels = [
+        name if names.count(name) == 1 else _with_rate(curve, curves)
+        for name, (curve, _) in zip(names, found, strict=True)
+    ]
     return [
-        dataclasses.replace(
-            measured,
-            label=name if names.count(name) == 1 else _with_rate(curve, curves),
-            colour=_colour(curve),
-        )
-        for name, (curve, measured) in zip(names, found, strict=True)
+        dataclasses.replace(measured, label=label, colour=_colour(curve))
+        for label, (curve, measured) in zip(labels, found, strict=True)
     ]
 
 
