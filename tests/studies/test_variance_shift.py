@@ -12,7 +12,7 @@ from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import variance_shift
 
-FILES = ["summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
+FILES = ["claims.md", "summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
 FILES += ["variance-shift.png"]
 
 
