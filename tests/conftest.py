@@ -110,8 +110,6 @@ def tiny_data(monkeypatch):
 
     dataset = data.Dataset("mnist", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    from mnist_bn import training
-
-    training._loaded.clear()
+    data._kept.clear()
     yield dataset
-    training._loaded.clear()
+    data._kept.clear()

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.config import LENGTHS, RunConfig, difference, grid
+from mnist_bn.config import LENGTHS, RunConfig, grid
 from mnist_bn.errors import UsageError
+from mnist_bn.storage.identity import difference
 
 
 def test_name_says_only_what_differs():

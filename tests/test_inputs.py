@@ -11,6 +11,7 @@ import pytest
 from mnist_bn import networks, training
 from mnist_bn.config import RunConfig
 from mnist_bn.inputs import Input
+from mnist_bn.training import prepare
 
 # The three classes as their author would have written them in August 2016.
 BLOG = """
@@ -82,8 +83,8 @@ def trained(model, out, **settings):
         model, "Adam", dataset="mnist", batchsize=8, iteration=3, evaluate_every=2,
         accelerate="off", out=str(out), **settings,
     )  # fmt: skip
-    training.train(config)
-    folder = training.resolve(config).folder
+    training.train(prepare(config))
+    folder = prepare(config).folder
     log = json.loads((folder / "log").read_text())
     for entry in log:
         del entry["elapsed_time"]

@@ -12,6 +12,7 @@ import pytest
 
 import models
 import train_mnist
+from mnist_bn import report
 from mnist_bn.data import Dataset, Split
 from mnist_bn.errors import UsageError, UserError
 
@@ -87,7 +88,7 @@ def test_lists_are_the_same_with_spaces_and_with_commas(spaces, commas):
     ],
 )
 def test_what_is_said_when_a_sweep_is_stopped(signum, left, line):
-    said, command = train_mnist.describe_stop(signum, [], left)
+    said, command = report.describe_stop(signum, [], left)
     assert said == f"train_mnist.py: {line}"
     assert command.endswith(" --autoload") == bool(left)
 
@@ -101,15 +102,15 @@ def test_what_is_said_when_a_sweep_is_stopped(signum, left, line):
     ],
 )
 def test_what_is_said_of_finished_runs(finished, runs, line):
-    assert train_mnist.describe_finished(finished, runs) == line
+    assert report.describe_finished(finished, runs) == line
 
 
 def test_digits_in_place_of_mnist_are_said_first():
     found = Dataset("digits", *[Split(np.zeros((n, 784)), np.zeros(n)) for n in (3, 2)], {}, "s")
     line = "Dataset digits: 3 training and 2 test images, from s"
-    assert train_mnist.describe(found) == [line]
+    assert report.describe_dataset(found) == [line]
     stand_in = dataclasses.replace(found, tried=("here: nothing", "there: no connection"))
-    assert train_mnist.describe(stand_in) == [
+    assert report.describe_dataset(stand_in) == [
         "MNIST not found: training on scikit-learn's digits instead; give its folder with "
         "--data-dir",
         "- here: nothing",

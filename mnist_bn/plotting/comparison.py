@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mnist_bn.config import SETTINGS
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import curves
 from mnist_bn.plotting.appearance import (
@@ -46,12 +47,6 @@ _SHORT_DATASETS = {
 _SEMANTICS = {
     "today": "evaluated in test mode",
     "2016": "evaluated in train mode, as Chainer 1.12 did",
-}
-# Of settings that all the runs share, and that the reader must know.
-_PARTS = {
-    "train_images": "first {} training images",
-    "holdout": "evaluated on {} training images held out",
-    "test_images": "evaluated on the first {} images",
 }
 # What a file keeps of its making would make two equal figures differ.
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -193,10 +188,10 @@ def conditions(group: Sequence[Curve]) -> str:
     """The data of these curves and how they were evaluated, in words."""
     runs = [run for curve in group for run in curve.runs]
     parts = [data(group), _known(runs, "semantics", _SEMANTICS)]
-    for setting, words in _PARTS.items():
-        counts = {str(run.args.get(setting)) for run in runs}
-        if counts != {"None"} and len(counts) == 1:  # others are in the curves' names
-            parts.append(words.format(_short(printable(counts.pop()))))
+    for setting in SETTINGS.values():
+        values = {str(run.args.get(setting.name)) for run in runs}
+        if setting.shared and values != {"None"} and len(values) == 1:  # others are in the names
+            parts.append(setting.shared.format(_short(printable(values.pop()))))
     return BETWEEN.join(parts)
 
 

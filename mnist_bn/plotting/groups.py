@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_bn.config import RunConfig
+from mnist_bn.config import RATES, SETTINGS
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
 from mnist_bn.plotting.notation import by_number, decimal
@@ -25,29 +25,20 @@ _SOURCE = "model_sha256"  # of a user's own network: edited, it is another netwo
 _OPTIMIZER = "optimizer_sha256"  # and of a user's own optimizer
 _IMAGES = "images_sha256"  # of images that are not verified: others are another dataset
 
-# Settings that name a run or say where and how long it ran: they do not make it another curve.
-_NEUTRAL = frozenset(
-    {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
-    | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
-    | {"acceleration", "device_name", "machine", "on_divergence", "init"}
-    | {"iteration", "evaluate_every", "observe", "unverified_data"}
-    | {"run_id", "command", "revision", "host"}
-)
-RATES = ("lr", "momentum")  # which optimizers have by default
-# What a run had before there was the setting.
-_BEFORE = {"augment": RunConfig.augment, "sampling": RunConfig.sampling}
-
-# How settings are called in a figure.
-_WORDS = {
-    "batchsize": "batch",
-    "weight_decay": "weight decay",
-    "lr_drop": "lr / 10 after",
-    "train_images": "training images",
-    "test_images": "test images",
-    _SOURCE: "source",
-    _OPTIMIZER: "optimizer's source",
-    _IMAGES: "images",
-    "init_sha256": "init",
+# How a figure calls what makes another curve.
+_WORDS = {setting.key: setting.label for setting in SETTINGS.values() if setting.label}
+_WORDS |= {_SOURCE: "source", _OPTIMIZER: "optimizer's source", _IMAGES: "images"}
+# What `args` holds besides settings, and Chainer's own flags.
+_CIRCUMSTANCES = {"run_id", "command", "revision", "changed", "host", "machine", "device_name"}
+_CIRCUMSTANCES |= {"acceleration", "dataset_sha256", "gpu", "resume", "autoload"}
+# These do not make another curve: they name a run, or say where and how long it ran.
+_NEUTRAL = (SETTINGS.keys() | _CIRCUMSTANCES) - _WORDS.keys()
+# A run of before there was a setting had its default. All of ours recorded their batch, and that of
+# other programs is not known.
+_BEFORE = {
+    name: setting.default
+    for name, setting in SETTINGS.items()
+    if name in _WORDS.keys() - {"batchsize"}
 }
 
 

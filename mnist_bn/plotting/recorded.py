@@ -3,11 +3,10 @@
 import functools
 import json
 import math
-import typing
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_bn.config import IDENTITY, RunConfig
+from mnist_bn.config import IDENTITY, RATES, SETTINGS
 from mnist_bn.errors import UserError
 from mnist_bn.names.specs import NetworkSpec
 
@@ -15,7 +14,6 @@ from mnist_bn.names.specs import NetworkSpec
 _WORD, _NUMBER, _COUNT = (str, int), (int, float), (int, float)
 _MAX_COUNT = 10**12
 _MAX_WORD = 4096  # characters: no path is longer
-_HINTS = typing.get_type_hints(RunConfig)
 
 
 def parse(text: str, notes: list[str]) -> dict[str, Any]:
@@ -44,7 +42,7 @@ def _is_usable(key: str, value: Any) -> bool:
         return all(isinstance(one, str) for one in sums.values())
     if key not in (*IDENTITY, "study", "on_divergence"):
         return True
-    kind = next(one for one in typing.get_args(_HINTS[key]) or (_HINTS[key],))
+    kind = SETTINGS[key].kind
     if key == "seed" or kind is str:
         return _is(value, _WORD) and len(str(value)) <= _MAX_WORD
     return _is(value, _NUMBER) and (kind is float or (0 <= value <= _MAX_COUNT and value % 1 == 0))
@@ -62,7 +60,7 @@ def _effective(args: Mapping[str, Any]) -> dict[str, Any]:
 
     Of a folder that says null for them, as ours did before they were recorded.
     """
-    name, given = args.get("optimizer"), {key: args.get(key) for key in ("lr", "momentum")}
+    name, given = args.get("optimizer"), {key: args.get(key) for key in RATES}
     if not isinstance(name, str) or not given.keys() <= args.keys() or None not in given.values():
         return {}
     return dict(zip(("optimizer", *given), resolved(name, *given.values()), strict=True))

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_bn.config import IDENTITY, LENGTHS, RATES
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, RATES, Curve, in_order, rank
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, in_order, rank
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
@@ -22,12 +23,11 @@ from mnist_bn.storage.files import replacing
 
 NOT_RECORDED = "network not recorded"
 MAX_NETWORKS = 10  # as columns
-_SETTINGS = ("lr", "momentum", "batchsize", "sampling", "augment", "weight_decay", "lr_drop")
-_SETTINGS += ("train_images", "test_images", "holdout", "evaluate_every")
-_FILES = ("model_sha256", "init_sha256")
-_COLUMNS = ("folder", "model", "optimizer", *_SETTINGS, *_FILES, "seed", "dataset", "semantics")
-_COLUMNS += ("study", "unit", "epochs", "iterations")
-_COLUMNS += (*CURVE_KEYS, "elapsed_time", "diverged_at")
+_FIRST, _LAST = ("folder", "model", "optimizer"), ("seed", "dataset", "semantics", "study")
+_DONE = ("unit", "epochs", "iterations")  # in place of how long the run was to be
+_SETTINGS = tuple(name for name in IDENTITY if name not in (*_FIRST, *_LAST, *LENGTHS))
+_SETTINGS += ("model_sha256",)
+_COLUMNS = (*_FIRST, *_SETTINGS, *_LAST, *_DONE, *CURVE_KEYS, "elapsed_time", "diverged_at")
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 # What begins a formula in a spreadsheet, the wide ones of East Asian keyboards among them.
@@ -118,7 +118,7 @@ def summary(runs: Sequence[Run]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for run in runs:
-        settings = [_scalar(run.args.get(name)) for name in (*_SETTINGS, *_FILES)]
+        settings = [_scalar(run.args.get(name)) for name in _SETTINGS]
         reached = (logs.position(run.log[-1], unit) for unit in logs.UNITS)
         last = (run.values(key)[-1] for key in (*CURVE_KEYS, "elapsed_time"))
         last = (None if math.isnan(value) else value for value in last)

@@ -11,6 +11,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run, read_runs
 from mnist_bn.studies import cs231n
 from mnist_bn.trainer.divergence import LIMIT
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def tiny_cifar(monkeypatch, no_plots):
 
     dataset = data.Dataset("cifar10", split(60), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    monkeypatch.setattr(training, "_loaded", {})
+    monkeypatch.setattr(data, "_kept", {})
 
 
 def write_run(folder, losses, accuracies, scale=0.01, evaluate_every=20, **args):
@@ -77,7 +78,7 @@ def test_made_and_drawn(tiny_cifar, tmp_path, monkeypatch):
     monkeypatch.setitem(cs231n.PRESETS, "quick", [depth, cs231n._sweep((0.01, 1.0))])
     given = {"train_images": 40, "holdout": 20, "batchsize": 10, "epoch": 2}
     for config in cs231n.configs("quick", {**given, "study": "cs231n", "out": str(tmp_path)}):
-        training.train(config)
+        training.train(prepare(config))
     runs = read_runs([tmp_path], pytest.fail)
     assert [len(run.log) for run in runs if cs231n.weight_scale(run) is None] == [8, 8]
     lost = [run for run in runs if np.isnan(cs231n.final_loss(run))]

@@ -11,6 +11,7 @@ from mnist_bn import studies, training
 from mnist_bn.plotting.groups import Curve, group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
+from mnist_bn.training import prepare
 
 
 def make(study, out, preset="quick", **given):
@@ -18,7 +19,7 @@ def make(study, out, preset="quick", **given):
     for config in studies.configs(
         study, preset, {**given, "study": study_name(study), "out": str(out)}
     ):
-        training.train(config)
+        training.train(prepare(config))
     return read_runs([out], pytest.fail)
 
 

@@ -14,6 +14,7 @@ from mnist_bn.plotting import drawing, minibatch
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
+from mnist_bn.training import prepare
 
 NETWORKS = [f"ResNetCIFAR(depth=8, bn={bn})" for bn in (True, False)]
 
@@ -29,9 +30,9 @@ def tiny_colours(monkeypatch):
 
     dataset = data.Dataset("cifar10", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    training._loaded.clear()
+    data._kept.clear()
     yield dataset
-    training._loaded.clear()
+    data._kept.clear()
 
 
 @pytest.mark.parametrize(("preset", "runs"), [("quick", 18), ("full", 24), ("cpu", 12)])
@@ -76,7 +77,7 @@ def test_quick(tiny_colours, tmp_path, monkeypatch, no_plots):
     for config in studies.configs(
         understanding_bn, "quick", {**given, "study": "understanding-bn"}
     ):
-        training.train(config)
+        training.train(prepare(config))
     understanding_bn.measure(tmp_path / "quick")
     assert plot_results.main([str(tmp_path)]) == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}

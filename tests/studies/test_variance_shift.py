@@ -11,6 +11,7 @@ from mnist_bn import studies, training
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import variance_shift
+from mnist_bn.training import prepare
 
 FILES = ["claims.md", "summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
 FILES += ["variance-shift.png"]
@@ -58,7 +59,7 @@ def test_trained_and_drawn(tiny_data, tmp_path):
     given = {"epoch": 1, "batchsize": 20, "out": str(tmp_path), "study": "variance-shift"}
     given["model"] = ["MnistCNN_dropout_BN(ratio=0.7)", "MnistCNN_BN_linear_before"]
     for config in studies.configs(variance_shift, "quick", given):
-        training.train(config)
+        training.train(prepare(config))
     assert drawn(tmp_path) == FILES
     rows = table(tmp_path).splitlines()
     assert "bnorm5" in rows[-4]

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import train_mnist
+from mnist_bn import report
 from mnist_bn.storage import snapshots
 from mnist_bn.trainer import signals
 
@@ -158,4 +158,4 @@ def test_a_terminals_ctrl_c_stops_a_sweep_and_leaves_no_process(tmp_path):
     ],
 )
 def test_the_command_that_goes_on(typed, resumed):
-    assert train_mnist.resume_command(shlex.split(typed)) == resumed
+    assert report.resume_command(shlex.split(typed)) == resumed
