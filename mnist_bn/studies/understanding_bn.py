@@ -507,45 +507,35 @@ _NUMBERS = {
 }
 
 
-def _pair(runs: Sequence[Run], observer: str) -> list[dict[str, np.ndarray]]:
-    """The table's numbers of an observer, without BN and with it; none unless both have them."""
-    pair: list[dict[str, np.ndarray]] = []
-    for bn in ("False", "True"):
-        every = [curve for curve in group_runs(runs) if _bn(curve) == bn]
-        found = [
-            series for curve in every if (series := observations.read_all(curve.runs, observer))
-        ]
-        if len(found) == 1:
-            with np.errstate(all="ignore"):
-                pair.append(dict(_NUMBERS[observer](Group("", "", found[0]))))
-    return pair if len(pair) == 2 else []
-
-
 def _compared(
     observer: str, what: str, number: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> Callable[[Sequence[Run]], Numbers]:
-    """Returns what measures a number of each seed from a number of the table, without and with."""
+    """Returns what measures, of numbers of the table without BN and with it, one of each seed."""
 
     def measure(runs: Sequence[Run]) -> Numbers:
-        found = {}
-        for plain, with_bn in [_pair(runs, observer)] if _pair(runs, observer) else []:
-            for name in plain.keys() & with_bn.keys():
-                if what in name and len(plain[name]) == len(with_bn[name]):
-                    with np.errstate(all="ignore"):
-                        values = number(plain[name], with_bn[name])
-                    found["".join(name.partition("layer ")[1:])] = values.tolist()
-        return dict(sorted(found.items()))
+        both = [_numbers(runs, observer, bn) for bn in ("False", "True")]
+        if not all(both):
+            return {}
+        seeds = min(len(values) for one in both for values in one.values())
+        lost = np.full(seeds, np.nan)
+        with np.errstate(all="ignore"):
+            return {
+                "".join(name.partition("layer ")[1:]): number(
+                    *(one.get(name, lost)[:seeds] for one in both)
+                ).tolist()
+                for name in dict.fromkeys([*both[0], *both[1]])
+                if what in name
+            }
 
     return measure
 
 
-def _alone(observer: str, what: str, has_bn: bool) -> Callable[[Sequence[Run]], Numbers]:
-    def measure(runs: Sequence[Run]) -> Numbers:
-        pair = _pair(runs, observer)
-        numbers = pair[has_bn] if pair else {}
-        return {name: values.tolist() for name, values in numbers.items() if what in name}
-
-    return measure
+def _numbers(runs: Sequence[Run], observer: str, bn: str) -> dict[str, np.ndarray]:
+    """An observer's numbers of the table; none unless there is one such network, at one rate."""
+    every = [curve.runs for curve in group_runs(runs) if _bn(curve) == bn]
+    found = [series for seeds in every if (series := observations.read_all(seeds, observer))]
+    with np.errstate(all="ignore"):
+        return dict(_NUMBERS[observer](Group("", "", found[0]))) if len(found) == 1 else {}
 
 
 def _diverged(bn: str) -> Callable[[Sequence[Run]], Numbers]:
@@ -613,10 +603,7 @@ CLAIMS = (
         above=2,
     ),
     Claim(
-        *(
-            "and gradients are orders larger",
-            "orders of the weight gradients' std, without over with",
-        ),
+        *("and gradients are orders larger", "orders of their std, without over with"),
         _compared("gradient-histogram", "std of", lambda a, b: np.log10(a / b)),
         above=1,
     ),
@@ -631,22 +618,19 @@ CLAIMS = (
         above=0,
     ),
     Claim(
-        *(
-            "a kernel's gradient cancels with BN",
-            "sum of absolutes over absolute sum, with over without",
-        ),
+        *("a kernel's gradient cancels with BN", "how far it does, with over without"),
         _compared("kernel-gradients", "sum of absolute", lambda a, b: b / a),
         above=10,
     ),
     Claim(
         *("steps of 0.001 to 0.01 explode without BN", "step at which the loss grows 1000-fold"),
-        _alone("relative-loss", "smallest step", False),
+        _compared("relative-loss", "smallest step", lambda a, b: a),
         above=0.001,
         below=0.01,
     ),
     Claim(
         *("with BN steps of 0.03 to 0.1 are best", "best step along the first gradient"),
-        _alone("relative-loss", "best step", True),
+        _compared("relative-loss", "best step", lambda a, b: b),
         above=0.03,
         below=0.1,
     ),
@@ -674,7 +658,7 @@ CLAIMS = (
     ),
     Claim(
         *("the noise falls as 1 / batch size", "slope of its logarithm without BN"),
-        _alone("gradient-noise", "slope", False),
+        _compared("gradient-noise", "slope", lambda a, b: a),
         above=-1.3,
         below=-0.7,
     ),
