@@ -75,7 +75,7 @@ def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunCon
             f"{suggestion(preset, study.PRESETS)}"
         )
     out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
-    return study.configs(preset, {**given, "study": arguments.study, "out": out})
+    return studies.configs(study, preset, {**given, "study": arguments.study, "out": out})
 
 
 def prepare(configs: Sequence[RunConfig]) -> list[PreparedRun]:

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_bn.errors import UsageError, UserError
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.settings import (
     ASCENDING,
     COUNT,
@@ -159,7 +159,7 @@ class RunConfig:
     @property
     def model_label(self) -> str:
         """The network's class name and arguments, without the path of a user's own file."""
-        return _label(self.model)
+        return NetworkSpec(self.model).label
 
     @property
     def unit(self) -> str:
@@ -187,7 +187,7 @@ class RunConfig:
         usual["dataset"] = ["mnist"]
         for name, rate in zip(RATES, _optimizer_defaults(self.optimizer), strict=True):
             usual[name].append(rate)
-        parts = [self.model_label, _label(self.optimizer)]
+        parts = [self.model_label, NetworkSpec(self.optimizer).label]
         for name, setting in SETTINGS.items():
             value = getattr(self, name)
             if setting.prefix is None or setting.axis or value in usual[name]:
@@ -261,12 +261,6 @@ def _optimizer_defaults(optimizer: str) -> tuple[float | None, float | None]:
     return optimizers.effective(optimizer)
 
 
-def _label(spec: str) -> str:
-    """Returns a class's name and arguments, of a spec that may begin with the path of a file."""
-    class_name, _, arguments = spec.rpartition(":")[2].partition("(")
-    return "-".join([class_name, *re.findall(r"[^\s,()]+", re.sub("[='\"]", "", arguments))])
-
-
 def _folder_name(name: str) -> str:
     """Returns the name of a run's folder, shortened if it is longer than file systems allow.
 
@@ -288,12 +282,14 @@ def _folder_name(name: str) -> str:
 
 
 def grid(settings: dict) -> list[RunConfig]:
-    """Returns a config for every combination of the models, optimizers and seeds in `settings`.
+    """Returns a config for every combination of the settings.
 
     Args:
-        settings: fields of RunConfig; "model", "optimizer" and "seed" are lists.
+        settings: fields of RunConfig; any of them may be a list of values.
     """
-    axes = {axis: settings.get(axis, [getattr(RunConfig, axis)]) for axis in AXES}
-    others = {key: value for key, value in settings.items() if key not in AXES}
-    combinations = itertools.product(*(dict.fromkeys(values) for values in axes.values()))
-    return [RunConfig(**dict(zip(AXES, point, strict=True)), **others) for point in combinations]
+    # The last varies fastest.
+    names = sorted(settings, key=lambda name: AXES.index(name) if name in AXES else -1)
+    values = [settings[name] for name in names]
+    axes = [dict.fromkeys(value) if isinstance(value, list) else [value] for value in values]
+    points = itertools.product(*axes)
+    return [RunConfig(**dict(zip(names, point, strict=True))) for point in points]

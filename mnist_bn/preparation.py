@@ -15,7 +15,8 @@ from mnist_bn import data, devices, kernels, networks, optimizers, provenance
 from mnist_bn.config import RunConfig
 from mnist_bn.data import subsets
 from mnist_bn.errors import UsageError
-from mnist_bn.names import specs, user_files
+from mnist_bn.names import user_files
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.storage import identity
 
 
@@ -76,7 +77,7 @@ def prepare(
     """
     dataset = load_dataset(config) if dataset is None else dataset
     _check_images(config, dataset)
-    user_files.check_apart(*map(specs.path_of, (config.model, config.optimizer)))
+    user_files.check_apart(NetworkSpec(config.model).path, NetworkSpec(config.optimizer).path)
     optimizer, lr, momentum = optimizers.resolve(config.optimizer, config.lr, config.momentum)
     config = dataclasses.replace(
         config,

@@ -20,6 +20,7 @@ from mnist_bn import provenance, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.finished import is_finished
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.outcome import FINISHED_ELSEWHERE, NOT_BEGUN, Outcome
 from mnist_bn.storage import files, locks, result_folder
 from mnist_bn.terminal import streams, wording
@@ -27,6 +28,7 @@ from mnist_bn.trainer import signals
 from mnist_bn.training import PreparedRun
 
 TICK_SECONDS = 1
+_OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
 
 
 def train(
@@ -124,14 +126,14 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
     fields = [field.name for field in dataclasses.fields(RunConfig) if field.name != "model"]
     # The seed last, as in the names of folders.
     fields.sort(key=lambda field: field == "seed")
-    varying = [f for f in fields if len({getattr(config, f) for config in configs}) > 1]
+    varying = [field for field in fields if _differs(field, configs)]
     networks = _networks(configs)
 
     def label(config: RunConfig) -> str:
         words = [networks[config.model]] if len(networks) > 1 else []
         for field in varying:
             value = getattr(config, field)
-            if value is None and field in ("lr", "momentum") and "optimizer" in varying:
+            if value is None and field in _OF_OPTIMIZERS and "optimizer" in varying:
                 continue  # this optimizer has none
             value = "default" if value is None else value
             words.append(value if field == "optimizer" else f"{field.replace('_', '-')} {value}")
@@ -140,17 +142,23 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
     return {config: label(config) for config in configs}
 
 
+def _differs(field: str, configs: Sequence[RunConfig]) -> bool:
+    """Tells whether the setting differs within a sweep, by more than the optimizers' defaults."""
+    by_optimizer = {}
+    for config in configs:
+        optimizer = config.optimizer if field in _OF_OPTIMIZERS else None
+        by_optimizer.setdefault(optimizer, set()).add(getattr(config, field))
+    return any(len(values) > 1 for values in by_optimizer.values())
+
+
 def _networks(configs: Sequence[RunConfig]) -> dict[str, str]:
     """Returns the networks' class names by what was typed, with the arguments that differ."""
-    found = {}
-    for model in dict.fromkeys(config.model for config in configs):
-        class_name, _, arguments = model.rpartition(":")[2].partition("(")
-        found[model] = class_name, [word.strip() for word in arguments.rstrip(")").split(",")]
-    shared = set.intersection(*(set(arguments) for _, arguments in found.values()))
+    specs = {config.model: NetworkSpec(config.model) for config in configs}
+    shared = set.intersection(*(set(spec.written) for spec in specs.values()))
     names = {}
-    for model, (class_name, arguments) in found.items():
-        own = ", ".join(word for word in arguments if word not in shared)
-        names[model] = f"{class_name}({own})" if own else class_name
+    for model, spec in specs.items():
+        own = ", ".join(word for word in spec.written if word not in shared)
+        names[model] = f"{spec.class_name}({own})" if own else spec.class_name
     return names
 
 

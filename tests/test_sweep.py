@@ -203,14 +203,14 @@ def test_settings_that_are_no_axes_differ_too():
 
 
 def test_a_label_has_no_momentum_of_an_optimizer_without():
-    settings = {"SGD": (0.01, None), "MomentumSGD": (0.01, 0.9), "AdaDelta": (None, None)}
-    configs = [
-        RunConfig("A", name, lr=lr, momentum=momentum) for name, (lr, momentum) in settings.items()
-    ]
+    settings = [("SGD", 0.01, None), ("AdaDelta", None, None)]
+    settings += [("MomentumSGD", 0.01, momentum) for momentum in (0.5, 0.9)]
+    configs = [RunConfig("A", name, lr=lr, momentum=momentum) for name, lr, momentum in settings]
     assert list(sweep.labels(configs).values()) == [
-        "SGD lr 0.01",
-        "MomentumSGD lr 0.01 momentum 0.9",
+        "SGD",
         "AdaDelta",
+        "MomentumSGD momentum 0.5",
+        "MomentumSGD momentum 0.9",
     ]
 
 
@@ -260,3 +260,14 @@ def test_the_clock_of_a_bar_goes_on_while_no_run_ends(monkeypatch):
             time.sleep(0.05)
     threads = [thread.name for thread in threading.enumerate()]
     assert not any("tick" in name for name in threads)
+
+
+def test_default_rates_of_optimizers_are_no_difference_within_a_sweep():
+    sgd, adam = RunConfig(optimizer="SGD", lr=0.01), RunConfig(optimizer="Adam", lr=0.001)
+    assert list(sweep.labels([sgd, adam]).values()) == ["SGD", "Adam"]
+    faster = RunConfig(optimizer="SGD", lr=0.1)
+    assert list(sweep.labels([sgd, faster, adam]).values()) == [
+        "SGD lr 0.01",
+        "SGD lr 0.1",
+        "Adam lr 0.001",
+    ]

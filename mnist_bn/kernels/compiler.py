@@ -76,14 +76,13 @@ def run(command: list[str], seconds: float) -> bytes:
         CompilerHangs: it took longer.
         signals.Stopped: a signal asked the training run to stop.
     """
-    options = {"process_group": 0} if os.name == "posix" else {}
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            **options,
+            process_group=0,
         )
     except (OSError, ValueError) as error:  # no program, or no text that can be an argument
         raise CompilerError(one_line(str(error))) from None

@@ -26,6 +26,7 @@ from chainer.functions.normalization.batch_normalization import (
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from mnist_bn.kernels.arrays import (
+    are_writable,
     as_float32_nhwc,
     checked,
     function,
@@ -37,7 +38,6 @@ from mnist_bn.kernels.arrays import (
 )
 from mnist_bn.kernels.fused import Fused, Part
 from mnist_bn.kernels.layers import linear_gradients
-from mnist_bn.kernels.waiting import Step
 from mnist_bn.kernels.waiting import function as waits
 from mnist_bn.kernels.waiting import fusion as fuses
 
@@ -52,10 +52,6 @@ _BN_AXES = {2: (0,), 4: (0, 2, 3)}
 
 
 # --- The functions, and the shape of what they return ---
-
-
-def _are_float32(inputs) -> bool:
-    return is_float32([x for x in inputs if type(x) is not Step])
 
 
 def _begins_a_block(node, inputs) -> bool:
@@ -73,7 +69,6 @@ def _convolution(node, inputs):
         and (len(inputs) == 2 or inputs[2].shape == w[:1])
         and node.groups == node.dy == node.dx == 1
         and not (node.cover_all or node.cudnn_fast)
-        and _are_float32(inputs)
     ):
         return None
     rows, columns = x[2] + 2 * node.ph - w[2], x[3] + 2 * node.pw - w[3]
@@ -89,7 +84,7 @@ def _batch_normalization(node, inputs):
         return None
     if mean is None and var is None:
         return _normalized(node, inputs)
-    if mean is None or var is None or not (mean.flags.writeable and var.flags.writeable):
+    if mean is None or var is None or not (is_float32((mean, var)) and are_writable((mean, var))):
         return None
     return _normalized(node, (*inputs, mean, var))
 
@@ -105,7 +100,7 @@ def _normalized(node, inputs):
     for a in inputs[1:]:
         if a.shape != shape[1:2]:
             return None
-    return shape if _are_float32(inputs) else None
+    return shape
 
 
 @waits("r", ReLU)
@@ -143,8 +138,7 @@ def _reshape(node, inputs):
 def _linear(node, inputs):
     x, w, *b = inputs
     if not (
-        _are_float32(inputs)
-        and x.ndim == w.ndim == 2
+        x.ndim == w.ndim == 2
         and x.shape[1] == w.shape[1]
         and all([a.shape == w.shape[:1] for a in b])
     ):

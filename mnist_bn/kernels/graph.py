@@ -85,18 +85,21 @@ def _apply(original):
         requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
         results = tuple([variable(y, requires_grad) for y in outputs])
         if local.get("enable_backprop", global_config.enable_backprop):
-            _connect(self, inputs, results, outputs)
+            _connect(self, inputs, results, outputs, config.lazy_grad_sum)
         return results
 
     return apply
 
 
-def run(node: FunctionNode, inputs, arrays, into: Variable, extra_rank: int = 0) -> None:
+def run(
+    node: FunctionNode, inputs, arrays, settings: tuple, into: Variable, extra_rank: int
+) -> None:
     """Does `apply` for what needs no check, with `into` for its output's Variable, and no hook.
 
     Args:
         inputs: Variables and arrays.
         arrays: theirs as `forward` is to have them.
+        settings: what Chainer's configuration has, `enable_backprop` and `lazy_grad_sum` first.
         into: its `_requires_grad` is set; its array and node are not.
         extra_rank: how many more functions `node` stands for.
     """
@@ -106,8 +109,8 @@ def run(node: FunctionNode, inputs, arrays, into: Variable, extra_rank: int = 0)
     node._output_layouts = (None,)
     node._output_count = 1
     fill(into, outputs[0])
-    if config.enable_backprop:
-        _connect(node, inputs, (into,), outputs, extra_rank)
+    if settings[0]:
+        _connect(node, inputs, (into,), outputs, settings[1], extra_rank)
 
 
 def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
@@ -160,13 +163,13 @@ def _apply_with_outputs(original, node: FunctionNode, inputs, outputs):
             node.forward = own
 
 
-def variable(array: np.ndarray | None, requires_grad: bool = False) -> Variable:
+def variable(array: np.ndarray | None, requires_grad: bool = False, device=None) -> Variable:
     """Returns a Variable of an array that need not be checked; None is for `fill` to come."""
     v = Variable.__new__(Variable)
     v._requires_grad = requires_grad
     v._loss_scale = None
     v._grad_var = None
-    v._device = None
+    v._device = device
     v._grad_valid = True
     v._layout = None
     v._grad = None
@@ -204,24 +207,24 @@ def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tup
     return chainer.grad([output], wanted, list(grad_outputs), enable_double_backprop=True)
 
 
-def _connect(node: FunctionNode, inputs, results, outputs, extra_rank: int = 0) -> None:
+def _connect(node, inputs, results, outputs, lazy_grad_sum: bool, extra_rank: int = 0) -> None:
     """Sets the edges from the outputs to the node and from the node to the inputs."""
     variables = _as_variables(inputs)
-    node.inputs = tuple([x._node for x in variables])
-    node.rank = max([x._rank for x in node.inputs], default=0) + extra_rank
+    node.inputs = nodes = tuple([x._node for x in variables])
+    node.rank = max([x._rank for x in nodes], default=0) + extra_rank
     for y in results:
         y._node.creator_node = node
     node.outputs = tuple([weakref.ref(y._node) for y in results])
     if node._input_indexes_to_retain is not None:
         for index in node._input_indexes_to_retain:
-            node.inputs[index]._data = variables[index]._data[0]  # as retain_data() does
+            nodes[index]._data = variables[index]._data[0]  # as retain_data() does
     if node._output_indexes_to_retain is not None:
         for index in node._output_indexes_to_retain:
             results[index]._node._data = outputs[index]
         node._retained_output_data = tuple(
             [outputs[index] for index in node._output_indexes_to_retain]
         )
-    node.lazy_grad_sum = config.lazy_grad_sum
+    node.lazy_grad_sum = lazy_grad_sum
 
 
 def _cleargrad(original):

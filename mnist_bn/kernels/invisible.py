@@ -24,6 +24,7 @@ def replacements() -> Replacements:
     """Returns what goes around Chainer's functions, and around those of `graph`."""
     return {
         (FunctionNode, "apply"): _apply,
+        (Variable, "_step"): lambda _: None,  # of those that do not wait
         (Variable, "__getattr__"): _getattr,
         (Variable, "__len__"): _len,
         (Variable, "shape"): _known_property("shape", lambda step: step.shape),
@@ -189,7 +190,7 @@ def _known_property(name, of_step):
         get = original.fget
 
         def fget(self):
-            step = self.__dict__.get("_step")
+            step = self._step
             return get(self) if step is None else of_step(step)
 
         return property(fget, doc=original.__doc__)
@@ -199,7 +200,7 @@ def _known_property(name, of_step):
 
 def _len(original):
     def __len__(self):
-        step = self.__dict__.get("_step")
+        step = self._step
         return original(self) if step is None or not step.shape else step.shape[0]
 
     return __len__

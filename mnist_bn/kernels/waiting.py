@@ -115,11 +115,13 @@ class Step:
         written: arrays that the function is going to change.
         state: of the thread that applied it.
         output: a weak reference to the Variable.
+        users: the wanted steps that use it and are not computed; see `_chains`.
+        is_taken: whether it is not wanted, or in a chain.
         value: a Variable with its array and node, once `done` and while somebody needs it.
     """
 
-    __slots__ = ("arrays", "copied", "done", "function", "inputs", "node", "output", "settings")
-    __slots__ += ("shape", "state", "value", "written")
+    __slots__ = ("arrays", "copied", "done", "function", "inputs", "is_taken", "node", "output")
+    __slots__ += ("settings", "shape", "state", "users", "value", "written")
     dtype = _FLOAT32
 
     def __init__(self, function, node, inputs, arrays, copied, written, shape, settings, state):
@@ -132,8 +134,9 @@ class Step:
         self.shape: tuple[int, ...] = shape
         self.settings: tuple = settings
         self.state: _State = state
+        self.users: list[Step] = []
         self.value: Variable | None = None
-        self.done = False
+        self.done = self.is_taken = False
 
     @property
     def ndim(self) -> int:
@@ -147,7 +150,7 @@ class Step:
 
     def has_changed(self) -> bool:
         """Whether an array that was copied has other numbers now, and a graph will have them."""
-        if self.copied and config.enable_backprop:
+        if config.enable_backprop:
             for i in self.copied:
                 x = self.inputs[i]
                 if not _are_same(x._data[0] if isinstance(x, Variable) else x, self.arrays[i]):
@@ -163,15 +166,35 @@ def _are_same(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((a.reshape(-1).view(unit) == b.reshape(-1).view(unit)).all())
 
 
+_EVERYWHERE = global_config.__dict__
+
+
 class _State:
-    """What waits in a thread."""
+    """What waits in a thread, made in that thread."""
 
     def __init__(self):
+        self._config = config._local.__dict__  # reading config.name takes ten times as long
+        self._hooks = chainer.get_function_hooks()
         self.allowed: bool | None = None  # whether functions may wait; None outside links' calls
         self.steps: list[Step] = []  # in the program's order
         self.watched: set[int] = set()  # ids of the steps' Variables, and of arrays they will write
         self.private: set[int] = set()  # ids of statistics that only a BN link has, when called
         self.lock = threading.RLock()  # a Variable may be looked at by another thread
+
+    def settings(self) -> tuple | None:
+        """Returns what of Chainer's configuration a step needs later, None where none may wait."""
+        own, everywhere = self._config.get, _EVERYWHERE
+        if (
+            self._hooks
+            or own("debug", everywhere["debug"])
+            or own("schedule_func", everywhere["schedule_func"]) is not None
+        ):
+            return None
+        return (
+            own("enable_backprop", everywhere["enable_backprop"]),
+            own("lazy_grad_sum", everywhere["lazy_grad_sum"]),
+            own("in_recomputing", everywhere["in_recomputing"]),
+        )
 
 
 class _Here(threading.local):
@@ -191,17 +214,19 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
     function = _functions.get(type(node))
     if function is None or node._local_function_hooks:
         return None
-    settings = _settings()
+    settings = state.settings()
     known = None if settings is None else _known(state, inputs)
     if known is None:
         return None
     own, arrays, shared, joins, requires_grad = known
     if not joins and (function.starts is None or not function.starts(node, arrays)):
         return None
-    written = [a for name in function.writes if (a := getattr(node, name)) is not None]
-    for a in written:
-        if id(a) not in state.private:
-            return None  # whoever looks at it could not be seen to
+    written = ()
+    if function.writes:
+        written = [a for name in function.writes if (a := getattr(node, name)) is not None]
+        for a in written:
+            if id(a) not in state.private:
+                return None  # whoever looks at it could not be seen to
     shape = function.shape(node, arrays)
     if shape is None:
         return None
@@ -210,7 +235,8 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
     step = Step(function, node, own, arrays, shared, written, shape, settings, state)
     output = _variable(step, requires_grad)
     step.output = weakref.ref(output)
-    state.watched.update(map(id, own), map(id, written))
+    if len(own) > 1 or not joins:
+        state.watched.update(map(id, own), map(id, written))
     if not state.steps:
         busy.add(state)
     state.steps.append(step)
@@ -224,59 +250,46 @@ def _known(state: _State, inputs) -> tuple | None:
         The inputs, and their arrays, with a Step where a Variable waits; indexes of arrays that
         others may have; whether a Variable waits; whether one requires a gradient.
     """
-    own, arrays, shared = list(inputs), [], []
+    own, arrays, shared = [], [], []
     joins = requires_grad = False
-    for i, x in enumerate(own):
+    for x in inputs:
         kind = type(x)
-        if kind is np.ndarray:
-            shared.append(i)
-            arrays.append(x)
-            continue
-        if kind not in VARIABLES:
-            return None
-        requires_grad = requires_grad or x._requires_grad
-        step = x.__dict__.get("_step")
-        if step is None or step.done:
+        if kind in VARIABLES:
+            requires_grad = requires_grad or x._requires_grad
+            step = x._step
+            if step is not None and not step.done:
+                if step.state is not state:
+                    return None
+                joins = True
+                own.append(step)
+                arrays.append(step)
+                continue
             if x._layout is not None or x._has_chainerx_array:
                 return None
             data = x._data
-            if not (
-                # Nobody but the Variable has the array, or a view of it.
-                getrefcount(data[0]) - (x._node._data is data[0]) == ALONE
-                and getrefcount(data) == ALONE + 1  # this function has it too
-                and data[0].base is None
-            ):
-                shared.append(i)
-            arrays.append(data[0])
-        elif step.state is state:
-            joins = True
-            own[i] = step
-            arrays.append(step)
+            array = data[0]
+            is_private = (
+                # Nobody but the Variable, and this function, has the array, or a view of it.
+                getrefcount(array) - (x._node._data is array) == ALONE + 1
+                and getrefcount(data) == ALONE + 1
+                and array.base is None
+            )
+        elif kind is np.ndarray:
+            array, is_private = x, False
         else:
             return None
+        if type(array) is not np.ndarray or array.dtype != _FLOAT32 or not array.flags.aligned:
+            return None
+        if not is_private:
+            shared.append(len(arrays))
+        own.append(x)
+        arrays.append(array)
     return own, arrays, shared, joins, requires_grad
-
-
-def _settings() -> tuple | None:
-    """Returns what of Chainer's configuration a step needs later, None where none may wait."""
-    local, everywhere = config._local.__dict__, global_config.__dict__  # config.name is slow
-    if (
-        local.get("debug", everywhere["debug"])
-        or local.get("schedule_func", everywhere["schedule_func"]) is not None
-        or chainer.get_function_hooks()
-    ):
-        return None
-    return (
-        local.get("enable_backprop", everywhere["enable_backprop"]),
-        local.get("lazy_grad_sum", everywhere["lazy_grad_sum"]),
-        local.get("in_recomputing", everywhere["in_recomputing"]),
-    )
 
 
 def _variable(step: Step, requires_grad: bool) -> Variable:
     """Returns a Variable without `_data` and `_node`: `Variable.__getattr__` gets both."""
-    v = graph.variable(None, requires_grad)
-    v._device = _CPU
+    v = graph.variable(None, requires_grad, _CPU)
     v._step = step
     return v
 
@@ -294,11 +307,16 @@ def compute_all(state: _State | None = None) -> None:
     with state.lock:
         steps, state.steps, state.watched = state.steps, [], set()
         busy.discard(state)
-        if steps:
-            users, settings = _users(steps), _settings()
-            for chain, pattern in _chains(steps, users):
+        if not steps:
+            return
+        settings = here.state.settings()
+        try:
+            for chain, pattern in _chains(steps):
                 _compute(chain, pattern, settings)
-                _release(chain, users)
+                _release(chain)
+        finally:
+            for step in steps:
+                step.users.clear()  # no cycle is to keep arrays
 
 
 def compute(step: Step) -> None:
@@ -310,40 +328,39 @@ def compute(step: Step) -> None:
             for x in step.inputs:
                 if type(x) is Step:
                     compute(x)
-            _compute([step], step.function.letter, _settings())
+            _compute([step], step.function.letter, here.state.settings())
 
 
-def _users(steps: list[Step]) -> dict[Step, list[Step]]:
-    """Returns who uses each step that is wanted: its Variable is held, it writes, or it is used."""
-    users: dict[Step, list[Step]] = {}
+def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
+    """Returns all that is wanted, what may be fused as one chain, in the order of their lasts.
+
+    A step is wanted if its Variable is held, it writes, or it is used by one that is wanted.
+    """
     for step in reversed(steps):
-        if step in users or step.output() is not None or step.written:
-            users.setdefault(step, [])
+        if step.users or step.written or step.output() is not None:
             for x in step.inputs:
                 if type(x) is Step and not x.done:
-                    users.setdefault(x, []).append(step)
-    return users
-
-
-def _chains(steps: list[Step], users: dict[Step, list[Step]]) -> list[tuple[list[Step], str]]:
-    """Returns all that is wanted, what may be fused as one chain, in the order of their lasts."""
-    chains: dict[Step, tuple[list[Step], str]] = {}  # by last step
-    taken: set[Step] = set()
+                    x.users.append(step)
+        else:
+            step.is_taken = True
+    chains = {}  # by last step
     for step in steps:
-        if step in users and step not in taken:
-            chain, pattern = _chain(step, users)
-            taken.update(chain)
-            chains[chain[-1]] = chain, pattern
+        if not step.is_taken:
+            chain, pattern = _chain(step)
+            for taken in chain:
+                taken.is_taken = True
+            chains[taken] = chain, pattern
     return [chains[step] for step in steps if step in chains]
 
 
-def _chain(step: Step, users: dict[Step, list[Step]]) -> tuple[list[Step], str]:
+def _chain(step: Step) -> tuple[list[Step], str]:
     """Returns the longest chain that begins with the step and has a fused node, else the step."""
     chain, pattern, longest = [step], step.function.letter, 1
-    while step.output() is None and len(users[step]) == 1:
-        (step,) = users[step]
+    settings = step.settings
+    while len(step.users) == 1 and step.output() is None:
+        (step,) = step.users
         pattern += step.function.letter
-        if pattern not in _beginnings or step.settings != chain[0].settings:
+        if pattern not in _beginnings or step.settings != settings:
             break
         chain.append(step)
         if pattern in _fusions:
@@ -372,7 +389,7 @@ def _fuse(chain: list[Step], pattern: str) -> bool:
     for step in chain:
         # Anybody may replace a method, to see or to change what the function does.
         node = type(step.node)
-        if step.has_changed() or _methods.get(node) != _methods_of(node):
+        if (step.copied and step.has_changed()) or _methods.get(node) != _methods_of(node):
             return False
     inputs, arrays, parts = _gather(chain)
     node_class = _fusions[pattern]
@@ -414,7 +431,7 @@ def _run(chain: list[Step], node: FunctionNode, inputs: list, arrays: list) -> N
         v = _variable(last, any([isinstance(x, Variable) and x._requires_grad for x in inputs]))
     written = [(a, a.copy()) for step in chain for a in step.written]
     try:
-        graph.run(node, inputs, arrays, into=v, extra_rank=len(chain) - 1)
+        graph.run(node, inputs, arrays, last.settings, v, len(chain) - 1)
         last.value = v
         last.done = True
     finally:
@@ -423,22 +440,23 @@ def _run(chain: list[Step], node: FunctionNode, inputs: list, arrays: list) -> N
             v.__dict__.pop("_node", None)
             for array, before in written:
                 array[...] = before
-    v.__dict__.pop("_step", None)
+    if v._step is not None:
+        del v._step
 
 
-def _release(chain: list[Step], users: dict[Step, list[Step]]) -> None:
+def _release(chain: list[Step]) -> None:
     """Lets go of values that nobody needs any more."""
     for step in chain:
         for x in step.inputs:
-            if type(x) is Step and x in users:
-                users[x].remove(step)
-                if not users[x]:
+            if type(x) is Step and step in x.users:
+                x.users.remove(step)
+                if not x.users:
                     x.value = None
 
 
 @contextlib.contextmanager
 def _as_at_the_call(settings: tuple):
-    """Sets what `_settings` returned, and what it demanded but for hooks, which nobody calls."""
+    """Sets what `_State.settings` returned; hooks, which nobody calls, stay as they are."""
     with contextlib.ExitStack() as stack:
         names = ("enable_backprop", "lazy_grad_sum", "in_recomputing", "debug", "schedule_func")
         for name, value in zip(names, (*settings, False, None), strict=True):

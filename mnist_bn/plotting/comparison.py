@@ -16,7 +16,6 @@ from mnist_bn.plotting.appearance import (
     OPTIMIZER_LOOKS,
     Look,
     looks,
-    style,
     told_apart,
 )
 from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
@@ -24,7 +23,7 @@ from mnist_bn.plotting.curves import Line
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import Run
-from mnist_bn.plotting.words import printable
+from mnist_bn.plotting.words import joined, printable
 from mnist_bn.storage.files import replacing
 
 MAX_LINES = 18  # in one figure; more are continued in the next
@@ -53,18 +52,9 @@ _SEMANTICS = {
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw the figures that make sense for these runs, which share figures; returns their files.
-
-    Raises UserError when `out` cannot be written.
-    """
-    paths, taken = [], Counter()
-    with style():
-        for name, figure in figures(group_runs(runs)):
-            taken[name.casefold()] += 1
-            again = taken[name.casefold()]  # two networks whose names are one file name
-            paths += save(figure, out, name if again == 1 else f"{name}-{again}", formats)
-    return paths
+def of_runs(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    """The figures that make sense for these runs, which share figures."""
+    return figures(group_runs(runs))
 
 
 def figures(every: Sequence[Curve]) -> Iterator[tuple[str, Figure]]:
@@ -141,7 +131,7 @@ def _overview(every: Sequence[Curve], networks: dict[str, Look]) -> Iterator[tup
     for curve in every:
         if curve.model and curve.optimizer:
             line = Line(curve, _short(curve.model), *styles[curve.model])
-            panels.setdefault(_joined(curve.optimizer, curve.variant), []).append(line)
+            panels.setdefault(joined(curve.optimizer, curve.variant), []).append(line)
     panels = dict(sorted(panels.items(), key=lambda item: _panel_order(item[1][0].curve)))
     if len(panels) < 2 or not 2 <= len(models) <= MAX_NETWORKS:
         return
@@ -179,10 +169,10 @@ def _lines(
     names = []
     for curve in group:
         fields = [getattr(curve, field) for field in named_by]
-        names.append(curve.name if None in fields else _joined(*fields, curve.variant))
+        names.append(curve.name if None in fields else joined(*fields, curve.variant))
     repeated = Counter(names)
     labels = [
-        name if repeated[name] == 1 else _joined(name, curve.name)
+        name if repeated[name] == 1 else joined(name, curve.name)
         for curve, name in zip(group, names, strict=True)
     ]
     shortened, lines = Counter(map(_short, labels)), []
@@ -291,10 +281,6 @@ def _by(every: Sequence[Curve], field: str) -> dict[str, list[Curve]]:
 
 def _kinds(runs: Sequence[Run], field: str) -> Counter:
     return Counter(getattr(run, field) for run in runs if getattr(run, field) is not None)
-
-
-def _joined(*words: str) -> str:
-    return ", ".join(word for word in words if word)
 
 
 def _short(text: str) -> str:

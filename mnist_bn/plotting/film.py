@@ -29,23 +29,26 @@ HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 def save(
     networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str, unit: str
 ) -> list[Path]:
-    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
+    """Writes the film's `files`; returns their paths.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    films = files(networks, unit)
+    return [_write(out / f"{name}.{ending}", film) for ending, film in films.items()]
+
+
+def files(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> dict[str, bytes]:
+    """Returns the film by the ending of its file's name: a GIF, and an MP4 where there is ffmpeg.
 
     Args:
         networks: title -> what the observer measured in a run; they stand side by side, up to the
             end of the shortest.
         unit: what its frames are counted in, "epoch" or "iteration".
-
-    Raises:
-        UserError: a file cannot be written.
     """
     frames = _frames(networks, unit)
-    paths = [_write(out / f"{name}.gif", _gif(frames))]
-    if shutil.which("ffmpeg") is not None:
-        film = _mp4(frames)
-        if film is not None:
-            paths.append(_write(out / f"{name}.mp4", film))
-    return paths
+    film = _mp4(frames) if shutil.which("ffmpeg") is not None else None
+    return {"gif": _gif(frames)} | ({} if film is None else {"mp4": film})
 
 
 def _frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mnist_bn.config import RATES, SETTINGS
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
 from mnist_bn.plotting.notation import by_number, decimal
 from mnist_bn.plotting.recorded import resolved
 from mnist_bn.plotting.results import Run
-from mnist_bn.plotting.words import bounded, printable
+from mnist_bn.plotting.words import bounded, joined, printable
 
 NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
@@ -62,6 +63,16 @@ class Curve:
     optimizer: str | None
     variant: str
     name: str  # the folder's: for runs whose network or optimizer is not recorded
+
+    @property
+    def network(self) -> NetworkSpec:
+        """The network's name, taken apart: of no class if it is not recorded."""
+        return NetworkSpec(self.model or "")
+
+    @property
+    def has_bn(self) -> bool:
+        """Whether the network is one with BN, by its name."""
+        return "_BN" in self.network.text
 
     @property
     def unit(self) -> str:
@@ -172,6 +183,17 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     )
 
 
+def in_words(curve: Curve, among: Sequence[Curve] = ()) -> str:
+    """The network, with what tells the curve from the others: optimizer and settings."""
+    return joined(curve.model or curve.name, settings_in_words(curve, among))
+
+
+def settings_in_words(curve: Curve, among: Sequence[Curve] = ()) -> str:
+    """The optimizer, if the others have another, and the settings that differ."""
+    several = len({other.optimizer for other in among}) > 1
+    return joined(curve.optimizer if several else None, curve.variant)
+
+
 def _furthest(twins: Sequence[Run], note: Callable[[str], None]) -> Run:
     """The run of the same settings and seed that went furthest, with a note of each other."""
     kept = max(twins, key=_reached)
@@ -201,7 +223,7 @@ def rank(name: str | None, usual: Sequence[str]) -> tuple:
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
     """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
-    short = {name: name.rpartition(":")[2] or name for name in names}
+    short = {name: NetworkSpec(name).call or name for name in names}
     taken = Counter(short.values())
     return {name: one if taken[one] == 1 else name for name, one in short.items()}
 

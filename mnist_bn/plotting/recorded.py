@@ -8,7 +8,7 @@ from typing import Any
 
 from mnist_bn.config import IDENTITY, RATES, SETTINGS
 from mnist_bn.errors import UserError
-from mnist_bn.names import specs
+from mnist_bn.names.specs import NetworkSpec
 
 # Words may be numbers: somebody else's `args` may count its seeds or its datasets.
 _WORD, _NUMBER, _COUNT = (str, int), (int, float), (int, float)
@@ -76,7 +76,7 @@ def resolved(
     `Adam(alpha=1)` is Adam with 1. All are as given if the optimizer is not known or in somebody's
     file, which is not run.
     """
-    if specs.path_of(name) is not None:
+    if NetworkSpec(name).path is not None:
         return name, lr, momentum
     try:
         from mnist_bn import optimizers  # imports Chainer, which takes a second

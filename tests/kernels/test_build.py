@@ -69,12 +69,24 @@ def test_a_second_load_takes_the_library_from_the_cache(cxx, tiny_source, monkey
     assert len(calls) == 1
 
 
-def test_another_source_is_another_library(cxx, tiny_source):
+@pytest.mark.parametrize("name", ["kernels.cpp", "another.cpp", "header.h"])
+def test_another_source_is_another_library(cxx, tiny_source, name):
     source, cache = tiny_source
     fresh_load()
-    source.write_text(source.read_text() + "\n")
+    with (source.parent / name).open("a") as file:
+        file.write("\n")
     fresh_load()
     assert len(list(cache.glob("*.so"))) == 2
+
+
+def test_several_sources_are_one_library(cxx, tiny_source):
+    source, _ = tiny_source
+    source.with_name("one.h").write_text("constexpr int ONE = 1;")
+    source.with_name("another.cpp").write_text(
+        '#include "one.h"\nextern "C" int f() { return ONE; }'
+    )
+    library = fresh_load()
+    assert (library.f(), library.mnist_bn_kernels_version()) == (1, build.KERNELS_VERSION)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a library", None])
@@ -166,7 +178,11 @@ def test_a_cpu_without_any(monkeypatch):
 
 
 def test_the_sources_are_there():
-    assert (Path(build.__file__).parent / "kernels.cpp").is_file()
+    names = {path.name for path in build._sources("*.cpp", "*.h")}
+    assert names == {
+        *("blocks.cpp", "convolution.cpp", "layers.cpp", "updates.cpp"),
+        *("convolution.h", "vector.h"),
+    }
 
 
 def script(path, body):
@@ -275,8 +291,8 @@ def test_a_compiler_that_hangs_is_ended_and_the_next_tried(cxx, tiny_source, mon
 
 LOAD = """
 import sys, pathlib, mnist_bn
-from mnist_bn.trainer import signals
 from mnist_bn.kernels import build
+from mnist_bn.trainer import signals
 build._SOURCE_FOLDER = pathlib.Path(sys.argv[1])
 build._compilers = lambda _: [[sys.argv[2]]]
 with signals.deferred() if sys.argv[3:] else open(sys.argv[1] + "/kernels.cpp"):

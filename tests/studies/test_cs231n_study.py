@@ -74,7 +74,8 @@ def test_what_is_given_goes_before_the_presets():
 
 
 def test_made_and_drawn(tiny_cifar, tmp_path, monkeypatch):
-    monkeypatch.setitem(cs231n.PRESETS["quick"], "weight_scale", (0.01, 1.0))
+    depth, _ = cs231n.PRESETS["quick"]
+    monkeypatch.setitem(cs231n.PRESETS, "quick", [depth, cs231n._sweep((0.01, 1.0))])
     given = {"train_images": 40, "holdout": 20, "batchsize": 10, "epoch": 2}
     for config in cs231n.configs("quick", {**given, "study": "cs231n", "out": str(tmp_path)}):
         training.train(prepare(config))
@@ -130,10 +131,9 @@ def test_best_accuracies_are_over_all_evaluations(tmp_path):
 def test_depth_is_the_mean_and_range_of_the_seeds(tmp_path):
     for seed, accuracy in enumerate((0.3, 0.4)):
         write_run(tmp_path / str(seed), [1.0], [accuracy], model="CS231nMLP_BN", seed=seed)
-    cs231n.draw(read_runs([tmp_path], pytest.fail), tmp_path / "figures")
-    table = (tmp_path / "figures" / "cs231n.md").read_text()
-    assert "0.350 (0.300 to 0.400)" in table
-    assert not (tmp_path / "figures" / "cs231n-weight-scale.png").exists()
+    figures = dict(cs231n.figures(read_runs([tmp_path], pytest.fail)))
+    assert "0.350 (0.300 to 0.400)" in figures["cs231n"]
+    assert figures.keys() == {"cs231n-depth", "cs231n"}
 
 
 def test_other_settings_are_other_lines_and_never_averaged(tmp_path):
@@ -186,4 +186,4 @@ def test_a_damaged_series_is_one_line(tmp_path):
     run = write_run(tmp_path / "run", [1.0], [0.1])
     (run.folder / "training-accuracy.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"training-accuracy\.npz: expected the arrays that"):
-        cs231n.draw([run], tmp_path / "figures")
+        dict(cs231n.figures([run]))
