@@ -23,7 +23,6 @@ with door.importing(__name__):
     from mnist_bn import checks, finished, report, studies, sweep, training
     from mnist_bn.config import RunConfig, grid
     from mnist_bn.errors import UsageError
-    from mnist_bn.names.suggestions import suggestion
     from mnist_bn.terminal import command_line, flags, wording
     from mnist_bn.trainer import signals
     from mnist_bn.training import PreparedRun
@@ -50,7 +49,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     """
     given = flags.given(arguments)
     if given.pop("study") is not None:
-        configs = _configs_of_study(arguments, given)
+        configs = studies.asked_for(arguments.study, arguments.preset, given)
     elif arguments.preset is not None:
         raise UsageError(f"--preset {arguments.preset} goes with --study")
     else:
@@ -64,18 +63,6 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more")
     checks.check_files(configs, arguments.resume)
     return configs
-
-
-def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunConfig]:
-    study = studies.get(arguments.study)
-    preset = arguments.preset or "quick"
-    if preset not in study.PRESETS:
-        raise UsageError(
-            f"--preset {preset}: {arguments.study} has {', '.join(study.PRESETS)}"
-            f"{suggestion(preset, study.PRESETS)}"
-        )
-    out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
-    return studies.configs(study, preset, {**given, "study": arguments.study, "out": out})
 
 
 def prepare(configs: Sequence[RunConfig]) -> list[PreparedRun]:
