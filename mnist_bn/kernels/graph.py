@@ -212,18 +212,18 @@ def _connect(node, inputs, results, outputs, lazy_grad_sum: bool, extra_rank: in
     variables = _as_variables(inputs)
     node.inputs = nodes = tuple([x._node for x in variables])
     node.rank = max([x._rank for x in nodes], default=0) + extra_rank
-    for y in results:
-        y._node.creator_node = node
-    node.outputs = tuple([weakref.ref(y._node) for y in results])
+    own = [y._node for y in results]
+    for y in own:
+        y._creator_node, y._rank = node, node.rank + 1
+    node.outputs = tuple([weakref.ref(y) for y in own])
     if node._input_indexes_to_retain is not None:
         for index in node._input_indexes_to_retain:
             nodes[index]._data = variables[index]._data[0]  # as retain_data() does
     if node._output_indexes_to_retain is not None:
-        for index in node._output_indexes_to_retain:
-            results[index]._node._data = outputs[index]
-        node._retained_output_data = tuple(
-            [outputs[index] for index in node._output_indexes_to_retain]
-        )
+        retained = [outputs[index] for index in node._output_indexes_to_retain]
+        for index, output in zip(node._output_indexes_to_retain, retained, strict=True):
+            own[index]._data = output
+        node._retained_output_data = tuple(retained)
     node.lazy_grad_sum = lazy_grad_sum
 
 

@@ -410,14 +410,14 @@ def _gather(chain: list[Step]) -> tuple[list, list, list[Part]]:
     for step in chain:
         position = None
         for i, x in enumerate(step.inputs):
-            if type(x) is not Step:
-                inputs.append(x)
-                arrays.append(step.arrays[i])
-            elif x is before:
+            if x is before:
                 position = i
-            else:
+            elif type(x) is Step:
                 inputs.append(x.value)
                 arrays.append(x.value._data[0])
+            else:
+                inputs.append(x)
+                arrays.append(step.arrays[i])
         parts.append((step.node, len(step.inputs), position))
         before = step
     return inputs, arrays, parts
@@ -448,7 +448,7 @@ def _release(chain: list[Step]) -> None:
     """Lets go of values that nobody needs any more."""
     for step in chain:
         for x in step.inputs:
-            if type(x) is Step and step in x.users:
+            if type(x) is Step and x.value is not None and step in x.users:
                 x.users.remove(step)
                 if not x.users:
                     x.value = None
