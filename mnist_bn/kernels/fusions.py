@@ -34,7 +34,7 @@ from mnist_bn.kernels.arrays import (
     keep_freed_memory,
     nchw,
     nhwc,
-    pointer,
+    pointers,
 )
 from mnist_bn.kernels.fused import Fused, Part
 from mnist_bn.kernels.layers import linear_gradients
@@ -266,9 +266,9 @@ class Block(Fused):
         self._sizes = (self._order, self._statistics, n, height, width, channels, out_channels)
         self._sizes += (kernel_height, kernel_width)
         self._kernels.forward(
-            *_pointers(images, w, b, gamma, beta, *statistics),
+            *pointers(images, w, b, gamma, beta, *statistics),
             *(self._eps, self._decay),
-            *_pointers(y, extreme, index, saved, out),
+            *pointers(y, extreme, index, saved, out),
             *self._sizes,
         )
         self._running = None  # who has them keeps BN from waiting
@@ -286,17 +286,13 @@ class Block(Fused):
         gw = np.empty(w.shape, np.float32) if 1 in indexes else None
         gb, ggamma, gbeta = (None if p is None else np.empty_like(p) for p in (b, gamma, beta))
         self._kernels.backward(
-            *_pointers(images, w, b, gamma, y, extreme, index, saved, gout),
-            *_pointers(gx, gw, gb, ggamma, gbeta),
+            *pointers(images, w, b, gamma, y, extreme, index, saved, gout),
+            *pointers(gx, gw, gb, ggamma, gbeta),
             *self._sizes,
         )
         gradients = [nchw(gx) if gx is not None else None, gw]
         gradients += [g for g in (gb, ggamma, gbeta) if g is not None]
         return [gradients[i] for i in indexes]
-
-
-def _pointers(*arrays: np.ndarray | None) -> list[int | None]:
-    return [a if a is None else pointer(a) for a in arrays]
 
 
 # --- Linear, ReLU, dropout ---

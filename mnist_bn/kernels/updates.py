@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import collections
 import ctypes
 import weakref
 from collections.abc import Callable, Iterable
@@ -13,7 +12,7 @@ import chainer
 import numpy as np
 from chainer import optimizer, optimizers
 
-from mnist_bn.kernels.arrays import are_writable, function, is_float32, pointer
+from mnist_bn.kernels.arrays import are_writable, function, is_float32, pointer, pointers
 from mnist_bn.kernels.seam import Replacements
 
 # The methods that one call of a kernel stands for. Anybody may replace one, on a class or on an
@@ -142,9 +141,9 @@ def _run(numbers: tuple[float, ...], parameters: list[tuple[_Bound, np.ndarray]]
     """Updates parameters, given with their gradients, by one call of the kernel they share."""
     rows = []
     grads = [np.ascontiguousarray(grad) for _, grad in parameters]
-    for (bound, _), grad in zip(parameters, grads, strict=True):
+    for (bound, _), address in zip(parameters, pointers(*grads), strict=True):
         rows += bound.row
-        rows.append(pointer(grad))
+        rows.append(address)
     table, floats = array.array("Q", rows), array.array("f", numbers)  # quicker than NumPy's
     parameters[0][0].kernel(table.buffer_info()[0], len(grads), floats.buffer_info()[0])
 
@@ -183,8 +182,7 @@ def _update(original):
 
 def _update_all(params: Iterable[chainer.Parameter]) -> None:
     """Does `param.update()` for each: one call does all that a kernel was bound to before."""
-    batches = collections.defaultdict(list)
-    numbers = {}  # rules mostly share hyperparameters and the step they are at
+    batches, numbers = {}, {}  # rules mostly share hyperparameters and the step they are at
 
     def run_batches() -> None:
         for key, parameters in batches.items():
@@ -205,13 +203,15 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
         rule.t += 1
         hp = _hyperparameters(rule)
         key = type(rule), id(hp), rule.t
-        if key not in numbers:
+        batch = batches.get(key)
+        if batch is None:
             numbers[key] = _scalars(bound.numbers_of(rule, hp))
-        if numbers[key] is None:
-            rule.t -= 1
-            update_by_chainer(param)
-            continue
-        batches[key].append((bound, param._grad))
+            if numbers[key] is None:
+                rule.t -= 1
+                update_by_chainer(param)
+                continue
+            batch = batches[key] = []
+        batch.append((bound, param._grad))
     run_batches()
 
 
@@ -234,7 +234,8 @@ def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter
 def _hyperparameters(rule):
     """Returns where they are: a rule's own object asks its parent, slowly, for what it lacks."""
     own = rule.hyperparam
-    return own._parent if len(vars(own)) == 1 and own._parent is not None else own
+    parent = own._parent
+    return parent if parent is not None and len(own.__dict__) == 1 else own
 
 
 # --- (rule, hyperparameters) -> the kernel's numbers, None for options that it does not cover ---
