@@ -26,7 +26,6 @@ from chainer.functions.normalization.batch_normalization import (
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from mnist_bn.kernels.arrays import (
-    are_writable,
     as_float32_nhwc,
     checked,
     function,
@@ -84,7 +83,9 @@ def _batch_normalization(node, inputs):
         return None
     if mean is None and var is None:
         return _normalized(node, inputs)
-    if mean is None or var is None or not (is_float32((mean, var)) and are_writable((mean, var))):
+    if mean is None or var is None or not (mean.flags.writeable and var.flags.writeable):
+        return None
+    if not is_float32((mean, var)):
         return None
     return _normalized(node, (*inputs, mean, var))
 
@@ -139,9 +140,7 @@ def _reshape(node, inputs):
 def _linear(node, inputs):
     x, w = inputs[0].shape, inputs[1].shape
     if not (
-        len(x) == len(w) == 2
-        and x[1] == w[1]
-        and (len(inputs) == 2 or inputs[2].shape == w[:1])
+        len(x) == len(w) == 2 and x[1] == w[1] and (len(inputs) == 2 or inputs[2].shape == w[:1])
     ):
         return None
     return x[0], w[0]

@@ -17,7 +17,7 @@ from chainer.variable import Variable, VariableNode
 from mnist_bn.kernels import seam
 from mnist_bn.kernels.fused import unfuse
 from mnist_bn.kernels.seam import Replacements
-from mnist_bn.kernels.waiting import ALONE, Step, busy, compute, compute_all, here, wait
+from mnist_bn.kernels.waiting import ALONE, busy, compute, compute_all, here, wait
 
 
 def replacements() -> Replacements:

@@ -101,8 +101,9 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
         ):
             return None
         p, s0, s1, s2 = [*map(pointer, arrays), 0, 0, 0][:4]
+        key = id(rule)
         return _Bound(
-            weakref.ref(rule, lambda _, key=id(rule): _bound.pop(key, None)),
+            weakref.ref(rule, lambda _: _bound.pop(key, None)),
             weakref.ref(data),
             states,
             (p, s0, s1, s2, data.size),
