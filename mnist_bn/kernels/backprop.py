@@ -6,6 +6,7 @@ with small networks that takes as long as the arithmetic.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Iterable
 
@@ -17,12 +18,31 @@ from chainer.function_node import FunctionNode
 from chainer.variable import Variable, VariableNode, _check_grad_type
 
 from mnist_bn.kernels.fused import Fused
+from mnist_bn.kernels.graph import variable
 from mnist_bn.kernels.seam import Replacements
 
 
 def replacements() -> Replacements:
     """Returns what replaces Chainer's loop."""
-    return {(_backprop, "_backprop_to_all"): _backprop_to_all}
+    return {(Variable, "backward"): _backward, (_backprop, "_backprop_to_all"): _backprop_to_all}
+
+
+def _backward(original):
+    """The wrap of `Variable.backward`: the same for a loss without a gradient yet."""
+
+    @functools.wraps(original)
+    def backward(self, retain_grad=False, enable_double_backprop=False, loss_scale=None):
+        y = self.array if type(self) is Variable and self._layout is None else None
+        if type(y) is not np.ndarray or y.ndim != 0 or not (self._grad is self._grad_var is None):
+            original(self, retain_grad, enable_double_backprop, loss_scale)
+            return
+        gy = np.ones((), y.dtype)
+        if loss_scale is not None:
+            gy *= loss_scale
+        with chainer.using_config("enable_backprop", enable_double_backprop):
+            _backprop._backprop_to_all([(self._node, variable(gy))], retain_grad, loss_scale)
+
+    return backward
 
 
 def _backprop_to_all(original):

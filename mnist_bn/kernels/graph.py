@@ -18,6 +18,8 @@ from chainer.configuration import config, global_config
 from chainer.function_node import FunctionNode
 from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.evaluation.accuracy import Accuracy
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     BatchNormalizationGrad,
@@ -40,6 +42,9 @@ _CHECK_LAYOUTS_ONLY = {
         BatchNormalizationGrad,
     )
 }
+# What these find depends on dtypes and shapes, not on the node.
+_CHECK_TYPES_ONLY = {node.check_type_forward for node in (Accuracy, SoftmaxCrossEntropy)}
+_passed: set[tuple] = set()
 VARIABLES = frozenset((Variable, Parameter, Input))  # of which there are no surprises
 
 
@@ -68,11 +73,8 @@ def _apply(original):
         ):
             return original(self, inputs)
         self._input_layouts = (None,) * len(in_data)
-        # A class, an instance or a test's mock may bring checks of its own.
-        if local.get("type_check", global_config.type_check) and (
-            getattr(self.check_type_forward, "__func__", None) is not _CHECKS_NO_TYPES
-        ):
-            self._check_data_type_forward(in_data)
+        if local.get("type_check", global_config.type_check):
+            _check_types(self, in_data)
         if getattr(self.check_layout_forward, "__func__", None) not in _CHECK_LAYOUTS_ONLY:
             inputs = _as_variables(inputs)
             self.check_layout_forward(inputs)
@@ -111,6 +113,24 @@ def run(
     fill(into, outputs[0])
     if settings[0]:
         _connect(node, inputs, (into,), outputs, settings[1], extra_rank)
+
+
+def _check_types(node: FunctionNode, arrays: tuple[np.ndarray, ...]) -> None:
+    """Does Chainer's check, unless it passed these types before or there is none."""
+    # A class, an instance or a test's mock may bring checks of its own.
+    check = getattr(node.check_type_forward, "__func__", None)
+    if check is _CHECKS_NO_TYPES:
+        return
+    key = None
+    if check in _CHECK_TYPES_ONLY:
+        key = check, *[(a.dtype, a.shape) for a in arrays]
+        if key in _passed:
+            return
+    node._check_data_type_forward(arrays)
+    if key is not None:
+        if len(_passed) >= 100:
+            _passed.clear()
+        _passed.add(key)
 
 
 def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
