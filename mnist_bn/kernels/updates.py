@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import weakref
 from collections.abc import Callable, Iterable
@@ -89,7 +88,10 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
     """Returns the wrap of a rule's `update_core_cpu`."""
 
     def bind(rule, data, method) -> _Bound | None:
-        states = {name: (rule.state or {}).get(name) for name in state_names}
+        state = rule.state or {}
+        if not all(name in state for name in state_names):
+            return None
+        states = {name: state[name] for name in state_names}
         arrays = (data, *states.values())
         if not (is_float32(arrays) and are_writable(arrays)) or any(
             a.shape != data.shape or not a.flags.c_contiguous for a in arrays
@@ -130,8 +132,8 @@ def _run(numbers: tuple[float, ...], parameters: list[tuple[_Bound, np.ndarray]]
     """Updates parameters, given with their gradients, by one call of the kernel they share."""
     grads = [np.ascontiguousarray(grad) for _, grad in parameters]
     rows = [(*bound.row, pointer(grad)) for (bound, _), grad in zip(parameters, grads, strict=True)]
-    table, numbers = np.array(rows, np.uint64), np.array(numbers, np.float32)
-    parameters[0][0].kernel(pointer(table), len(rows), pointer(numbers))
+    table, scalars = np.array(rows, np.uint64), np.array(numbers, np.float32)
+    parameters[0][0].kernel(pointer(table), len(rows), pointer(scalars))
 
 
 def _update(original):
@@ -167,12 +169,13 @@ def _update(original):
 
 def _update_all(params: Iterable[chainer.Parameter]) -> None:
     """Does `param.update()` for each: one call does all that a kernel was bound to before."""
-    batches = collections.defaultdict(list)
-    numbers = {}  # rules mostly share hyperparameters and the step they are at
+    # Rules mostly share hyperparameters and the step they are at, and so the numbers.
+    numbers: dict[tuple, tuple[float, ...] | None] = {}
+    batches: dict[tuple, tuple[tuple[float, ...], list[tuple[_Bound, np.ndarray]]]] = {}
 
     def run_batches() -> None:
-        for key, parameters in batches.items():
-            _run(numbers[key], parameters)
+        for batch in batches.values():
+            _run(*batch)
         batches.clear()
 
     def update_by_chainer(param: chainer.Parameter) -> None:
@@ -190,11 +193,12 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
         key = type(rule), id(hp), rule.t
         if key not in numbers:
             numbers[key] = _scalars(bound.numbers_of(rule, hp))
-        if numbers[key] is None:
+        its_numbers = numbers[key]
+        if its_numbers is None:
             rule.t -= 1
             update_by_chainer(param)
             continue
-        batches[key].append((bound, param._grad))
+        batches.setdefault(key, (its_numbers, []))[1].append((bound, param._grad))
     run_batches()
 
 
