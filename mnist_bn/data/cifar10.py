@@ -26,6 +26,7 @@ from mnist_bn.errors import UsageError, UserError
 from mnist_bn.storage import files
 from mnist_bn.terminal import wording
 
+TITLE = "CIFAR-10"
 ARCHIVE = "cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
