@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chainer.training import Trainer
 
+from mnist_bn import observers
 from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.preparation import PreparedRun
@@ -194,7 +195,7 @@ def begin(trainer: Trainer, run: PreparedRun, snapshot: Snapshot | None) -> None
             files.remove(folder / name)
     else:
         begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
-        result_folder.make_room(folder, begins)
+        result_folder.make_room(folder, begins, observers.file_names())
     run_id = checkpoint.run.run_id
     files.write_json(folder / "args", {**run.to_args(), "run_id": run_id})
     if snapshot is None:

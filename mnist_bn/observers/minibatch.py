@@ -13,6 +13,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.observers.base import Observer, fixed_random_state
 
 IMAGES = 128
+WHEN = "one minibatch, in train mode"  # in the words of a figure
 DEPTH = 110  # layers of the network of "Understanding Batch Normalization"
 
 
@@ -24,6 +25,7 @@ class MinibatchObserver(Observer):
     """
 
     at = (0,)
+    shows_first_seed = False  # in the figure of several seeds, and none of the others
 
     @abstractmethod
     def observe(

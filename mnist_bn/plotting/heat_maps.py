@@ -10,19 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_bn.plotting.canvas import (
-    BOTTOM,
-    LEFT,
-    RIGHT,
-    SUBTITLE_LINE,
-    TOP,
-    add_axes,
-    broken,
-    new_figure,
-    text_width,
-    write_head,
-    write_title,
-)
+from mnist_bn.plotting.canvas import add_grid, new_page, write_title
 from mnist_bn.plotting.notation import OneNotation
 
 WIDTH, HEIGHT = 3.3, 2.8  # of axes, inches
@@ -51,26 +39,9 @@ def grid(
     rows: int, columns: int, title: str, subtitle: str, gap_x: float = GAP_X
 ) -> tuple[Figure, list[list[Axes]]]:
     """Returns a figure with its head, and its axes, row by row from above."""
-    width = columns * (WIDTH + gap_x) - min(gap_x, GAP_X)
-    lines = broken(subtitle, max(width, SUBTITLE_WIDTH))
-    width = LEFT + max(width, *map(text_width, lines)) + RIGHT
-    top = TOP + (len(lines) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + rows * (HEIGHT + GAP_Y) - GAP_Y + top)
-    write_head(figure, title, "\n".join(lines))
-    every = [
-        [
-            add_axes(
-                figure,
-                LEFT + column * (WIDTH + gap_x),
-                BOTTOM + (rows - 1 - row) * (HEIGHT + GAP_Y),
-                WIDTH,
-                HEIGHT,
-            )
-            for column in range(columns)
-        ]
-        for row in range(rows)
-    ]
-    return figure, every
+    width, height = columns * (WIDTH + gap_x) - min(gap_x, GAP_X), rows * (HEIGHT + GAP_Y) - GAP_Y
+    figure = new_page(title, subtitle, width, height, max(width, SUBTITLE_WIDTH))
+    return figure, add_grid(figure, [WIDTH] * columns, [HEIGHT] * rows, gap_x, GAP_Y)
 
 
 def heat_maps(rows: Sequence[Sequence[HeatMap]], title: str, subtitle: str) -> Figure:

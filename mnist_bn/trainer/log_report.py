@@ -10,7 +10,7 @@ import numpy as np
 from chainer.training import extensions
 
 from mnist_bn.errors import UserError
-from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.storage.growing import GrowingArray
 from mnist_bn.storage.json_list import JsonListFile
 from mnist_bn.trainer.divergence import is_divergence
 
