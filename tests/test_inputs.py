@@ -10,6 +10,7 @@ import pytest
 
 from mnist_bn import networks, training
 from mnist_bn.config import RunConfig
+from mnist_bn.errors import UsageError
 from mnist_bn.inputs import Input
 from mnist_bn.training import prepare
 
@@ -220,7 +221,7 @@ def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, f
         "    def __call__(self, x):\n"
         f"        return {forward}\n"
     )
-    with pytest.raises(training.UsageError) as error:
+    with pytest.raises(UsageError) as error:
         networks.check(f"{path}:Net", tiny_data, chainer.get_device("@numpy"))
     line = str(error.value)
     assert "line 7: " in line and hint in line and "\n" not in line

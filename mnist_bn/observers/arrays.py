@@ -32,10 +32,13 @@ class Array(NamedTuple):
 
 ACCURACY = Array("float64", (), "from 0 to 1")
 
+# What is measured now, by name: arrays, and single numbers.
+Values = Mapping[str, np.ndarray | np.number]
+
 
 def written(declared: Mapping[str, Array], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns arrays in the dtypes that are declared for them; see `what_is_wrong`."""
-    return {key: array.astype(_of(declared, key)[1].dtype) for key, array in arrays.items()}
+    return {key: array.astype(_of(declared, key).dtype) for key, array in arrays.items()}
 
 
 def what_is_wrong(declared: Mapping[str, Array], arrays: Mapping[str, np.ndarray]) -> str | None:
@@ -44,8 +47,8 @@ def what_is_wrong(declared: Mapping[str, Array], arrays: Mapping[str, np.ndarray
     found = set()
     parts: dict[str, dict[str, tuple[int, ...]]] = {}  # of each layer, by what stands before it
     for key, array in arrays.items():
-        pattern, declaration = _of(declared, key)
-        if declaration is None or not _fits(array, declaration, lengths):
+        pattern = _pattern(declared, key)
+        if pattern is None or not _fits(array, declared[pattern], lengths):
             return f"{key} is {array.dtype}, of shape {array.shape}"
         found.add(pattern)
         if pattern.endswith("/*"):
@@ -55,15 +58,20 @@ def what_is_wrong(declared: Mapping[str, Array], arrays: Mapping[str, np.ndarray
     if any(part != next(iter(parts.values())) for part in parts.values()):
         return "it has not the same of every layer"
     for key, array in arrays.items():
-        values = _of(declared, key)[1].values
+        values = _of(declared, key).values
         if values and not _VALUES[values](array, lengths).all():
             return f"{key} is not {values}"
     return None
 
 
-def _of(declared: Mapping[str, Array], key: str) -> tuple[str, Array | None]:
-    """Returns the name that an array's is declared by, and the declaration; None: it is not."""
-    return next((item for item in declared.items() if fnmatchcase(key, item[0])), (key, None))
+def _pattern(declared: Mapping[str, Array], key: str) -> str | None:
+    """Returns the name that an array is declared by; None: it is not declared."""
+    return next((pattern for pattern in declared if fnmatchcase(key, pattern)), None)
+
+
+def _of(declared: Mapping[str, Array], key: str) -> Array:
+    """Returns the declaration of an array that has one."""
+    return next(array for pattern, array in declared.items() if fnmatchcase(key, pattern))
 
 
 def _fits(array: np.ndarray, declaration: Array, lengths: dict[str, int]) -> bool:

@@ -17,7 +17,7 @@ from chainer.training import Trainer, extension
 
 from mnist_bn import data, plotting
 from mnist_bn.errors import UserError
-from mnist_bn.observers.arrays import Array, what_is_wrong, written
+from mnist_bn.observers.arrays import Array, Values, what_is_wrong, written
 from mnist_bn.observers.measured import Head, Measured
 from mnist_bn.storage import archives
 from mnist_bn.storage.growing import GrowingArray
@@ -59,7 +59,7 @@ class Observer(extension.Extension):
         self._series: dict[str, GrowingArray] = {}
 
     @abstractmethod
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
 
     @classmethod
@@ -99,7 +99,7 @@ class Observer(extension.Extension):
 
     def is_due(self, trainer: Trainer) -> bool:
         """Tells whether an observer with `at` measures after this update."""
-        return trainer.updater.iteration in self.at
+        return self.at is not None and trainer.updater.iteration in self.at
 
     def __call__(self, trainer: Trainer) -> None:
         """Measures.
@@ -108,7 +108,7 @@ class Observer(extension.Extension):
             UserError: there is nothing to measure, or something else than before.
         """
         updater = trainer.updater
-        now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
+        now = {"epoch": updater.epoch, "iteration": updater.iteration}
         network = updater.get_optimizer("main").target.predictor
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
@@ -120,7 +120,7 @@ class Observer(extension.Extension):
         rows = {key: np.array(array)[np.newaxis] for key, array in measured.items()}
         if wrong := what_is_wrong(self.arrays, rows):
             raise UserError(f"--observe {self.name}: measured other arrays than declared ({wrong})")
-        times = {key: number[np.newaxis] for key, number in now.items()}
+        times = {key: np.array([number], np.int64) for key, number in now.items()}
         self._add(times | written(self.arrays, rows))
 
     def _add(self, rows: dict[str, np.ndarray]) -> None:
@@ -210,14 +210,15 @@ def _checked(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         UserError: it is not so.
     """
-    clock = [series.get(name) for name in ("epoch", "iteration")] if series else []
-    are_counts = all(
-        isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "i"
-        for array in clock
-    )
-    if not are_counts or any(
-        array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
-        for array in series.values()
+    clock = [series[name] for name in ("epoch", "iteration") if series.get(name) is not None]
+    are_counts = all(array.ndim == 1 and array.dtype.kind == "i" for array in clock)
+    if series and (
+        len(clock) < 2
+        or not are_counts
+        or any(
+            array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
+            for array in series.values()
+        )
     ):
         raise UserError("damaged: expected numbers, as many of each as were measured")
     return series

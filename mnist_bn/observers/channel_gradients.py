@@ -10,7 +10,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from mnist_bn import plotting
-from mnist_bn.observers.arrays import Array
+from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import MinibatchObserver, backpropagate, layer_at
 from mnist_bn.observers.probe import Layers
@@ -30,7 +30,7 @@ class ChannelGradients(MinibatchObserver):
     }
     shows_first_seed = True
 
-    def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x, t) -> Values:
         with Layers(lambda link, *_: link.W) as layers:
             backpropagate(network, x, t)
         layer = layer_at(LAYER, len(layers.seen))
@@ -43,7 +43,7 @@ class ChannelGradients(MinibatchObserver):
     @classmethod
     def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """A heat map for each network, of its first seed."""
-        row = []
+        row: list[plotting.heat_maps.HeatMap] = []
         for group in groups:
             heading = f"{group.label}, layer {group.first('layer')[0]} (first seed)"
             y_label = "" if row else "Output channel"

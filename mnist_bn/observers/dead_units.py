@@ -10,6 +10,7 @@ import numpy as np
 from chainer.backends import cuda
 
 from mnist_bn import plotting
+from mnist_bn.devices import NdArray
 from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.probe import nonlinearity_inputs
@@ -52,7 +53,7 @@ class DeadUnits(UpdateObserver):
 
     def _never_positive(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         images = self.dataset.train.images
-        never: dict[str, chainer.types.NdArray] = {}
+        never: dict[str, NdArray] = {}
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             for name, x in nonlinearity_inputs(network, batch, self.device).items():
@@ -71,7 +72,8 @@ class DeadUnits(UpdateObserver):
         }
         shown = []
         for kind, title in titles.items():
-            lines, top = [], 5
+            lines: list[plotting.panels.Series] = []
+            top = 5
             for key in (name for name in group.names if name.startswith(f"{kind}/")):
                 x, counts = group.over_time(key, partial(count, kind))
                 label = f"{key.partition('/')[2]}  {counts[:, -1].mean():g}"

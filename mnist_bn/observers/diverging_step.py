@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_bn import plotting
 from mnist_bn.observers.activation_moments import channel_moments
-from mnist_bn.observers.arrays import Array
+from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import MinibatchObserver, backpropagate, layer_at
 from mnist_bn.observers.probe import Layers
@@ -44,7 +44,7 @@ class DivergingStep(MinibatchObserver):
     }
     shows_first_seed = True
 
-    def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x, t) -> Values:
         before = backpropagate(network, x, t)
         step = Step(network)
         diverging = (lr for lr in LEARNING_RATES if not step.loss(lr, x, t) <= LIMIT * before)
@@ -54,7 +54,11 @@ class DivergingStep(MinibatchObserver):
             with Layers(lambda _, __, y: channel_moments(y)) as layers:
                 losses.append(step.loss(fraction * lr, x, t))
             moments.append(layers.seen)
-        series = {"lr": np.float64(lr), "fraction": FRACTIONS, "loss": np.array(losses)}
+        series: dict[str, np.ndarray | np.number] = {
+            "lr": np.float64(lr),
+            "fraction": FRACTIONS,
+            "loss": np.array(losses),
+        }
         for number in dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS):
             series[f"mean/{number}"] = np.array([seen[number - 1][0] for seen in moments])
             series[f"variance/{number}"] = np.array([seen[number - 1][1] for seen in moments])
@@ -72,7 +76,7 @@ class DivergingStep(MinibatchObserver):
             lr, first, last = series["lr"][0], series["loss"][0, 0], series["loss"][0, -1]
             step = f"{plotting.notation.decimal(lr)}; loss {first:.3g} → {last:.3g}"
             for moment, shown in (("mean", "|mean|"), ("variance", "variance")):
-                row = []
+                row: list[plotting.heat_maps.HeatMap] = []
                 for key in (name for name in group.names if name.startswith(f"{moment}/")):
                     with np.errstate(divide="ignore"):
                         values = np.log10(np.abs(series[key][0]))

@@ -10,7 +10,8 @@ import chainer
 import numpy as np
 
 from mnist_bn import plotting
-from mnist_bn.observers.arrays import Array
+from mnist_bn.devices import NdArray
+from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.measured import Measured, range_of, slope
 from mnist_bn.observers.minibatch import MinibatchObserver, backpropagate
 
@@ -37,7 +38,7 @@ class GradientNoise(MinibatchObserver):
         "constant": Array("float64"),  # C
     }
 
-    def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x, t) -> Values:
         x, t = x[:ALL], t[:ALL]
         of_all = self._gradient(network, x, t)
         images = np.arange(len(t))
@@ -62,7 +63,7 @@ class GradientNoise(MinibatchObserver):
             "constant": np.float64(constant),
         }
 
-    def _gradient(self, network: chainer.Chain, x, t) -> list[chainer.types.NdArray]:
+    def _gradient(self, network: chainer.Chain, x, t) -> list[NdArray]:
         backpropagate(network, x, t)
         return [parameter.grad for parameter in network.params()]
 

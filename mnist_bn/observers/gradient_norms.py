@@ -9,7 +9,8 @@ import chainer
 import numpy as np
 
 from mnist_bn import plotting
-from mnist_bn.observers.arrays import Array
+from mnist_bn.devices import NdArray
+from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.base import Observer
 from mnist_bn.observers.measured import Measured
 
@@ -24,7 +25,7 @@ class GradientNorms(Observer):
     to_see = "Of the last minibatch. See whether gradients vanish or explode in some of the layers."
     arrays: ClassVar = {"*": Array("float64")}  # the parameter's path, such as "l1/W"
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         return {
             path.lstrip("/"): np.float64(_norm(parameter.grad))
             for path, parameter in sorted(network.namedparams())
@@ -33,7 +34,7 @@ class GradientNorms(Observer):
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """The norm of each parameter's gradient, weights above and all others below."""
-        kinds = {"weights": [], "all other parameters": []}
+        kinds: dict[str, list[str]] = {"weights": [], "all other parameters": []}
         for name in group.names:
             kinds["weights" if name.endswith("/W") else "all other parameters"].append(name)
         shown = []
@@ -51,6 +52,6 @@ class GradientNorms(Observer):
         return shown
 
 
-def _norm(gradient: chainer.types.NdArray | None) -> float:
+def _norm(gradient: NdArray | None) -> float:
     # In float64: the square of a gradient that is still finite may not be in float32.
     return math.nan if gradient is None else float((gradient.astype(np.float64) ** 2).sum()) ** 0.5

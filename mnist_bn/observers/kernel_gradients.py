@@ -10,6 +10,7 @@ import chainer.links as L
 import numpy as np
 
 from mnist_bn import plotting
+from mnist_bn.devices import NdArray
 from mnist_bn.errors import UserError
 from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.measured import Measured
@@ -43,8 +44,8 @@ class KernelGradients(MinibatchObserver):
     def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
         with Layers(lambda *layer: layer) as layers:
             value = loss(network, x, t)
-        numbers = dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS)
-        numbers = [i for i in numbers if isinstance(layers.seen[i - 1][0], L.Convolution2D)]
+        places = dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS)
+        numbers = [i for i in places if isinstance(layers.seen[i - 1][0], L.Convolution2D)]
         if not numbers:
             raise UserError(
                 f"--observe {self.name}: expected a network with L.Convolution2D links among its "
@@ -82,7 +83,7 @@ class KernelGradients(MinibatchObserver):
         return panels.stacked(shown, title, subtitle, "Layer")
 
 
-def summands(link: L.Convolution2D, x, gy) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
+def summands(link: L.Convolution2D, x, gy) -> tuple[NdArray, NdArray]:
     """Returns the sum of |d| and the sum of d for every weight, float64 as `link.W`.
 
     The absolute value of a product is the product of the absolute values, so that the summands

@@ -40,7 +40,7 @@ class OutputGradients(MinibatchObserver):
     @classmethod
     def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
         """The gradient of the loss by image and class; of each network's first seed."""
-        row = []
+        row: list[plotting.heat_maps.HeatMap] = []
         for group in groups:
             gradient = group.first("gradient")[0]
             images, classes = gradient.shape

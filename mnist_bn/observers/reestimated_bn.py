@@ -13,7 +13,7 @@ import numpy as np
 
 from mnist_bn import plotting
 from mnist_bn.observers.accuracy import accuracy
-from mnist_bn.observers.arrays import ACCURACY
+from mnist_bn.observers.arrays import ACCURACY, Values
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.variance_shift import BNObserver, test_mode
 
@@ -32,7 +32,7 @@ class ReestimatedBN(BNObserver):
     to_see = "See how much accuracy BN's statistics of training cost, those with dropout on."
     arrays: ClassVar = {"accuracy": ACCURACY}  # on the test images
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         copy = reestimated(network, self.dataset.train.images, self.device)
         return {"accuracy": accuracy(copy, self.dataset.test, self.device, BATCH)}
 

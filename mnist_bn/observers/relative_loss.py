@@ -10,7 +10,7 @@ import chainer
 import numpy as np
 
 from mnist_bn import plotting
-from mnist_bn.observers.arrays import Array
+from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.base import fixed_random_state
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import MinibatchObserver, backpropagate, loss
@@ -37,7 +37,7 @@ class RelativeLoss(MinibatchObserver):
     }
     at = (0, 3, 6)
 
-    def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x, t) -> Values:
         before = backpropagate(network, x, t)
         step = Step(network)
         losses = [step.loss(size, x, t) for size in STEP_SIZES]

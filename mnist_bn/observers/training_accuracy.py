@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import chainer
-import numpy as np
 
 from mnist_bn import data, plotting
 from mnist_bn.observers.accuracy import accuracy
-from mnist_bn.observers.arrays import ACCURACY
+from mnist_bn.observers.arrays import ACCURACY, Values
 from mnist_bn.observers.base import Observer
 from mnist_bn.observers.measured import Measured
 
@@ -29,7 +28,7 @@ class TrainingAccuracy(Observer):
     to_see = "Unlike the log's training accuracy, measured without dropout, and after the {unit}."
     arrays: ClassVar = {"accuracy": ACCURACY}
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         first = data.Split(*(array[:IMAGES] for array in self.dataset.train))
         return {"accuracy": accuracy(network, first, self.device, BATCH)}
 

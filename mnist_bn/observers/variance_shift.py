@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import ClassVar
 
 import chainer
@@ -78,7 +77,7 @@ class VarianceShift(BNObserver):
     }
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
-        series = {}
+        series: dict[str, np.ndarray] = {}
         for path, (link, moments) in self._inputs(network).items():
             real, moving = cuda.to_cpu(moments.variance), cuda.to_cpu(link.avg_var).astype("d")
             measured = {
@@ -117,7 +116,7 @@ class VarianceShift(BNObserver):
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """The shift against the BN layer, averaged over channels; a line for some of the times."""
         keys = [name for name in group.names if name.startswith("shift/")]
-        by_layer = [group.over_time(key, partial(np.mean, axis=1)) for key in keys]
+        by_layer = [group.over_time(key, lambda array: array.mean(axis=1)) for key in keys]
         times, mean = by_layer[0][0], np.stack([values for _, values in by_layer], axis=2)
         layers, colours = np.arange(1, len(keys) + 1), plotting.appearance.LINE_COLOURS
         some = sorted(set(np.linspace(0, len(times) - 1, len(colours)).astype(int)))

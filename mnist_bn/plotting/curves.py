@@ -385,7 +385,8 @@ def _write_notes(axes: Axes, notes: Sequence[labels.EndLabel]) -> None:
 
 def _legend_rows(lines: dict[str, Line], width: float) -> list[list[tuple[float, Line]]]:
     """Rows of legend entries, each with its place from the left in inches, wrapped at `width`."""
-    rows, x = [[]], 0.0
+    rows: list[list[tuple[float, Line]]] = [[]]
+    x = 0.0
     for name, line in lines.items():
         entry = 0.36 + text_width(name)
         if rows[-1] and x + entry > width:

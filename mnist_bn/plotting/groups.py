@@ -166,7 +166,7 @@ def group_runs(
     """
     grouped: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
+        key: tuple = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
         if None in (run.model, run.optimizer, run.seed):
             key = (*key, run.folder)
         grouped[key][run.seed or ""].append(run)
@@ -174,14 +174,14 @@ def group_runs(
         tuple(_furthest(twins, note) for twins in seeds.values()) for seeds in grouped.values()
     ]
     varying = _varying([group[0] for group in members])
-    models = _short_names({group[0].model for group in members} - {None})
-    optimizers = _short_names({group[0].optimizer for group in members} - {None})
+    models = _short_names(_recorded(group[0].model for group in members))
+    optimizers = _short_names(_recorded(group[0].optimizer for group in members))
     names = Counter(group[0].name for group in members)
     curves = [
         SeedGroup(
             runs=group,
-            model=models.get(first.model),
-            optimizer=optimizers.get(first.optimizer),
+            model=models.get(first.model or ""),
+            optimizer=optimizers.get(first.optimizer or ""),
             variant=_variant(first, varying[first.optimizer]),
             name=first.name if names[first.name] == 1 else bounded(printable(first.folder)),
         )
@@ -231,7 +231,11 @@ def _reached(run: Run) -> tuple[int, int]:
 
 def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     """Distinct names, first those of the usual order, then the others by name; None left out."""
-    return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
+    return sorted(_recorded(names), key=lambda name: rank(name, usual))
+
+
+def _recorded(names: Iterable[str | None]) -> set[str]:
+    return {name for name in names if name is not None}
 
 
 def rank(name: str | None, usual: Sequence[str]) -> tuple:

@@ -60,7 +60,7 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
     values = np.ma.masked_invalid(heat_map.values)
     height, width = values.shape
     limit = float(abs(values).max()) if values.count() else 1.0
-    limits = {"vmin": -(limit or 1), "vmax": limit or 1} if heat_map.is_signed else {}
+    highest = (limit or 1) if heat_map.is_signed else None
     image = axes.imshow(
         values,
         cmap="RdBu_r" if heat_map.is_signed else "viridis",
@@ -68,7 +68,8 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
         interpolation="nearest",
         origin="lower",
         extent=heat_map.extent or (0.5, width + 0.5, 0.5, height + 0.5),
-        **limits,
+        vmin=None if highest is None else -highest,
+        vmax=highest,
     )
     write_title(axes, heat_map.title, WIDTH + GAP_X)
     axes.set_xlabel(heat_map.x_label)

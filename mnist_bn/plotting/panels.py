@@ -91,12 +91,12 @@ def of_curve(
 ) -> Series:
     """Mean over seeds of one series of the log, and if it has a label, their range and fate."""
     band = curve.band(key)
-    limits = (band.low, band.high) if label else (None, None)
-    lost = sorted({run.diverged_at for run in curve.diverged}) if label else ()
+    low, high = (band.low, band.high) if label else (None, None)
+    lost = {run.diverged_at for run in curve.diverged if run.diverged_at is not None and label}
     label += fate(curve) if label else ""
     return Series(
-        *(band.epochs, band.mean, label, colour, dashes, *limits),
-        crosses=lost,
+        *(band.epochs, band.mean, label, colour, dashes, low, high),
+        crosses=sorted(lost),
         is_cut_short=curve.is_cut_short,
     )
 
@@ -110,8 +110,8 @@ def of_seeds(
     marker: str = "",
 ) -> Series:
     """Returns the mean of `(seeds, n)` and, if there are several, their range."""
-    limits = (values.min(axis=0), values.max(axis=0)) if len(values) > 1 else (None, None)
-    return Series(x, values.mean(axis=0), label, colour, dashes, *limits, marker=marker)
+    low, high = (values.min(axis=0), values.max(axis=0)) if len(values) > 1 else (None, None)
+    return Series(x, values.mean(axis=0), label, colour, dashes, low, high, marker=marker)
 
 
 def geometric(

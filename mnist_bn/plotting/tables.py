@@ -165,10 +165,10 @@ def _caption(usual: tuple[int, int] | None, unit: str) -> str:
 def _cell(curve: SeedGroup | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
+    usual_seeds, usual_epochs = usual or (1, None)
     if not curve.survivors:
         seeds = len(curve.runs)
-        is_usual = seeds == (1 if usual is None else usual[0])
-        return "diverged" if is_usual else f"diverged ({_many(seeds, 'seed')})"
+        return "diverged" if seeds == usual_seeds else f"diverged ({_many(seeds, 'seed')})"
     if not _is_recorded(curve):
         return "not recorded"
     _, values = curve.values(VALIDATION_ACCURACY)
@@ -180,8 +180,8 @@ def _cell(curve: SeedGroup | None, usual: tuple[int, int] | None) -> str:
     if curve.unfinished:
         remarks = [f"{seeds} of {_many(len(curve.runs), 'seed')}"]
     else:
-        remarks = [_many(seeds, "seed")] * (seeds != usual[0])
-    remarks += [_many(epochs, curve.unit)] * (epochs != usual[1])
+        remarks = [_many(seeds, "seed")] * (seeds != usual_seeds)
+    remarks += [_many(epochs, curve.unit)] * (epochs != usual_epochs)
     remarks += [f"{len(curve.diverged)} diverged"] * bool(curve.diverged)
     return text + (f" ({', '.join(remarks)})" if remarks else "")
 

@@ -159,7 +159,8 @@ def describe(folder: Path) -> str:
         return f"a run that diverged at iteration {diverged_at.get('iteration')}"
     if os.path.exists(folder / MODEL):
         return f"a finished run of {schedule.describe_length(config)}"
-    reached = last.get(unit) if isinstance(last.get(unit), int) else 0
+    logged = last.get(unit)
+    reached = logged if isinstance(logged, int) else 0
     if unit == "iteration":
         reached = max([reached, *map(snapshots.iteration, snapshots.found(folder))])
     return f"{what} run ({reached} of {schedule.describe_length(config)})"

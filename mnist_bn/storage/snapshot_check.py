@@ -96,8 +96,11 @@ def check_observation(arrays: Arrays, names: object, prefix: str) -> None:
     """
     if names is None:
         return
-    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not are_names or "main/loss" not in names:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or "main/loss" not in names
+    ):
         raise Impossible("the observation", "names, main/loss among them", names)
     for i in range(len(names)):
         _number(arrays, f"{prefix}{i}")
