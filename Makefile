@@ -2,6 +2,7 @@
 # make test        runs the tests
 # make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
 # make lint        checks the style of the code
+# make docs        writes docs/settings.md anew, from the declarations in mnist_bn/config.py
 # All of them first make .venv (gpu-check: .venv-cuda13 or .venv-cuda12) and install what is needed.
 
 # The first of these commands that is a Python on which Chainer works.
@@ -18,7 +19,7 @@ CUDA = 13
 TORCH = torch==2.13.0
 MEASURED = gpu-results
 
-.PHONY: demo test gpu-check lint
+.PHONY: demo test gpu-check lint docs
 
 demo: $(VENV)/installed
 	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 8 --jobs 2 --out demo
@@ -43,6 +44,9 @@ gpu-check:
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+
+docs: $(VENV)/installed
+	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md
 
 $(VENV)/installed: requirements.txt $(wildcard chainer-build/*.py chainer-build/package/*.py) \
 		chainer-build/pyproject.toml

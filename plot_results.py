@@ -21,7 +21,7 @@ with door.importing(__name__):
 
     from mnist_bn import observations, studies
     from mnist_bn.errors import UserError
-    from mnist_bn.plotting import comparison, partition, tables
+    from mnist_bn.plotting import comparison, partition, saving, tables
     from mnist_bn.plotting.groups import group_runs
     from mnist_bn.plotting.results import read_runs
     from mnist_bn.plotting.words import printable
@@ -94,19 +94,24 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
         UserError: a figure cannot be drawn or written.
     """
     of_a_study = part.kind.study in studies.names()
-    study = studies.get(part.kind.study) if of_a_study else comparison
+    study = studies.get(part.kind.study) if of_a_study else None
     curves = group_runs(part.runs, _note)
     runs = observations.without_bad_files(part.runs, curves, _note)
-    figures = _drawn(f"the figures of {part.name}", study.draw, runs, out, formats)
-    if figures is None and of_a_study:
-        figures = _drawn(f"the curves of {part.name}", comparison.draw, runs, out, formats)
+    drawn = comparison.of_runs(runs) if study is None else study.figures(runs)
+    figures = _drawn(f"the figures of {part.name}", saving.save, drawn, out, formats)
+    if study is not None and not any(path.suffix != ".md" for path in figures or []):
+        if figures is not None:
+            _note(f"{part.name}: what the study's figures show is not there; drawn as any runs")
+        drawn = comparison.of_runs(runs)
+        others = _drawn(f"the curves of {part.name}", saving.save, drawn, out, formats)
+        figures = [*(figures or []), *(others or [])]
     draw = partial(observations.draw, leave_out=getattr(study, "OBSERVED", ()))
     observed = _drawn(f"the measurements of {part.name}", draw, runs, out, formats)
     figures = (figures or []) + (observed or [])
     table = tables.table(curves)
     tables.write(table, out / "table.md")
     tables.write(tables.summary(runs), out / "summary.csv")
-    print(table)
+    print(tables.on_terminal(curves, wording.columns(sys.stdout)) if sys.stdout.isatty() else table)
     drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
     return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
 

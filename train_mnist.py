@@ -16,237 +16,29 @@ except ImportError as error:  # as with `python -P`, which leaves this folder ou
 
 with door.importing(__name__):
     import argparse
-    import os
-    import shlex
-    import signal
     import sys
     from collections.abc import Sequence
     from pathlib import Path
 
-    import models
-    from mnist_bn import (
-        data,
-        devices,
-        kernels,
-        networks,
-        observers,
-        optimizers,
-        studies,
-        sweep,
-        training,
-    )
-    from mnist_bn.config import (
-        ACCELERATE,
-        AUGMENT,
-        DATASETS,
-        ON_DIVERGENCE,
-        SAMPLING,
-        SEMANTICS,
-        RunConfig,
-        grid,
-    )
+    from mnist_bn import checks, finished, report, studies, sweep, training
+    from mnist_bn.config import RunConfig, grid
     from mnist_bn.errors import UsageError
     from mnist_bn.names.suggestions import suggestion
-    from mnist_bn.storage import files
-    from mnist_bn.terminal import command_line, streams, wording
-    from mnist_bn.terminal.command_line import ListAction, Parser, one_of
-    from mnist_bn.trainer import learning_rate_drop, signals
+    from mnist_bn.terminal import command_line, flags, wording
+    from mnist_bn.trainer import signals
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments; a setting of the run that was not given is absent."""
-    parser = Parser(
+    parser = command_line.Parser(
         usage="%(prog)s [--model NAME ...] [--optimizer NAME ...] [other flags]",
         description=__doc__,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    _add_what(parser)
-    _add_how(parser)
-    _add_images(parser)
-    _add_where(parser)
+    flags.add_further(flags.add(parser))
+    parser.set_defaults(study=None)
     return parser.parse_args(argv)
-
-
-def _one_of(names: Sequence[str]) -> dict:
-    """The parts of an argument that takes one of some names."""
-    return {"type": one_of(names), "metavar": f"{{{','.join(names)}}}"}
-
-
-def _add_what(parser: Parser) -> None:
-    default = RunConfig()
-    what = parser.add_argument_group(
-        "what to train (several values, with spaces or commas: each combination)"
-    )
-    what.add_argument(
-        "-m",
-        "--model",
-        action=ListAction,
-        metavar="NAME",
-        help=f"class name of a network (default {default.model}), or path/to/file.py:ClassName "
-        "for your own; with arguments as in 'ReluMLP(slope=0.1)'",
-    )
-    what.add_argument(
-        "--optimizer",
-        action=ListAction,
-        metavar="NAME",
-        help=f"{', '.join(optimizers.names())} (default {default.optimizer}), or "
-        "path/to/file.py:ClassName for your own; with arguments as in 'Adam(beta1=0.5)'",
-    )
-    what.add_argument(
-        "--seed",
-        action=ListAction,
-        of=int,
-        expected="whole numbers",
-        metavar="N",
-        help=f"random seed (default {default.seed})",
-    )
-    what.add_argument(
-        "--study",
-        metavar="NAME",
-        default=None,
-        help=f"a study's runs: {', '.join(studies.names())}",
-    )
-    what.add_argument(
-        "--preset",
-        metavar="NAME",
-        default=None,
-        help="of the study: quick (default), full, or another that it has",
-    )
-    what.add_argument(
-        "--list-models", action="store_true", default=False, help="print the networks' names"
-    )
-
-
-def _add_how(parser: Parser) -> None:
-    how = parser.add_argument_group("how to train")
-    how.add_argument("-b", "--batchsize", type=int, metavar="N", help="images a step (default 100)")
-    length = how.add_mutually_exclusive_group()
-    length.add_argument("-e", "--epoch", type=int, metavar="N", help="epochs to train (default 20)")
-    length.add_argument("--iteration", type=int, metavar="N", help="steps to train, not epochs")
-    how.add_argument(
-        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (default: epoch)"
-    )
-    how.add_argument(
-        "--sampling",
-        **_one_of(SAMPLING),
-        help="shuffle (default): each image once an epoch; replacement: batches drawn from all",
-    )
-    how.add_argument("--lr", type=float, metavar="X", help="learning rate (default: Chainer's)")
-    how.add_argument("--momentum", type=float, metavar="X", help="momentum (default: Chainer's)")
-    how.add_argument(
-        "--lr-drop",
-        action=ListAction,
-        expected="whole numbers",
-        metavar="N",
-        help="divide the learning rate by 10 after these epochs (steps with --iteration)",
-    )
-    how.add_argument(
-        "--weight-decay", type=float, metavar="X", help="rate of weight decay (default: none)"
-    )
-    how.add_argument(
-        "--init",
-        metavar="FILE",
-        help="parameters to begin with, such as the model.npz of a result folder",
-    )
-    how.add_argument(
-        "--on-divergence",
-        **_one_of(ON_DIVERGENCE),
-        help="when the training loss is not finite or, after the first step, beyond 1000: stop "
-        "(default) ends the run as a result, continue records it and trains on, fail makes it a "
-        "failed run",
-    )
-    how.add_argument(
-        "--semantics",
-        **_one_of(SEMANTICS),
-        help="evaluation in test mode (today, default), or as on Chainer 1.12: train mode, "
-        "BN eps 1e-5 (2016)",
-    )
-
-
-def _add_images(parser: Parser) -> None:
-    images = parser.add_argument_group("the images")
-    images.add_argument(
-        "--dataset",
-        **_one_of(DATASETS),
-        help="auto (default): mnist, or digits where there is none",
-    )
-    images.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="folder of MNIST's IDX files, or of cifar-10-binary.tar.gz (or set MNIST_BN_DATA)",
-    )
-    images.add_argument(
-        "--unverified-data",
-        action="store_true",
-        help="also take CIFAR-10's files that no checksum is known of; results are labelled so",
-    )
-    images.add_argument(
-        "--train-images", type=int, metavar="N", help="only the first N training images"
-    )
-    images.add_argument(
-        "--test-images", type=int, metavar="N", help="only the first N images to evaluate on"
-    )
-    images.add_argument(
-        "--holdout",
-        type=int,
-        metavar="N",
-        help="hold the last N training images out, and evaluate on them, not on the test images",
-    )
-    images.add_argument(
-        "--augment",
-        **_one_of(AUGMENT),
-        help="none (default), or crop-flip: training images padded by 4, cropped and flipped at "
-        "random",
-    )
-
-
-def _add_where(parser: Parser) -> None:
-    where = parser.add_argument_group("where to run, and what to keep")
-    device = where.add_mutually_exclusive_group()
-    device.add_argument(
-        "-g",
-        "--gpu",
-        dest="device",
-        nargs="?",
-        const=0,
-        type=int,
-        metavar="ID",
-        help="train on the GPU with this ID (alone: 0; negative: CPU)",
-    )
-    device.add_argument("-d", "--device", help="Chainer's device specifier, such as @cupy:0")
-    where.add_argument(
-        "--accelerate",
-        **_one_of(ACCELERATE),
-        help="compiled CPU kernels: auto (default) where they can be had, on, or off",
-    )
-    where.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
-    )
-    where.add_argument("-o", "--out", metavar="DIR", help="folder of the results (default result)")
-    where.add_argument(
-        "--observe",
-        action=ListAction,
-        metavar="NAME",
-        help="also measured, at every evaluation or of the network as initialised: "
-        + ", ".join(observers.observers()),
-    )
-    where.add_argument(
-        "-f",
-        "--frequency",
-        type=int,
-        metavar="N",
-        help="epochs between snapshots; there is one at the end (-1: only that)",
-    )
-    where.add_argument(
-        "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
-    )
-    where.add_argument(
-        "--autoload",
-        action="store_true",
-        default=False,
-        help="go on from the newest usable snapshot in the result folder",
-    )
 
 
 def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
@@ -255,15 +47,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     Raises:
         UsageError: a name or value is wrong.
     """
-    given = {
-        key: value
-        for key, value in vars(arguments).items()
-        if key in RunConfig.__dataclass_fields__
-    }
-    if "device" in given:
-        given["device"] = str(given["device"])
-    for setting in {"observe", "lr_drop"} & given.keys():
-        given[setting] = ",".join(given[setting])
+    given = flags.given(arguments)
     if given.pop("study") is not None:
         configs = _configs_of_study(arguments, given)
     elif arguments.preset is not None:
@@ -274,24 +58,10 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
         raise UsageError(
             "--data-dir is for MNIST's or CIFAR-10's files: leave it out for --dataset digits"
         )
-    for model in {config.model for config in configs}:
-        networks.create(model)
-    for config in configs:
-        settings = config.optimizer, config.lr, config.momentum
-        optimizers.check(*settings)
-        if config.lr_drop is not None:
-            optimizer = optimizers.create(*settings)
-            learning_rate_drop.create(config, optimizer)
-    observers.check(configs[0].observed)
-    devices.resolve(configs[0].device)
+    checks.check_names(configs)
     if arguments.jobs < 1:
         raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more")
-    if arguments.resume is not None and len(configs) > 1:
-        raise UsageError(
-            f"--resume goes with one run, and these are {len(configs)}; see --autoload"
-        )
-    if arguments.resume is not None and not os.path.isfile(arguments.resume):
-        raise UsageError(f"--resume {arguments.resume}: there is no such file")
+    checks.check_files(configs, arguments.resume)
     return configs
 
 
@@ -304,174 +74,77 @@ def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunCon
             f"{suggestion(preset, study.PRESETS)}"
         )
     out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
-    return study.configs(preset, {**given, "study": arguments.study, "out": out})
-
-
-def check_folders(configs: Sequence[RunConfig]) -> None:
-    """Checks that the result folders are apart and can be written.
-
-    Raises:
-        UserError: two runs would share a folder, or one cannot be made.
-    """
-    classes_by_folder = {}
-    for config in configs:
-        classes = config.model, config.optimizer
-        # Some file systems take names that differ in case for the same.
-        others = classes_by_folder.setdefault(str(config.folder).casefold(), classes)
-        for name, other in zip(classes, others, strict=True):
-            if name != other:
-                raise UsageError(
-                    f"{other} and {name} would share the folder {config.folder}: "
-                    "rename one of the classes, or train them with different --out"
-                )
-    files.make_folder(Path(configs[0].out))
+    return studies.configs(study, preset, {**given, "study": arguments.study, "out": out})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out the command line and returns the exit status."""
     arguments = parse_arguments(argv)
     if arguments.list_models:
-        return list_models()
-    configs = make_configs(arguments)
-    print_conditions(configs)
-    # Without those that were named twice: SGD and sgd.
-    configs = list(dict.fromkeys(training.resolve(config) for config in configs))
-    check_folders(configs)
+        return report.list_models()
+    runs = prepare_all(make_configs(arguments))
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
-        study.measure(Path(configs[0].out))
-    waiting = [config for config in configs if not sweep.is_finished(config)]
-    if line := sweep.longer_than_asked([config for config in configs if config not in waiting]):
-        wording.say(f"note: {line}", file=sys.stderr)
-    if finished := len(configs) - len(waiting):
-        if arguments.resume is not None:
-            raise UsageError(f"--resume: {configs[0].folder} is finished; more epochs are -e N")
-        wording.say(describe_finished(finished, len(configs)))
-    outcomes = run(waiting, arguments)
+        study.measure(Path(runs[0].config.out))
+    waiting = waiting_of(runs, arguments)
+    outcomes = train_all(waiting, arguments)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     if failed:
-        of = wording.count(len(waiting), "run")
-        print(f"train_mnist.py: {len(failed)} of {of} failed:", file=sys.stderr)
-        for outcome in failed:
-            wording.say(f"  {sweep.describe(outcome)}", file=sys.stderr)
+        report.print_failed(failed, len(waiting))
     if signum := signals.requested():
-        left = [config for config in waiting if not sweep.is_finished(config)]
-        wording.say(*describe_stop(signum, outcomes, left), file=sys.stderr)
+        done = {outcome.config for outcome in outcomes if outcome.is_success}
+        left = [run.config for run in waiting if run.config not in done]
+        wording.say(*report.describe_stop(signum, outcomes, left), file=sys.stderr)
         return 1 if failed else signals.exit_status(signum)
-    if len(failed) < len(configs):
-        folder = configs[0].folder if len(configs) == 1 else configs[0].out
-        to_draw = wording.command("plot_results.py", folder)
-        wording.say(f"Results in {folder}. To draw them:", to_draw)
+    if len(failed) < len(runs):
+        report.print_results(runs)
     return 1 if failed else 0
 
 
-def list_models() -> int:
-    """Prints the networks' names, each with its first sentence; returns the exit status."""
-    for name, network in models.networks().items():
-        line = f"{name:26}{(network.__doc__ or '').partition(chr(10))[0]}"
-        print(wording.fitted(line, sys.stdout, indent=" " * 26))
-    return 1 if streams.has_failed() else 0
-
-
-def print_conditions(configs: Sequence[RunConfig]) -> None:
-    """Prints which images and kernels the runs get, after a check that the networks take them.
+def prepare_all(configs: Sequence[RunConfig]) -> list[training.PreparedRun]:
+    """Prepares the runs, without those that were named twice (SGD and sgd), and checks them.
 
     Raises:
-        UsageError: a network does not.
+        UserError: one cannot be trained.
     """
-    for line in dict.fromkeys(
-        line for config in configs for line in describe(training.load_dataset(config))
-    ):
-        wording.say(line)
-    for config in {(config.model, config.dataset): config for config in configs}.values():
-        dataset, device = training.load_dataset(config), devices.resolve(config.device)
-        networks.check(config.model, dataset, device)
-    wording.say(describe_kernels(configs[0]))
-    for line in dict.fromkeys(filter(None, map(learning_rate_drop.too_late, configs))):
+    report.print_images(configs)
+    runs = list({run.config: run for run in map(training.prepare, configs)}.values())
+    checks.check_networks(runs)
+    report.print_conditions(runs)
+    checks.check_folders(runs)
+    return runs
+
+
+def waiting_of(
+    runs: Sequence[training.PreparedRun], arguments: argparse.Namespace
+) -> list[training.PreparedRun]:
+    """Returns those of the runs that are not finished; says how many are."""
+    waiting = [run for run in runs if not finished.is_finished(run)]
+    done = [run for run in runs if run not in waiting]
+    if line := finished.longer_than_asked(done):
         wording.say(f"note: {line}", file=sys.stderr)
-    if streams.is_lost():
-        wording.say("note: nobody reads the output; training goes on without it", file=sys.stderr)
+    if done and arguments.resume is not None:
+        raise UsageError(f"--resume: {runs[0].folder} is finished; more epochs are -e N")
+    if done:
+        wording.say(report.describe_finished(len(done), len(runs)))
+    return waiting
 
 
-def describe_finished(finished: int, runs: int) -> str:
-    """Returns one line on the runs that are not trained again."""
-    if runs == 1:
-        return "The run is finished already: skipped"
-    are = "is" if finished == 1 else "are"
-    return f"{finished} of {runs} runs {are} finished already: skipped"
-
-
-def describe_stop(
-    signum: int, outcomes: Sequence[sweep.Outcome], left: Sequence[RunConfig]
-) -> tuple[str, str]:
-    """Returns a line on what a signal has ended, and the command that goes on with it."""
-    line = f"train_mnist.py: {signal.Signals(signum).name}: "
-    if not left:
-        return line + "the last run was just finished", ""
-    if len(left) == len(outcomes) == 1:
-        line += sweep.describe(outcomes[0])
-    else:
-        are = "is" if len(left) == 1 else "are"
-        line += f"{wording.count(len(left), 'run')} {are} not finished"
-    return f"{line}; go on with:", resume_command(sys.orig_argv)
-
-
-def resume_command(typed: Sequence[str]) -> str:
-    """Returns the command line that was typed, made to go on from the newest snapshot."""
-    words, kept = iter(typed), []
-    for word in words:
-        if word in ("-r", "--resume"):
-            next(words, None)
-        elif not word.startswith(("--resume=", "-r")) and word != "--autoload":
-            kept.append(word)
-    return shlex.join([*kept, "--autoload"])
-
-
-def describe(dataset: data.Dataset) -> list[str]:
-    """Returns lines on the images that the runs get, and where they come from."""
-    sizes = f"{len(dataset.train.labels):,} training and {len(dataset.test.labels):,} test images"
-    line = f"Dataset {dataset.name}: {sizes}, from {dataset.origin}"
-    if dataset.note:
-        line += f" ({dataset.note})"
-    if not dataset.tried:
-        return [line]
-    missing = (
-        "MNIST not found: training on scikit-learn's digits instead; give its folder with "
-        "--data-dir"
-    )
-    return [missing, *(f"- {place}" for place in dataset.tried), line]
-
-
-def describe_kernels(config: RunConfig) -> str:
-    """Returns one line on the kernels that the runs use on a CPU, and why no faster ones.
-
-    Compiles the kernels if need be, before several processes would want them at once.
-    """
-    device = devices.describe(devices.resolve(config.device))
-    if device != devices.CPU:
-        return f"Device: {device}"
-    active = kernels.install(config.accelerate)
-    if active != kernels.STOCK:
-        return f"Kernels: compiled for {active}"
-    reason = kernels.why_not() if config.accelerate == "auto" else None
-    return f"Kernels: stock Chainer ({reason})" if reason else "Kernels: stock Chainer"
-
-
-def run(configs: Sequence[RunConfig], arguments: argparse.Namespace) -> list[sweep.Outcome]:
+def train_all(
+    runs: Sequence[training.PreparedRun], arguments: argparse.Namespace
+) -> list[sweep.Outcome]:
     """Trains a single run with its log on the terminal, several as a sweep."""
-    if len(configs) != 1:
-        return sweep.run_all(configs, arguments.jobs, arguments.autoload) if configs else []
+    if len(runs) != 1:
+        configs = [run.config for run in runs]
+        return sweep.run_all(configs, arguments.jobs, arguments.autoload) if runs else []
+    (run,) = runs
+    resume, autoload = arguments.resume, arguments.autoload
     outcome = sweep.run_one(
-        configs[0],
-        lambda: training.train(
-            configs[0],
-            resume=arguments.resume,
-            autoload=arguments.autoload,
-            show_progress=True,
-        ),
+        run,
+        lambda: training.train(run, resume=resume, autoload=autoload, show_progress=True),
     )
     has_diverged = outcome.entry is not None and "diverged_at" in outcome.entry
     if has_diverged or (outcome.left is not None and not signals.requested()):
-        print(sweep.describe(outcome))
+        print(outcome.describe())
     return [outcome]
 
 

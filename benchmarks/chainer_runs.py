@@ -46,7 +46,7 @@ def _random_split(n: int) -> Split:
 
 def build_trainer(config: RunConfig, dataset: Dataset) -> Trainer:
     """Returns the Trainer of `config` on `dataset` in place of the data it names."""
-    return training.build_trainer(config, dataset=dataset)
+    return training.build_trainer(training.prepare(config, dataset=dataset))
 
 
 def feed_as_stock(trainer: Trainer, dataset: Dataset, batchsize: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,10 @@ TORCH_VARIANTS = {
     "torch-compile": {"compiled": "default"},
     "torch-compile-channels-last": {"channels_last": True, "compiled": "default"},
 }
-VARIANTS = ("stock", "accelerated", *TORCH_VARIANTS)
+# The named networks on stock Chainer and on ours, and the blog's own text on ours
+CHAINER_VARIANTS = ("stock", "accelerated", "verbatim")
+VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS)
+BLOG = Path(__file__).parent / "blog.py"
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def why_missing() -> dict[str, str]:
     """Returns the variants that cannot run here, with the reason in one line."""
     reasons = {}
     if (reason := kernels.why_not()) is not None:
-        reasons["accelerated"] = reason
+        reasons["accelerated"] = reasons["verbatim"] = reason
     if importlib.util.find_spec("torch") is None:
         reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
     return reasons
@@ -106,10 +110,12 @@ def make_cpu_run(
 
         options = TORCH_VARIANTS[variant]
         return TorchRun(model, dataset, batchsize, clock, **options)
+    if variant == "verbatim":
+        model = f"{BLOG}:{model}"
     config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
     config = replace(config, out=f"{out}/{variant}")
     trainer = chainer_runs.build_trainer(config, dataset)
-    return chainer_runs.ChainerRun(trainer, variant == "accelerated", clock)
+    return chainer_runs.ChainerRun(trainer, variant != "stock", clock)
 
 
 def _in_turns(runs: dict[str, Run], settings: Settings) -> dict[str, dict[str, list[float]]]:

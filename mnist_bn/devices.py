@@ -26,17 +26,26 @@ def resolve(specifier: str) -> chainer.backend.Device:
     Raises:
         UsageError: there is no such device; the line says why and how to mend it.
     """
-    normalized = _normalize(specifier)
-    if gpu := re.fullmatch(r"@cupy:(\d+)", normalized):
+    long = normalized(specifier)
+    if gpu := re.fullmatch(r"@cupy:(\d+)", long):
         _compute_in_float32()
         _check_gpu(int(gpu[1]))
     try:
-        return chainer.get_device(normalized)
+        return chainer.get_device(long)
     except Exception:
         raise UsageError(
             f"--device {specifier}: there is no such device here; "
             "expected @numpy for the CPU or @cupy:0 for the first GPU"
         ) from None
+
+
+def normalized(specifier: str) -> str:
+    """Returns the long form of a device specifier: "@cupy:0" for "0", "@numpy" for "-1"."""
+    try:
+        gpu_id = int(specifier)
+    except ValueError:
+        return "@cupy:0" if specifier == "@cupy" else specifier
+    return f"@cupy:{gpu_id}" if gpu_id >= 0 else "@numpy"
 
 
 def describe(device: chainer.backend.Device) -> str:
@@ -45,14 +54,6 @@ def describe(device: chainer.backend.Device) -> str:
         properties = chainer.backends.cuda.cupy.cuda.runtime.getDeviceProperties(device.device.id)
         return properties["name"].decode()
     return CPU
-
-
-def _normalize(specifier: str) -> str:
-    try:
-        gpu_id = int(specifier)
-    except ValueError:
-        return "@cupy:0" if specifier == "@cupy" else specifier
-    return f"@cupy:{gpu_id}" if gpu_id >= 0 else "@numpy"
 
 
 def _compute_in_float32() -> None:
@@ -79,6 +80,8 @@ def why_no_gpu(gpu_id: int) -> str | None:
     except ModuleNotFoundError:
         return _why_no_cupy()
     except Exception as error:
+        if _driver_version() is None:
+            return NO_DRIVER
         return f"CuPy cannot be imported ({_first_line(error)}): uninstall it, then {_install()}"
     try:
         count = cupy.cuda.runtime.getDeviceCount()

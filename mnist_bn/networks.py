@@ -5,7 +5,6 @@ Either name may end in arguments of the class, as in Python: `ReluMLP(slope=0.1)
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import chainer
@@ -15,7 +14,8 @@ import models
 from mnist_bn.data import Dataset
 from mnist_bn.errors import UsageError
 from mnist_bn.inputs import taking_inputs
-from mnist_bn.names import specs, user_files
+from mnist_bn.names import user_files
+from mnist_bn.names.specs import NetworkSpec, in_any_case, nearest_argument
 from mnist_bn.names.suggestions import suggestion
 
 CLASSES = 10  # of every dataset
@@ -30,14 +30,20 @@ def create(spec: str) -> chainer.Link:
         UsageError: there is no such name, file or class, or it cannot be made with the arguments in
             `spec` alone.
     """
-    path, class_name, _, arguments = _parse(spec)
-    make = _load_class(path, class_name)[1] if path else partial(models.create, class_name)
+    named = _parse(spec)
+    path = named.path
+    if path:
+        _, network_class = _load_class(path, named.class_name)
+    else:
+        network_class = models.networks()[models.canonical(named.class_name)]
     try:
-        return taking_inputs(make(**arguments))
+        return taking_inputs(network_class(**named.arguments))
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, path)}") from error
+        failed = user_files.what_failed(error, path)
+        nearest = nearest_argument(network_class, named.arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def canonical(spec: str) -> str:
@@ -46,9 +52,10 @@ def canonical(spec: str) -> str:
     Raises:
         UsageError: there is no such name, file or class.
     """
-    path, typed, call, _ = _parse(spec)
+    named = _parse(spec)
+    typed, path = named.class_name, named.path
     class_name = _load_class(path, typed)[0] if path else models.canonical(typed)
-    return spec.removesuffix(call) + class_name + call.removeprefix(typed)
+    return spec.removesuffix(named.call) + class_name + named.call.removeprefix(typed)
 
 
 def fit_input(network: chainer.Link, images: np.ndarray) -> None:
@@ -89,25 +96,25 @@ def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
         raise UsageError(
             f"{spec}: not a network for {dataset.name}, which maps images, {images.dtype} "
             f"({shape}), to logits (N, {CLASSES}): "
-            f"{user_files.what_failed(error, specs.path_of(spec))}"
+            f"{user_files.what_failed(error, NetworkSpec(spec).path)}"
         ) from error
 
 
 def checksums(spec: str) -> dict[str, str] | None:
     """Returns those of the user's own file and what it imports, None for one of `models`."""
-    path = specs.path_of(spec)
+    path = NetworkSpec(spec).path
     return user_files.checksums(path) if path else None
 
 
-def _parse(spec: str) -> specs.Spec:
-    return specs.parse(spec, "--model", "ReluMLP(slope=0.1)")
+def _parse(spec: str) -> NetworkSpec:
+    return NetworkSpec.parse(spec, "--model", "ReluMLP(slope=0.1)")
 
 
 def _load_class(path: Path, class_name: str) -> tuple[str, type[chainer.Link]]:
     """Returns the class and its name in the file."""
     module = user_files.load(path, "--model")
     its_own = models.links_of(module)
-    name = specs.in_any_case(class_name, its_own) or class_name
+    name = in_any_case(class_name, its_own) or class_name
     value = vars(module).get(name)
     if isinstance(value, type) and issubclass(value, chainer.Link):
         return name, value

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_bn import plotting
 from mnist_bn.errors import UserError
 from mnist_bn.observers import observers
 from mnist_bn.observers.arrays import what_is_wrong
 from mnist_bn.observers.base import Observer
 from mnist_bn.observers.measured import Measured, Observed, measurements
 from mnist_bn.observers.minibatch import WHEN, MinibatchObserver
-from mnist_bn.plotting import comparison
-from mnist_bn.plotting.appearance import BLUE, style
+from mnist_bn.plotting import comparison, saving
+from mnist_bn.plotting.appearance import BLUE
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import SeedGroup, group_runs
@@ -153,34 +154,26 @@ def draw(
     paths, taken = [], Counter()
     alone = [group for run in runs for group in group_runs([run])]
     several = [group for group in group_runs(runs) if len(group.runs) > 1]
-    with style(), np.errstate(all="ignore"):  # what was lost or zero is drawn as such
+    with np.errstate(all="ignore"):  # what was lost or zero is drawn as such
         for group in alone + several:
             name = _name(group)
             taken[name.casefold()] += 1
             again = taken[name.casefold()]  # folders of one name in several places
-            prefix = f"{name}-" if again == 1 else f"{name}-{again}-"
-            for observer in observers().values():
-                if observer.name not in leave_out:
-                    paths += _draw(group, observer, out, formats, prefix)
+            name = name if again == 1 else f"{name}-{again}"
+            shown = (one for one in observers().values() if one.name not in leave_out)
+            drawn = itertools.chain.from_iterable(_figures(group, observer) for observer in shown)
+            paths += saving.save(((f"{name}-{key}", one) for key, one in drawn), out, formats)
     return paths
 
 
-def _draw(
-    group: SeedGroup, observer: type[Observer], out: Path, formats: Sequence[str], prefix: str
-) -> list[Path]:
-    """Draws what one observer measured; nothing of several seeds if only one has it."""
+def _figures(group: SeedGroup, observer: type[Observer]) -> plotting.Figures:
+    """Yields what one observer measured; nothing of several seeds if only one has it."""
     first = group.runs[0]
     # At initialisation no run has diverged, and none is unfinished.
     runs = group.runs if observer.at is not None else group.finished or group.runs
     found = measured(runs, observer.name, first.model or first.name, BLUE)
-    if len(found.seeds) < min(2, len(group.runs)):
-        return []
-    head = partial(_head, group, observer, len(found.seeds))
-    return [
-        path
-        for name, figure in observer.figures([found], head)
-        for path in comparison.save(figure, out, f"{prefix}{name}", formats)
-    ]
+    if len(found.seeds) >= min(2, len(group.runs)):
+        yield from observer.figures([found], partial(_head, group, observer, len(found.seeds)))
 
 
 def _name(group: SeedGroup) -> str:

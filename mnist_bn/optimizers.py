@@ -13,7 +13,8 @@ import chainer
 import numpy as np
 
 from mnist_bn.errors import UsageError
-from mnist_bn.names import specs, user_files
+from mnist_bn.names import user_files
+from mnist_bn.names.specs import NetworkSpec, in_any_case, nearest_argument
 from mnist_bn.names.suggestions import suggestion
 
 OF_2016 = (
@@ -35,7 +36,8 @@ def create(
     Raises:
         UsageError: there is no such optimizer, it has no such hyperparameter, or it cannot be made.
     """
-    path, _, _, arguments = _parse(spec)
+    named = _parse(spec)
+    arguments = named.arguments
     _, optimizer_class = _find(spec)
     given = {learning_rate(optimizer_class): lr, "momentum": momentum}
     for flag, name in (("--lr", learning_rate(optimizer_class)), ("--momentum", "momentum")):
@@ -48,7 +50,9 @@ def create(
     try:
         return optimizer_class(**arguments)
     except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec}: {user_files.what_failed(error, path)}") from error
+        failed = user_files.what_failed(error, named.path)
+        nearest = nearest_argument(optimizer_class, arguments, error)
+        raise UsageError(f"{spec}: {failed}{nearest}") from error
 
 
 def check(spec: str, lr: float | None = None, momentum: float | None = None) -> None:
@@ -67,7 +71,7 @@ def check(spec: str, lr: float | None = None, momentum: float | None = None) -> 
         with np.errstate(all="ignore"):
             optimizer.update()
     except (Exception, SystemExit) as error:
-        failed = user_files.what_failed(error, specs.path_of(spec))
+        failed = user_files.what_failed(error, NetworkSpec(spec).path)
         raise UsageError(f"{spec}: a step of this optimizer failed: {failed}") from error
 
 
@@ -103,29 +107,29 @@ def resolve(
     Raises:
         UsageError: as `create`.
     """
-    _, typed, call, arguments = _parse(spec)
+    named = _parse(spec)
     class_name, optimizer_class = _find(spec)
     apart = (learning_rate(optimizer_class), "momentum")
     kept = [
         f"{name}={value!r}"
-        for name, value in arguments.items()
+        for name, value in named.arguments.items()
         if name not in apart or isinstance(value, str)
     ]
-    brackets = call.removeprefix(typed)
-    if len(kept) < len(arguments):
+    brackets = named.call.removeprefix(named.class_name)
+    if len(kept) < len(named.arguments):
         brackets = f"({', '.join(kept)})" if kept else ""
-    name = spec.removesuffix(call) + class_name + brackets
+    name = spec.removesuffix(named.call) + class_name + brackets
     return name, *effective(spec, lr, momentum)
 
 
 def checksums(spec: str) -> dict[str, str] | None:
     """Returns those of the user's own file and what it imports, None for one of Chainer's."""
-    path = specs.path_of(spec)
+    path = NetworkSpec(spec).path
     return user_files.checksums(path) if path else None
 
 
-def _parse(spec: str) -> specs.Spec:
-    return specs.parse(spec, "--optimizer", "Adam(beta1=0.5)")
+def _parse(spec: str) -> NetworkSpec:
+    return NetworkSpec.parse(spec, "--optimizer", "Adam(beta1=0.5)")
 
 
 def _classes() -> dict[str, type[chainer.GradientMethod]]:
@@ -145,10 +149,11 @@ def _public_classes(names: dict) -> dict[str, type[chainer.GradientMethod]]:
 
 def _find(spec: str) -> tuple[str, type[chainer.GradientMethod]]:
     """Returns the class that `spec` names, and its name where it is."""
-    path, class_name, _, _ = _parse(spec)
-    if path is None:
+    named = _parse(spec)
+    class_name = named.class_name
+    if named.path is None:
         known = _classes()
-        if found := specs.in_any_case(class_name, known):
+        if found := in_any_case(class_name, known):
             return found, known[found]
         if nearest := suggestion(class_name, known):
             raise UsageError(f"no optimizer named {class_name!r}{nearest} --help has all names")
@@ -156,13 +161,13 @@ def _find(spec: str) -> tuple[str, type[chainer.GradientMethod]]:
             f"no optimizer named {class_name!r}: choose one of {', '.join(known)}, or your own as "
             "path/to/file.py:ClassName"
         )
-    return _find_in_file(path, class_name)
+    return _find_in_file(named.path, class_name)
 
 
 def _find_in_file(path: Path, class_name: str) -> tuple[str, type[chainer.GradientMethod]]:
     module = user_files.load(path, "--optimizer")
     every = _public_classes(vars(module))
-    if found := specs.in_any_case(class_name, every):
+    if found := in_any_case(class_name, every):
         return found, every[found]
     its_own = [name for name, value in every.items() if value.__module__ == module.__name__]
     found = f"it has {', '.join(its_own)}" if its_own else "it defines none"

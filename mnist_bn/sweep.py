@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -18,103 +16,19 @@ from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
-from mnist_bn import training
-from mnist_bn.config import RunConfig, difference
+from mnist_bn import provenance, training
+from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
+from mnist_bn.finished import is_finished
+from mnist_bn.names.specs import NetworkSpec
+from mnist_bn.outcome import FINISHED_ELSEWHERE, NOT_BEGUN, Outcome
 from mnist_bn.storage import files, locks, result_folder
 from mnist_bn.terminal import streams, wording
-from mnist_bn.trainer import schedule, signals
+from mnist_bn.trainer import signals
+from mnist_bn.training import PreparedRun
 
 TICK_SECONDS = 1
-_NOT_BEGUN = "not begun"
-_FINISHED_ELSEWHERE = "finished already, by another process: left as it is"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: its last log entry, or the one line that says why it failed or was left.
-
-    Attributes:
-        left: why it was left as it is, such as stopped by a signal.
-    """
-
-    config: RunConfig
-    entry: dict | None = None
-    error: str | None = None
-    left: str | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to do for the run: it is finished, or failed."""
-        return self.left is None or self.left == _FINISHED_ELSEWHERE
-
-
-def is_finished(config: RunConfig) -> bool:
-    """Tells whether the run's result folder holds its final parameters, or those of a longer one.
-
-    Raises:
-        UserError: the folder holds another run's results, which must not be overwritten.
-    """
-    # Not Path.exists, which raises for a folder that may not be entered.
-    if not os.path.exists(config.folder / "model.npz"):
-        return False
-    args = result_folder.read_args(config.folder)
-    if other := difference(args, training.identity(config, training.load_dataset(config))):
-        raise UserError(
-            f"{config.folder} holds a finished run with {other}: "
-            "choose another --out, or remove that folder to train anew"
-        )
-    was_broken_off = _was_broken_off(config.folder, args)
-    # One that ended because it diverged would have ended so at any greater length.
-    if not was_broken_off and _steps_beyond(config, args) < 0:
-        return False
-    # Not the files: a run that diverged before its first evaluation has measured nothing.
-    observed = args.get("observe") or ""
-    for name in config.observed:
-        if name not in observed.split(","):
-            raise UserError(
-                f"{config.folder} holds a finished run without --observe {name}: "
-                "choose another --out, or remove that folder to train anew"
-            )
-    return config.on_divergence != "continue" or not was_broken_off
-
-
-def longer_than_asked(configs: Sequence[RunConfig]) -> str | None:
-    """Returns in one line which of the finished runs are longer than asked for, None for none."""
-    lines = []
-    for config in configs:
-        args = result_folder.read_args(config.folder)
-        if _steps_beyond(config, args) > 0 and not _was_broken_off(config.folder, args):
-            there, asked = map(schedule.describe_length, (_config_of(config.folder, args), config))
-            lines.append(f"{config.folder} holds a finished run of {there}, more than the {asked} ")
-    if not lines:
-        return None
-    others = f", and {len(lines) - 1} more such" if len(lines) > 1 else ""
-    return f"{lines[0]}asked for{others}: skipped (a shorter one goes into another --out)"
-
-
-def _steps_beyond(config: RunConfig, args: dict) -> int:
-    """Returns how many steps the run that `args` describes is longer than that of `config`."""
-    images = len(training.load_dataset(config).train.labels)
-    there = _config_of(config.folder, args)
-    return schedule.last_iteration(there, images) - schedule.last_iteration(config, images)
-
-
-def _config_of(folder: Path, args: dict) -> RunConfig:
-    try:
-        return RunConfig.from_args(args)
-    except UserError as error:
-        raise UserError(
-            f"{folder / 'args'}: not the settings of a run ({error}); choose another --out, or "
-            "remove the folder to train anew"
-        ) from None
-
-
-def _was_broken_off(folder: Path, args: dict) -> bool:
-    """Tells whether the finished run ended early because it diverged."""
-    log = result_folder.read_log(folder)
-    has_diverged = any(isinstance(entry, dict) and "diverged_at" in entry for entry in log)
-    return args.get("on_divergence") == "stop" and has_diverged
+_OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False) -> list[Outcome]:
@@ -135,8 +49,8 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
             outcomes.append(outcome)
             if outcome.is_over:
                 bar.update()
-            if outcome.left != _NOT_BEGUN:
-                line = f"{names[outcome.config]}: {_how_it_ended(outcome)}"
+            if outcome.left != NOT_BEGUN:
+                line = f"{names[outcome.config]}: {outcome}"
                 tqdm.write(wording.fitted(line, sys.stdout), file=sys.stdout)
     if signals.requested():
         # All is saved, and to end of themselves takes the idle processes seconds.
@@ -187,10 +101,10 @@ def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterat
 def _parallel(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
     # max_nbytes: the configs are small, and no temporary folder is to be left behind.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
-    task = delayed(_run)
+    task, origin = delayed(_run), provenance.of_process()
     left = (config for config in configs if not signals.requested())
     with signals.blocked():  # until the processes that start here can handle one
-        return parallel(task(config, autoload, os.getpid()) for config in left)
+        return parallel(task(config, autoload, os.getpid(), origin) for config in left)
 
 
 def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
@@ -198,13 +112,15 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
     fields = [field.name for field in dataclasses.fields(RunConfig) if field.name != "model"]
     # The seed last, as in the names of folders.
     fields.sort(key=lambda field: field == "seed")
-    varying = [f for f in fields if len({getattr(config, f) for config in configs}) > 1]
+    varying = [field for field in fields if _differs(field, configs)]
     networks = _networks(configs)
 
     def label(config: RunConfig) -> str:
         words = [networks[config.model]] if len(networks) > 1 else []
         for field in varying:
             value = getattr(config, field)
+            if value is None and field in _OF_OPTIMIZERS and "optimizer" in varying:
+                continue  # this optimizer has none
             value = "default" if value is None else value
             words.append(value if field == "optimizer" else f"{field.replace('_', '-')} {value}")
         return " ".join(words) or config.name
@@ -212,79 +128,82 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
     return {config: label(config) for config in configs}
 
 
+def _differs(field: str, configs: Sequence[RunConfig]) -> bool:
+    """Tells whether the setting differs within a sweep, by more than the optimizers' defaults."""
+    by_optimizer = {}
+    for config in configs:
+        optimizer = config.optimizer if field in _OF_OPTIMIZERS else None
+        by_optimizer.setdefault(optimizer, set()).add(getattr(config, field))
+    return any(len(values) > 1 for values in by_optimizer.values())
+
+
 def _networks(configs: Sequence[RunConfig]) -> dict[str, str]:
     """Returns the networks' class names by what was typed, with the arguments that differ."""
-    found = {}
-    for model in dict.fromkeys(config.model for config in configs):
-        class_name, _, arguments = model.rpartition(":")[2].partition("(")
-        found[model] = class_name, [word.strip() for word in arguments.rstrip(")").split(",")]
-    shared = set.intersection(*(set(arguments) for _, arguments in found.values()))
+    specs = {config.model: NetworkSpec(config.model) for config in configs}
+    shared = set.intersection(*(set(spec.written) for spec in specs.values()))
     names = {}
-    for model, (class_name, arguments) in found.items():
-        own = ", ".join(word for word in arguments if word not in shared)
-        names[model] = f"{class_name}({own})" if own else class_name
+    for model, spec in specs.items():
+        own = ", ".join(word for word in spec.written if word not in shared)
+        names[model] = f"{spec.class_name}({own})" if own else spec.class_name
     return names
 
 
-def describe(outcome: Outcome) -> str:
-    """Returns one line on how the run ended, beginning with the run's name."""
-    if outcome.entry is None:
-        return f"{outcome.config.name}: {outcome.error or outcome.left}"
-    unit = outcome.config.unit
-    return f"{outcome.config.name}: {unit} {outcome.entry[unit]}, {_how_it_ended(outcome)}"
-
-
-def _how_it_ended(outcome: Outcome) -> str:
-    if outcome.entry is None:
-        return outcome.error or outcome.left
-    entry, parts = outcome.entry, []
-    if diverged_at := entry.get("diverged_at"):
-        where, value = diverged_at["iteration"], diverged_at["value"]
-        parts.append(f"diverged at iteration {where} (training loss {value:g})")
-    elif not math.isfinite(entry["main/loss"]):
-        parts.append(f"diverged (training loss {entry['main/loss']})")
-    if "validation/main/accuracy" in entry:
-        parts.append(f"validation accuracy {entry['validation/main/accuracy']:.4f}")
-    parts.append(f"{entry['elapsed_time']:.0f} s")
-    return ", ".join(parts)
-
-
-def run_one(config: RunConfig, train: Callable[[], dict]) -> Outcome:
+def run_one(run: PreparedRun, train: Callable[[], dict]) -> Outcome:
     """Runs `train` and turns what it raises into the Outcome's one line.
 
     A run that another process has finished in the meantime is left as it is. The traceback of an
     error that is no UserError goes to `error.txt` in the result folder.
     """
+    return _outcome_of(run.config, lambda: _train_unless_finished(run, train))
+
+
+def _train_unless_finished(run: PreparedRun, train: Callable[[], dict]) -> dict | None:
+    files.make_folder(run.folder)
+    with locks.hold(run.folder):
+        return None if is_finished(run) else train()
+
+
+def _outcome_of(config: RunConfig, train: Callable[[], dict | None]) -> Outcome:
+    """Returns how `train` ends; it returns the log's last entry, None for a run left as it is."""
     try:
-        files.make_folder(config.folder)
-        with locks.hold(config.folder):
-            if is_finished(config):
-                return Outcome(config, left=_FINISHED_ELSEWHERE)
-            return Outcome(config, entry=train())
+        entry = train()
+        return Outcome(config, entry, left=FINISHED_ELSEWHERE if entry is None else None)
     except signals.Stopped as stopped:
         return Outcome(config, left=str(stopped))
     except UserError as error:
         return Outcome(config, error=f"failed: {error}")
     except (Exception, SystemExit) as error:
-        report = config.folder / "error.txt"
-        reason = (str(error).splitlines() or [""])[0]
-        line = f"failed: {type(error).__name__}: {reason}"
-        try:
-            with files.replacing(report) as file:
-                file.write(traceback.format_exc().encode(errors="backslashreplace"))
-        except files.CannotWriteError:
-            return Outcome(config, error=line)
-        return Outcome(config, error=f"{line} (traceback in {report})")
+        return Outcome(config, error=_reported(error, config.folder / result_folder.ERROR))
 
 
-def _run(config: RunConfig, autoload: bool, sweep: int) -> Outcome:
-    """Trains in a process of the sweep (by its process ID), or in the sweep's own."""
+def _reported(error: BaseException, report: Path) -> str:
+    """Writes the traceback of an error to a file; returns one line that says where."""
+    reason = (str(error).splitlines() or [""])[0]
+    line = f"failed: {type(error).__name__}: {reason}"
+    try:
+        with files.replacing(report) as file:
+            file.write(traceback.format_exc().encode(errors="backslashreplace"))
+    except files.CannotWriteError:
+        return line
+    return f"{line} (traceback in {report})"
+
+
+def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict) -> Outcome:
+    """Trains in a process of the sweep (by its process ID), or in the sweep's own.
+
+    The run is prepared here and now: data does not travel, and a user's file may have changed.
+    """
     if os.getpid() != sweep:
         signals.handle_in_worker(sweep)
         streams.guard()
     if signals.requested():
-        return Outcome(config, left=_NOT_BEGUN)
-    outcome = run_one(config, lambda: training.train(config, autoload=autoload))
+        return Outcome(config, left=NOT_BEGUN)
+
+    def train() -> dict | None:
+        run = training.prepare(config, origin=origin)
+        return _train_unless_finished(run, lambda: training.train(run, autoload=autoload))
+
+    outcome = _outcome_of(config, train)
     if signals.is_orphan():
         os._exit(1)  # nobody is there to hear of the outcome
     return outcome

@@ -11,9 +11,6 @@ import chainer
 import chainer.functions as F
 import chainer.links as L
 
-from mnist_bn.kernels.blocks import conv_bn_relu_pool, conv_relu_bn_pool, conv_relu_pool
-from mnist_bn.kernels.dense import linear_relu_dropout
-
 IMAGE_SIZE = 28
 
 
@@ -47,6 +44,10 @@ class MnistCNN(chainer.Chain):
             self.conv3 = L.Convolution2D(c2, c3, filter_size3)
             self.l1 = L.Linear(f1, f2)
             self.l2 = L.Linear(f2, 10)
+            self.add_bn()
+
+    def add_bn(self):
+        """Adds the BatchNormalization links of a network that has them."""
 
     def forward(self, x):
         """Returns the logits, float32 `(N, 10)`.
@@ -55,10 +56,10 @@ class MnistCNN(chainer.Chain):
             x: images, float32 `(N, 784)` or `(N, 1, 28, 28)`, an array or a Variable.
         """
         h = self.as_images(x)
-        h = conv_relu_pool(h, self.conv1)
-        h = conv_relu_pool(h, self.conv2)
-        h = conv_relu_pool(h, self.conv3)
-        h = linear_relu_dropout(h, self.l1, 0.5)
+        h = F.max_pooling_2d(F.relu(self.conv1(h)), 2)
+        h = F.max_pooling_2d(F.relu(self.conv2(h)), 2)
+        h = F.max_pooling_2d(F.relu(self.conv3(h)), 2)
+        h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
     def as_images(self, x):
@@ -67,28 +68,12 @@ class MnistCNN(chainer.Chain):
 
 
 class _ConvBN(MnistCNN):
-    """`MnistCNN` with a BatchNormalization link for each convolution: bnorm1 to bnorm3.
+    """`MnistCNN` with a BatchNormalization link for each convolution: bnorm1 to bnorm3."""
 
-    The arguments stand here again, and below: the blog's signatures are part of the contract.
-    """
-
-    def __init__(
-        self,
-        channel=1,
-        c1=16,
-        c2=32,
-        c3=64,
-        f1=256,
-        f2=512,
-        filter_size1=3,
-        filter_size2=3,
-        filter_size3=3,
-    ):
-        super().__init__(channel, c1, c2, c3, f1, f2, filter_size1, filter_size2, filter_size3)
-        with self.init_scope():
-            self.bnorm1 = L.BatchNormalization(c1)
-            self.bnorm2 = L.BatchNormalization(c2)
-            self.bnorm3 = L.BatchNormalization(c3)
+    def add_bn(self):
+        self.bnorm1 = L.BatchNormalization(self.conv1.out_channels)
+        self.bnorm2 = L.BatchNormalization(self.conv2.out_channels)
+        self.bnorm3 = L.BatchNormalization(self.conv3.out_channels)
 
 
 class MnistCNN_BN_before(_ConvBN):
@@ -96,10 +81,10 @@ class MnistCNN_BN_before(_ConvBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
-        h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
-        h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
-        h = linear_relu_dropout(h, self.l1, 0.5)
+        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
+        h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
 
@@ -108,37 +93,25 @@ class MnistCNN_BN_after(_ConvBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_relu_bn_pool(h, self.conv1, self.bnorm1)
-        h = conv_relu_bn_pool(h, self.conv2, self.bnorm2)
-        h = conv_relu_bn_pool(h, self.conv3, self.bnorm3)
-        h = linear_relu_dropout(h, self.l1, 0.5)
+        h = F.max_pooling_2d(self.bnorm1(F.relu(self.conv1(h))), 2)
+        h = F.max_pooling_2d(self.bnorm2(F.relu(self.conv2(h))), 2)
+        h = F.max_pooling_2d(self.bnorm3(F.relu(self.conv3(h))), 2)
+        h = F.dropout(F.relu(self.l1(h)), 0.5)
         return self.l2(h)
 
 
 class MnistCNN_BN_linear_before(_ConvBN):
     """As BN_before, and on the fully connected layers too: l1 -> BN -> ReLU, l2 -> BN."""
 
-    def __init__(
-        self,
-        channel=1,
-        c1=16,
-        c2=32,
-        c3=64,
-        f1=256,
-        f2=512,
-        filter_size1=3,
-        filter_size2=3,
-        filter_size3=3,
-    ):
-        super().__init__(channel, c1, c2, c3, f1, f2, filter_size1, filter_size2, filter_size3)
-        with self.init_scope():
-            self.bnorm4 = L.BatchNormalization(f2)
-            self.bnorm5 = L.BatchNormalization(10)
+    def add_bn(self):
+        super().add_bn()
+        self.bnorm4 = L.BatchNormalization(self.l1.out_size)
+        self.bnorm5 = L.BatchNormalization(self.l2.out_size)
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
-        h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
-        h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
+        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
         h = F.dropout(F.relu(self.bnorm4(self.l1(h))), 0.5)
         return self.bnorm5(self.l2(h))

@@ -86,6 +86,10 @@ class ReluMLP(chainer.Chain):
         with self.init_scope():
             self.l1 = L.Linear(784, 256)
             self.l2 = L.Linear(256, 10)
+            self.add_bn()
+
+    def add_bn(self):
+        """Adds the BatchNormalization link of a network that has one."""
 
     def forward(self, x):
         return self.l2(self.relu(self.l1(x)))
@@ -98,10 +102,8 @@ class ReluMLP(chainer.Chain):
 class ReluMLP_BN(ReluMLP):
     """784-256-10, ReLU: the dying-ReLU study, with BN before the ReLU."""
 
-    def __init__(self, slope=0.0):
-        super().__init__(slope)
-        with self.init_scope():
-            self.bnorm1 = L.BatchNormalization(256)
+    def add_bn(self):
+        self.bnorm1 = L.BatchNormalization(256)
 
     def forward(self, x):
         return self.l2(self.relu(self.bnorm1(self.l1(x))))
@@ -126,6 +128,10 @@ class SigmoidMLP(chainer.Chain):
             self.l2 = L.Linear(100, 100, initialW=small)
             self.l3 = L.Linear(100, 100, initialW=small)
             self.l4 = L.Linear(100, 10, initialW=small)
+            self.add_bn()
+
+    def add_bn(self):
+        """Adds the BatchNormalization links of a network that has them."""
 
     def forward(self, x):
         h = F.sigmoid(self.l1(self.binary(x)))
@@ -142,12 +148,10 @@ class SigmoidMLP(chainer.Chain):
 class SigmoidMLP_BN(SigmoidMLP):
     """784-100-100-100-10, sigmoid, binary images: the original paper's, with BN."""
 
-    def __init__(self, std=0.1, threshold=0.5):
-        super().__init__(std, threshold)
-        with self.init_scope():
-            self.bnorm1 = L.BatchNormalization(100)
-            self.bnorm2 = L.BatchNormalization(100)
-            self.bnorm3 = L.BatchNormalization(100)
+    def add_bn(self):
+        self.bnorm1 = L.BatchNormalization(100)
+        self.bnorm2 = L.BatchNormalization(100)
+        self.bnorm3 = L.BatchNormalization(100)
 
     def forward(self, x):
         h = F.sigmoid(self.bnorm1(self.l1(self.binary(x))))

@@ -70,16 +70,13 @@ class CS231nMLP(_FullyConnectedNet):
         weight_scale: standard deviation of the initial weights, which are Gaussian.
     """
 
-    def __init__(self, hidden=100, layers=6, weight_scale=2e-2):
-        super().__init__(_sizes(hidden, layers), weight_scale)
-
-
-class CS231nMLP_BN(_FullyConnectedNet):
-    """3072-100-100-100-100-100-10, ReLU, CIFAR-10: CS231n's, with BN before each ReLU.
-
-    Args:
-        hidden, layers, weight_scale: as CS231nMLP's.
-    """
+    has_bn = False
 
     def __init__(self, hidden=100, layers=6, weight_scale=2e-2):
-        super().__init__(_sizes(hidden, layers), weight_scale, bn=True)
+        super().__init__(_sizes(hidden, layers), weight_scale, self.has_bn)
+
+
+class CS231nMLP_BN(CS231nMLP):
+    """3072-100-100-100-100-100-10, ReLU, CIFAR-10: CS231n's, with BN before each ReLU."""
+
+    has_bn = True

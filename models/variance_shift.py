@@ -10,7 +10,6 @@ first convolution and its BN are left alone: case b would drop pixels there.
 import chainer.functions as F
 import chainer.links as L
 
-from mnist_bn.kernels.blocks import conv_bn_relu_pool
 from models.mnist_cnn import MnistCNN_BN_before
 
 
@@ -38,7 +37,7 @@ class MnistCNN_dropout_BN(_FourBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
+        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
         h = self.dropout_bn_relu(self.conv2(h), self.bnorm2)
         h = self.dropout_bn_relu(self.conv3(F.max_pooling_2d(h, 2)), self.bnorm3)
         h = self.dropout_bn_relu(self.l1(F.max_pooling_2d(h, 2)), self.bnorm4)
@@ -54,9 +53,9 @@ class MnistCNN_dropout_conv_BN(_FourBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
-        h = conv_bn_relu_pool(F.dropout(h, self.ratio), self.conv2, self.bnorm2)
-        h = conv_bn_relu_pool(F.dropout(h, self.ratio), self.conv3, self.bnorm3)
+        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(F.dropout(h, self.ratio)))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(F.dropout(h, self.ratio)))), 2)
         h = F.relu(self.bnorm4(self.l1(F.dropout(h, self.ratio))))
         return self.l2(h)
 
@@ -66,8 +65,8 @@ class MnistCNN_BN_dropout(_FourBN):
 
     def forward(self, x):
         h = self.as_images(x)
-        h = conv_bn_relu_pool(h, self.conv1, self.bnorm1)
-        h = conv_bn_relu_pool(h, self.conv2, self.bnorm2)
-        h = conv_bn_relu_pool(h, self.conv3, self.bnorm3)
+        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
+        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
         h = F.dropout(F.relu(self.bnorm4(self.l1(h))), self.ratio)
         return self.l2(h)

@@ -1,6 +1,7 @@
 """What several tests share: the golden numbers of Chainer 1.12 and tiny data."""
 
 import os
+import signal
 from pathlib import Path
 
 import chainer.links as L
@@ -29,6 +30,17 @@ def pytest_addoption(parser):
         action="store_true",
         help="where a test needs a GPU and there is none, end with status 1 instead of skipping it",
     )
+
+
+def pytest_configure():
+    """Under nohup or in the background of a script, lets the tests' processes get signals.
+
+    These begin with what we ignore ignored, but with the default in place of a handler of ours.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        signum = getattr(signal, name, None)  # Windows has no SIGHUP
+        if signum is not None and signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, lambda *_: None)
 
 
 def pytest_runtest_setup(item):
@@ -98,8 +110,6 @@ def tiny_data(monkeypatch):
 
     dataset = data.Dataset("mnist", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    from mnist_bn import training
-
-    training._loaded.clear()
+    data._kept.clear()
     yield dataset
-    training._loaded.clear()
+    data._kept.clear()

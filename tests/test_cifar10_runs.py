@@ -8,11 +8,12 @@ import pytest
 
 import plot_results
 import train_mnist
-from mnist_bn import training
+from mnist_bn import data, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.storage import snapshots
 from mnist_bn.trainer import schedule
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -56,7 +57,7 @@ def config(tmp_path, monkeypatch):
     for name, count in (("data_batch_1", 30), ("data_batch_3", 20), ("test_batch", 12)):
         (folder / f"{name}.bin").write_bytes(made_records(rng, count).tobytes())
     (tmp_path / "net.py").write_text(NETWORK)
-    monkeypatch.setattr(training, "_loaded", {})
+    monkeypatch.setattr(data, "_kept", {})
     return RunConfig(
         model=f"{tmp_path}/net.py:Net",
         optimizer="MomentumSGD",
@@ -77,7 +78,7 @@ def config(tmp_path, monkeypatch):
 
 def ending(config):
     """The final parameters and the log, but for the times."""
-    folder = training.resolve(config).folder
+    folder = prepare(config).folder
     log = json.loads((folder / "log").read_bytes())
     with np.load(folder / "model.npz") as npz:
         parameters = {name: npz[name].tobytes() for name in npz}
@@ -101,7 +102,7 @@ def test_from_the_command_to_the_figure(config, capsys, tmp_path):
         "verified to be the official images: every result is labelled so; evaluated on training "
         "images held out, not on the test images)\n"
     )
-    resolved = training.resolve(config)
+    resolved = prepare(config).config
     assert resolved.folder.name == (
         "Net-MomentumSGD-cifar10-unverified-lr0.1-b8-crop-flip-wd0.01-drop1,2-train40-holdout10-s0"
     )
@@ -132,10 +133,10 @@ def test_resuming_gives_the_bits_of_a_run_that_was_never_stopped(
     config, monkeypatch, tmp_path, iteration
 ):
     monkeypatch.setattr(schedule, "is_snapshot_due", lambda t, _: t.updater.iteration == iteration)
-    training.train(config)
-    snapshot = training.resolve(config).folder / f"snapshot_iter_{iteration}"
+    training.train(prepare(config))
+    snapshot = prepare(config).folder / f"snapshot_iter_{iteration}"
     resumed = dataclasses.replace(config, out=str(tmp_path / "resumed"))
-    training.train(resumed, resume=snapshot)
+    training.train(prepare(resumed), resume=snapshot)
     assert ending(resumed) == ending(config)
 
 
@@ -145,15 +146,15 @@ def test_resuming_gives_the_bits_of_a_run_that_was_never_stopped(
 )
 def test_every_setting_changes_the_numbers(config, setting):
     """An option that did nothing would not."""
-    training.train(config)
+    training.train(prepare(config))
     other = dataclasses.replace(config, **setting)
-    training.train(other)
+    training.train(prepare(other))
     assert ending(other)[0] != ending(config)[0]
 
 
 def test_evaluation_is_of_the_images_as_they_are(config):
     """Also of those held out, which are training images."""
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     trainer.run()
     network = trainer.updater.get_optimizer("main").target.predictor
     dataset = training.load_dataset(config)
@@ -169,16 +170,16 @@ def test_evaluation_is_of_the_images_as_they_are(config):
 def test_fit_input_sees_the_training_images_and_is_kept(config):
     images = training.load_dataset(config).train.images
     assert images.shape == (40, 3, 32, 32)
-    training.train(config)
-    folder = training.resolve(config).folder
+    training.train(prepare(config))
+    folder = prepare(config).folder
     with np.load(folder / "model.npz") as npz:
         np.testing.assert_allclose(npz["mean"], images.mean((0, 2, 3), keepdims=True)[0])
         fitted = npz["mean"]
     # What --init and a snapshot hold counts, whatever the images.
     other = dataclasses.replace(config, train_images=20, init=str(folder / "model.npz"))
-    network = training.build_trainer(other).updater.get_optimizer("main").target.predictor
+    network = training.build_trainer(prepare(other)).updater.get_optimizer("main").target.predictor
     assert np.array_equal(network.mean, fitted)
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     network = trainer.updater.get_optimizer("main").target.predictor
     network.mean[...] = 0
     snapshots.load(snapshots.read(snapshots.found(folder)[0]), trainer)
@@ -190,7 +191,7 @@ def test_weight_decay_takes_its_share_of_each_parameter(config):
     config = dataclasses.replace(config, optimizer="SGD", weight_decay=None)
     ends = []
     for rate in (None, 0.01):
-        trainer = training.build_trainer(dataclasses.replace(config, weight_decay=rate))
+        trainer = training.build_trainer(prepare(dataclasses.replace(config, weight_decay=rate)))
         network = trainer.updater.get_optimizer("main").target.predictor
         network(np.zeros((1, 3, 32, 32), np.float32))  # gives the last layer its shape
         np.random.seed(0)
@@ -223,7 +224,7 @@ def test_a_network_for_other_images_is_refused_before_training(config, capsys, t
 
 def test_images_in_rows_are_not_augmented(tmp_path, tiny_data):
     with pytest.raises(UsageError) as caught:
-        training.resolve(RunConfig(augment="crop-flip", batchsize=10))
+        prepare(RunConfig(augment="crop-flip", batchsize=10))
     assert str(caught.value) == (
         "--augment crop-flip: expected images with rows and columns, as of --dataset cifar10; "
         "those of mnist come as rows of 784"
@@ -231,10 +232,12 @@ def test_images_in_rows_are_not_augmented(tmp_path, tiny_data):
 
 
 def test_a_snapshot_of_another_unit_of_drops_is_refused(config):
-    training.train(config)
-    (snapshot,) = snapshots.found(training.resolve(config).folder)
+    training.train(prepare(config))
+    (snapshot,) = snapshots.found(prepare(config).folder)
     with pytest.raises(
         UsageError, match=r"with --lr-drop in epochs, not iterations: resume with --epoch$"
     ):
-        training.train(dataclasses.replace(config, epoch=20, iteration=100), resume=snapshot)
-    training.train(dataclasses.replace(config, epoch=4), resume=snapshot)
+        training.train(
+            prepare(dataclasses.replace(config, epoch=20, iteration=100)), resume=snapshot
+        )
+    training.train(prepare(dataclasses.replace(config, epoch=4)), resume=snapshot)

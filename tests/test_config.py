@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.config import LENGTHS, RunConfig, difference, grid
+from mnist_bn.config import LENGTHS, RunConfig, grid
 from mnist_bn.errors import UsageError
+from mnist_bn.storage.identity import difference
 
 
 def test_name_says_only_what_differs():
@@ -231,3 +232,12 @@ def test_names_in_any_language_and_of_any_length():
     assert names[0] != names[1]
     for name in names:
         assert len(name.encode()) <= 255 and name.startswith("N网网") and name.endswith("-s12")
+
+
+@pytest.mark.parametrize("files", [1.5, [], "net.py"])
+def test_checksums_that_are_none_are_a_difference(files):
+    """As in the header of a snapshot of another program's."""
+    now = {"model_files": {"net.py": "0"}}
+    assert difference({"model_files": files}, now) == (
+        f"model_files {files}, not {now['model_files']}"
+    )

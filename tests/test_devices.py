@@ -107,6 +107,16 @@ def test_without_cupy(specifier, version, reason, monkeypatch):
     assert refusal(specifier) == f"GPU 0 was asked for, but {reason}"
 
 
+@pytest.mark.parametrize("version", [13010, None])
+def test_a_cupy_that_does_not_import(version, monkeypatch, tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('no libcudart')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(devices, "_driver_version", lambda: version)
+    reason = "CuPy cannot be imported (no libcudart): " if version else devices.NO_DRIVER
+    assert refusal("0").startswith(f"GPU 0 was asked for, but {reason}")
+
+
 def test_without_cupy_the_driver_is_looked_for_first(monkeypatch):
     def no_library(name):
         raise OSError(f"{name}: cannot open shared object file")

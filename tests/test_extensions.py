@@ -14,6 +14,7 @@ from mnist_bn.storage import snapshots
 from mnist_bn.trainer import plot_report
 from mnist_bn.trainer.log_report import LogReport
 from mnist_bn.trainer.plot_report import PlotReport
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
         "draw",
         lambda self, t: (lengths.append(len(t.get_extension("LogReport").log)), draw(self, t)),
     )
-    training.train(RunConfig(batchsize=20, epoch=3, out=str(tmp_path)))
+    training.train(prepare(RunConfig(batchsize=20, epoch=3, out=str(tmp_path))))
     assert lengths == [1, 1, 3, 3]
 
 

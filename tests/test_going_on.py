@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import train_mnist
-from mnist_bn import sweep, training
+from mnist_bn import finished, sweep, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.storage import archives, result_folder, snapshots
 from mnist_bn.trainer import schedule, signals
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -58,7 +59,7 @@ def whole_state(folder):
 
 def never_stopped(config, tmp_path):
     whole = dataclasses.replace(config, out=str(tmp_path / "whole"))
-    training.train(whole)
+    training.train(prepare(whole))
     return whole_state(whole.folder)
 
 
@@ -92,12 +93,12 @@ def test_a_longer_run_ends_as_if_never_stopped(config, tmp_path, shorter, longer
     shorter = dataclasses.replace(config, **shorter)
     longer = dataclasses.replace(shorter, **longer)
     expected = never_stopped(longer, tmp_path)
-    training.train(shorter)
+    training.train(prepare(shorter))
     run_id = result_folder.read_args(shorter.folder)["run_id"]
     assert longer.folder == shorter.folder
-    assert not sweep.is_finished(longer)
-    training.train(longer, autoload=True)
-    assert sweep.is_finished(longer)
+    assert not sweep.is_finished(prepare(longer))
+    training.train(prepare(longer), autoload=True)
+    assert sweep.is_finished(prepare(longer))
     assert whole_state(longer.folder) == expected
     args = result_folder.read_args(longer.folder)
     assert (args["epoch"], args["iteration"]) == (longer.epoch, longer.iteration)
@@ -116,8 +117,8 @@ def test_with_the_evaluation_for_the_end_in_its_snapshot_the_ending_is_another(
     expected = never_stopped(longer, tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(schedule, "is_evaluation_for_the_end", lambda *_: False)
-        training.train(shorter)
-    training.train(longer, autoload=True)
+        training.train(prepare(shorter))
+    training.train(prepare(longer), autoload=True)
     ending = whole_state(longer.folder)
     assert [len(ending[0]), len(expected[0])] == [4, 3]
     assert (ending[1] == expected[1]) == (semantics == "today")
@@ -126,8 +127,8 @@ def test_with_the_evaluation_for_the_end_in_its_snapshot_the_ending_is_another(
 def test_the_end_of_a_run_by_an_earlier_version_is_noted(config, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(schedule, "is_evaluation_for_the_end", lambda *_: False)
-        training.train(dataclasses.replace(config, iteration=8))
-    training.train(dataclasses.replace(config, iteration=9), autoload=True)
+        training.train(prepare(dataclasses.replace(config, iteration=8)))
+    training.train(prepare(dataclasses.replace(config, iteration=9)), autoload=True)
     assert capsys.readouterr().err.endswith(
         "snapshot_iter_8 was taken after an evaluation that a longer run does not make: its entry "
         "stays in the log\n"
@@ -136,14 +137,14 @@ def test_the_end_of_a_run_by_an_earlier_version_is_noted(config, monkeypatch, ca
 
 def test_a_longer_run_goes_on_twice_and_after_a_stop(config, tmp_path, monkeypatch):
     expected = never_stopped(dataclasses.replace(config, iteration=14), tmp_path)
-    training.train(dataclasses.replace(config, iteration=3))
-    training.train(dataclasses.replace(config, iteration=8), autoload=True)
+    training.train(prepare(dataclasses.replace(config, iteration=3)))
+    training.train(prepare(dataclasses.replace(config, iteration=8)), autoload=True)
     longer = dataclasses.replace(config, iteration=14)
     with monkeypatch.context() as patch:
         stop_at(patch, 12)
         with pytest.raises(signals.Stopped):
-            training.train(longer, autoload=True)
-    training.train(longer, autoload=True)
+            training.train(prepare(longer), autoload=True)
+    training.train(prepare(longer), autoload=True)
     assert whole_state(longer.folder) == expected
 
 
@@ -172,13 +173,13 @@ def test_observers_of_a_run_stopped_in_an_evaluation_have_its_gradients(
     with monkeypatch.context() as patch:
         stop_at(patch, iteration, priority=5000)
         with pytest.raises(signals.Stopped):
-            training.train(config)
-    training.train(config, autoload=True)
+            training.train(prepare(config))
+    training.train(prepare(config), autoload=True)
     assert whole_state(config.folder) == expected
 
 
 def test_a_longer_finished_run_is_left_and_said(config, tmp_path, capsys):
-    training.train(dataclasses.replace(config, epoch=3))
+    training.train(prepare(dataclasses.replace(config, epoch=3)))
     folder = config.folder
     before = {path: path.read_bytes() for path in folder.iterdir()}
     line = f"-m {config.model} -b 8 --dataset mnist -o {config.out}".split()
@@ -189,7 +190,7 @@ def test_a_longer_finished_run_is_left_and_said(config, tmp_path, capsys):
             f"note: {folder} holds a finished run of 3 epochs, more than the {asked} asked for: "
             "skipped (a shorter one goes into another --out)\n"
         )
-        assert "The run is finished already: skipped" in printed.out
+        assert "The run is finished already: skipped\n" in printed.out
     assert train_mnist.main([*line, "--iteration", "15"]) == 0  # exactly as long
     assert capsys.readouterr().err == ""
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
@@ -197,33 +198,33 @@ def test_a_longer_finished_run_is_left_and_said(config, tmp_path, capsys):
 
 def test_a_run_that_diverged_is_finished_whatever_its_length(config, capsys):
     config = dataclasses.replace(config, lr=1e30, optimizer="SGD", model="MnistCNN", epoch=2)
-    assert "diverged_at" in training.train(config)
+    assert "diverged_at" in training.train(prepare(config))
     for epoch in (1, 2, 5):
         other = dataclasses.replace(config, epoch=epoch)
-        assert sweep.is_finished(other)
-        assert sweep.longer_than_asked([other]) is None
-    assert not sweep.is_finished(dataclasses.replace(config, on_divergence="continue"))
+        assert sweep.is_finished(prepare(other))
+        assert finished.longer_than_asked([prepare(other)]) is None
+    assert not sweep.is_finished(prepare(dataclasses.replace(config, on_divergence="continue")))
 
 
 def test_a_run_that_trained_on_after_it_diverged_goes_on_only_so(config):
     settings = {"lr": 1e30, "optimizer": "SGD", "model": "MnistCNN", "on_divergence": "continue"}
     config = dataclasses.replace(config, **settings, epoch=2)
-    training.train(config)
+    training.train(prepare(config))
     longer = dataclasses.replace(config, epoch=3)
     stopping = dataclasses.replace(longer, on_divergence="stop")
     with pytest.raises(UsageError, match=r"diverged at iteration 2 and trained on: resume with --"):
-        training.train(stopping, autoload=True)
+        training.train(prepare(stopping), autoload=True)
     assert (config.folder / "model.npz").exists()
-    training.train(longer, autoload=True)
+    training.train(prepare(longer), autoload=True)
 
 
 def test_an_unfinished_run_by_an_earlier_version_is_gone_on_with(config, tmp_path, monkeypatch):
     """It has no ID, neither in `args` nor in its snapshots."""
     expected = never_stopped(dataclasses.replace(config, epoch=4), tmp_path)
-    training.train(dataclasses.replace(config, epoch=2))
+    training.train(prepare(dataclasses.replace(config, epoch=2)))
     without_id(config.folder)
     for epoch in (3, 4):
-        training.train(dataclasses.replace(config, epoch=epoch), autoload=True)
+        training.train(prepare(dataclasses.replace(config, epoch=epoch)), autoload=True)
         assert not (config.folder / "earlier").exists()
     assert whole_state(config.folder)[:2] == expected[:2]
 
@@ -242,13 +243,15 @@ def without_id(folder):
 
 def test_a_snapshot_of_an_old_folder_begins_a_run_of_its_own(config, tmp_path):
     expected = never_stopped(dataclasses.replace(config, epoch=3), tmp_path)
-    training.train(dataclasses.replace(config, epoch=2))
+    training.train(prepare(dataclasses.replace(config, epoch=2)))
     without_id(config.folder)
     old = config.folder.rename(config.folder.with_name("Net-Adam-b8-e2-s0"))
     before = {path: path.read_bytes() for path in old.iterdir()}
-    training.train(dataclasses.replace(config, epoch=3), resume=old / "snapshot_iter_10")
+    training.train(prepare(dataclasses.replace(config, epoch=3)), resume=old / "snapshot_iter_10")
     assert {path: path.read_bytes() for path in old.iterdir()} == before
     assert whole_state(config.folder)[:2] == expected[:2]
+    graph = (tmp_path / "whole" / config.folder.name / "cg.dot").read_text()
+    assert (config.folder / "cg.dot").read_text().count("->") == graph.count("->") > 10
     run_id = result_folder.read_args(config.folder)["run_id"]
     every = [snapshots.read(path).header["run_id"] for path in snapshots.found(config.folder)]
     assert every == [run_id, run_id]
@@ -257,7 +260,7 @@ def test_a_snapshot_of_an_old_folder_begins_a_run_of_its_own(config, tmp_path):
 def test_an_id_changes_no_random_number_and_is_each_runs_own(config, tmp_path):
     states, ids = [], []
     for out in "ab":
-        training.train(dataclasses.replace(config, epoch=1, out=str(tmp_path / out)))
+        training.train(prepare(dataclasses.replace(config, epoch=1, out=str(tmp_path / out))))
         states.append(np.random.get_state()[1].tolist())
         folder = dataclasses.replace(config, out=str(tmp_path / out)).folder
         ids.append(result_folder.read_args(folder)["run_id"])
@@ -266,17 +269,17 @@ def test_an_id_changes_no_random_number_and_is_each_runs_own(config, tmp_path):
 
 
 def test_a_shorter_run_that_did_not_observe_is_not_gone_on_with(config):
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     before = {path: path.read_bytes() for path in config.folder.iterdir()}
     observed = dataclasses.replace(config, epoch=2, observe="gradient-norms")
     with pytest.raises(UserError, match="--observe gradient-norms: the snapshot is of a run witho"):
-        training.train(observed, autoload=True)
+        training.train(prepare(observed), autoload=True)
     assert {path: path.read_bytes() for path in config.folder.iterdir()} == before
 
 
 def test_what_a_longer_run_does_not_observe_any_more_stays(config):
-    training.train(dataclasses.replace(config, epoch=1, observe="gradient-norms"))
+    training.train(prepare(dataclasses.replace(config, epoch=1, observe="gradient-norms")))
     path = config.folder / "gradient-norms.npz"
     before = path.read_bytes()
-    training.train(dataclasses.replace(config, epoch=2), autoload=True)
+    training.train(prepare(dataclasses.replace(config, epoch=2)), autoload=True)
     assert path.read_bytes() == before

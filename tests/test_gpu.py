@@ -22,6 +22,7 @@ from mnist_bn.data import Split
 from mnist_bn.data.augmentation import send_crop_flipped
 from mnist_bn.data.iterators import ArrayIterator, DeviceIterator, make_iterator
 from mnist_bn.storage import archives, snapshots
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.gpu
 
@@ -58,9 +59,9 @@ def tiny_colours(monkeypatch):
 
     dataset = data.Dataset("cifar10", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    training._loaded.clear()
+    data._kept.clear()
     yield
-    training._loaded.clear()
+    data._kept.clear()
 
 
 @pytest.fixture
@@ -83,12 +84,12 @@ def to_cpu(array):
 
 
 def parameters(config):
-    with np.load(training.resolve(config).folder / "model.npz") as npz:
+    with np.load(prepare(config).folder / "model.npz") as npz:
         return dict(npz)
 
 
 def log_of(config):
-    return json.loads((training.resolve(config).folder / "log").read_bytes())
+    return json.loads((prepare(config).folder / "log").read_bytes())
 
 
 # --- The same numbers as on the CPU --------------------------------------------------------------
@@ -213,7 +214,7 @@ def test_curves_are_within_the_noise_of_seeds(tmp_path):
                 device=device,
                 out=str(tmp_path / device),
             )
-            training.train(config)
+            training.train(prepare(config))
             curve = [entry["validation/main/accuracy"] for entry in log_of(config)]
             accuracies.setdefault(device, []).append(curve)
     on_cpu, on_gpu = (np.array(accuracies[device]) for device in (CPU, GPU))
@@ -231,7 +232,7 @@ def test_every_model_trains(name, semantics, config, request):
         request.getfixturevalue("tiny_colours")
         config = change(config, dataset="cifar10", augment="crop-flip")
     config = change(config, model=name, epoch=15, semantics=semantics)
-    last = training.train(config)
+    last = training.train(prepare(config))
     assert last["main/loss"] < log_of(config)[0]["main/loss"]
     if name in BLOGS:
         assert last["validation/main/accuracy"] > 0.8
@@ -250,7 +251,7 @@ def test_every_observer_measures_as_on_the_cpu(model, config, request):
     for device in (CPU, GPU):
         run = change(config, model=model, device=device, **settings, out=f"{config.out}/{device}")
         training.train(run)
-        folder = training.resolve(run).folder
+        folder = prepare(run).folder
         found.append({name: archives.read(folder / f"{name}.npz") for name in names})
     for name in names:
         on_cpu, on_gpu = (series[name] for series in found)
@@ -275,13 +276,13 @@ def test_a_seed_gives_the_same_bits(name, config, tmp_path):
 @pytest.mark.parametrize(("made_on", "resumed_on"), [(GPU, CPU), (CPU, GPU)])
 def test_a_snapshot_resumes_on_the_other_device(made_on, resumed_on, config):
     first = change(config, device=made_on)
-    training.train(first)
-    folder = training.resolve(first).folder
+    training.train(prepare(first))
+    folder = prepare(first).folder
     snapshot = snapshots.found(folder)[0]
     saved, log = parameters(first), log_of(first)
 
     longer = change(config, device=resumed_on, epoch=20)
-    trainer = training.build_trainer(longer)
+    trainer = training.build_trainer(prepare(longer))
     snapshots.load(snapshots.read(snapshot), trainer)
     network = trainer.updater.get_optimizer("main").target.predictor
     for path, parameter in network.namedparams():
@@ -292,7 +293,7 @@ def test_a_snapshot_resumes_on_the_other_device(made_on, resumed_on, config):
     labels = training.load_dataset(longer).train.labels
     assert np.array_equal(to_cpu(batch[1]), labels[order[:4]])
 
-    last = training.train(longer, resume=snapshot)
+    last = training.train(prepare(longer), resume=snapshot)
     assert log_of(longer)[:2] == log
     assert last["validation/main/accuracy"] > 0.8
 
@@ -366,7 +367,7 @@ def test_the_host_waits_for_nothing_within_an_epoch(config, gpu):
     """The host is done with two steps while the GPU is still busy with what was before them."""
     import cupy
 
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     log_report = trainer.get_extension("LogReport")
 
     def step():

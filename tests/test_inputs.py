@@ -11,6 +11,7 @@ import pytest
 from mnist_bn import networks, training
 from mnist_bn.config import RunConfig
 from mnist_bn.inputs import Input
+from mnist_bn.training import prepare
 
 # The three classes as their author would have written them in August 2016.
 BLOG = """
@@ -82,8 +83,8 @@ def trained(model, out, **settings):
         model, "Adam", dataset="mnist", batchsize=8, iteration=3, evaluate_every=2,
         accelerate="off", out=str(out), **settings,
     )  # fmt: skip
-    training.train(config)
-    folder = training.resolve(config).folder
+    training.train(prepare(config))
+    folder = prepare(config).folder
     log = json.loads((folder / "log").read_text())
     for entry in log:
         del entry["elapsed_time"]
@@ -199,7 +200,15 @@ def test_it_can_be_used_as_the_variable_it_is():
         ("L.Linear(1, 1).W.update_rule.add_hook(1)", "(update rules come with the optimizer; bef"),
         ("L.Linear(784, 10, wscale=2)(x)", "(give initialW= one of chainer.initializers)"),
         ("L.Linear(784, 10, bias=0)(x)", "(write initial_bias=)"),
-        ("chainer.Variable(x.data, volatile='on')", "volatile argument is not supported anymore"),
+        ("F.dropout(x, 0.5, True)", "but 3 were given (leave the third argument out)"),
+        (
+            "chainer.Variable(x.data, volatile='on')",
+            "Use chainer.using_config (leave it out)",
+        ),
+        ("F.relu(x, use_cudnn=False)", "unexpected keyword argument 'use_cudnn' (leave it out)"),
+        ("L.Convolution2D(1, 1, 3, use_cudnn=False)", "'use_cudnn' (leave it out)"),
+        ("L.Convolution2D(1, 1, 3, deterministic=True)", " (leave it out)"),
+        ("F.MaxPooling2D(2)(x)", "no attribute 'MaxPooling2D' (for spatial pyramids write 'max')"),
     ],
 )
 def test_what_chainer_1_had_is_refused_with_what_to_write(tmp_path, tiny_data, forward, hint):

@@ -15,7 +15,7 @@ SCRIPT = """
 import sys
 import chainer, chainer.links as L, numpy
 import neighbour
-from mnist_bn import accelerate
+from mnist_bn import kernels
 print(__name__, sys.argv[1:], neighbour.NAME, kernels.active())
 x = numpy.ones((2, 1, 8, 8), "float32")
 print(L.Convolution2D(1, 2, 3)(x).shape)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from mnist_bn import optimizers, training
-from mnist_bn.config import RunConfig, difference
+from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
+from mnist_bn.storage.identity import difference
+from mnist_bn.training import prepare
 
 # The defaults in the source of Chainer 1.12.0.
 DEFAULTS_2016 = {
@@ -199,30 +201,28 @@ def test_a_run_with_ones_own_drops_its_rate_and_does_not_go_on_with_another_vers
         "ReluMLP", f"{own}:Half", dataset="mnist", batchsize=8, epoch=2, lr_drop="1",
         accelerate="off", out=str(tmp_path),
     )  # fmt: skip
-    config = training.resolve(config)
-    assert config.name == "ReluMLP-Half-b8-drop1-s0"
-    trainer = training.build_trainer(config)
+    run = prepare(config)
+    assert run.config.name == "ReluMLP-Half-b8-drop1-s0"
+    trainer = training.build_trainer(run)
     trainer.run()
     optimizer = trainer.updater.get_optimizer("main")
     assert optimizer.hyperparam.lr == pytest.approx(0.05)
-    before = training.identity(config, tiny_data)
     own.write_text(OWN + "# edited\n")
-    now = training.identity(config, tiny_data)
-    assert difference(before, now) == "another version of own.py"
+    assert difference(run.identity, prepare(config).identity) == "another version of own.py"
 
 
 def test_a_default_that_is_given_is_the_same_run(tiny_data):
     runs = [
-        training.resolve(RunConfig("ReluMLP", optimizer, lr=lr, dataset="mnist", batchsize=8))
+        prepare(RunConfig("ReluMLP", optimizer, lr=lr, dataset="mnist", batchsize=8)).config
         for optimizer, lr in (("SGD", None), ("sgd", 0.01), ("SGD(lr=0.01)", None))
     ]
     assert runs[0] == runs[1] == runs[2]
     assert (runs[0].lr, runs[0].momentum) == (0.01, None)
     assert runs[0].name == "ReluMLP-SGD-b8-s0"
-    other = training.resolve(dataclasses.replace(runs[0], lr=0.02))
+    other = prepare(dataclasses.replace(runs[0], lr=0.02)).config
     assert other.name == "ReluMLP-SGD-lr0.02-b8-s0"
-    assert training.describe_run(other)["lr"] == 0.02
-    assert training.describe_run(runs[0])["lr"] == 0.01
+    assert prepare(other).to_args()["lr"] == 0.02
+    assert prepare(runs[0]).to_args()["lr"] == 0.01
 
 
 def test_runs_of_before_the_settings_were_effective_compare_as_they_were():

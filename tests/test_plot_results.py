@@ -62,6 +62,20 @@ def test_figures_and_tables_are_written_and_named(tmp_path, capsys, monkeypatch)
     assert err == ""
 
 
+def test_on_a_terminal_no_line_is_wider_than_it(tmp_path, capsys, monkeypatch):
+    for model in ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "ReluMLP"):
+        for seed in (0, 1):
+            write_run(tmp_path, "SGD", model=model, seed=seed)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert plot_results.main(["."]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "  MnistCNN_BN_before  0.9667 ± 0.0000\n" in out
+    table = (tmp_path / "figures" / "table.md").read_text()
+    assert max(map(len, table.splitlines())) > 80
+
+
 def test_runs_that_are_not_drawn_are_not_counted_as_drawn(tmp_path, capsys):
     for optimizer in ("SGD", "SGD", "Adam"):
         write_run(tmp_path / "result", optimizer)
@@ -153,6 +167,26 @@ def test_a_study_that_cannot_be_drawn_stops_no_other(tmp_path, capsys, quick_fig
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "note: the figures of understanding-bn are not drawn (" in err
+
+
+@pytest.mark.parametrize(
+    ("study", "log"),
+    [
+        ("learning-rate", LOG[:1]),  # not finished
+        ("original-paper", [{"epoch": 1, "main/loss": None}]),  # diverged
+        ("dying-relu", LOG),  # without its observers
+    ],
+)
+def test_runs_of_which_their_study_shows_nothing_are_drawn_as_any(
+    tmp_path, capsys, quick_figures, study, log
+):
+    write_run(tmp_path, "SGD", study=study, lr=0.1, epoch=3, log=log)
+    assert plot_results.main([str(tmp_path)]) == 0
+    assert drawn_in(tmp_path / "figures")["figures"] >= {"runs.png", *TABLES}
+    assert capsys.readouterr().err == (
+        f"plot_results.py: note: {study}: what the study's figures show is not there; drawn as any"
+        " runs\n"
+    )
 
 
 def test_a_group_that_cannot_be_written_stops_no_other(tmp_path, capsys, quick_figures):

@@ -12,6 +12,8 @@ import pytest
 from mnist_bn import sweep, training
 from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UserError
+from mnist_bn.outcome import Outcome
+from mnist_bn.training import prepare
 
 BROKEN = """
 import chainer
@@ -50,11 +52,11 @@ def test_every_run_has_its_outcome_and_a_failing_one_stops_no_other(settings, tm
                 f"failed: RuntimeError: the network is (traceback in {report})"
             )
             assert "line 12, in forward" in report.read_text()
-            assert not sweep.is_finished(config)
+            assert not sweep.is_finished(prepare(config))
         else:
             assert outcome.error is None
             assert outcome.entry["epoch"] == 1
-            assert sweep.is_finished(config)
+            assert sweep.is_finished(prepare(config))
 
 
 def test_several_processes_give_the_bits_of_one(settings, tmp_path):
@@ -69,33 +71,35 @@ def test_several_processes_give_the_bits_of_one(settings, tmp_path):
 
 def test_a_folder_of_another_run_is_never_taken(settings, tiny_data, no_plots):
     config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
-    assert not sweep.is_finished(config)
-    training.train(config)
-    assert sweep.is_finished(config)
+    assert not sweep.is_finished(prepare(config))
+    training.train(prepare(config))
+    assert sweep.is_finished(prepare(config))
     args = config.folder / "args"
     other = json.loads(args.read_text())
     args.write_text(json.dumps({**other, "lr": 0.5}))
     with pytest.raises(UserError, match=r"finished run with lr 0\.5, not 0\.001: choose"):
-        sweep.is_finished(config)
+        sweep.is_finished(prepare(config))
     args.write_text("{")
     with pytest.raises(UserError, match="expected the settings"):
-        sweep.is_finished(config)
+        sweep.is_finished(prepare(config))
 
 
 def test_a_folder_that_cannot_be_looked_into_is_one_line(settings):
     """Such as one that may not be entered, which root may; this name is too long."""
     config = RunConfig(**{**settings, "out": "x" * 300})
-    assert not sweep.is_finished(config)
-    outcome = sweep.run_one(config, dict)
+    assert not sweep.is_finished(prepare(config))
+    outcome = sweep.run_one(prepare(config), dict)
     assert outcome.error.endswith("cannot be written (File name too long); choose another --out")
 
 
 def test_a_run_that_another_process_has_finished_is_left_as_it_is(settings, tiny_data, no_plots):
     config = RunConfig(**{**settings, "dataset": "mnist", "batchsize": 20})
-    outcomes = [sweep.run_one(config, lambda: training.train(config)) for _ in range(2)]
+    outcomes = [
+        sweep.run_one(prepare(config), lambda: training.train(prepare(config))) for _ in range(2)
+    ]
     assert outcomes[0].entry["epoch"] == 1
     assert outcomes[1].entry is None
-    assert sweep.describe(outcomes[1]) == (
+    assert outcomes[1].describe() == (
         f"{config.name}: finished already, by another process: left as it is"
     )
 
@@ -125,7 +129,7 @@ def test_what_was_under_way_when_a_process_was_killed_goes_on(settings, monkeypa
         if len(calls) == 1:
             (begun.folder / "args").write_text('{"run_id": "of this command"}')
             raise sweep.TerminatedWorkerError("killed")
-        return iter(sweep.Outcome(config, {}) for config in configs)
+        return iter(Outcome(config, {}) for config in configs)
 
     monkeypatch.setattr(sweep, "_parallel", parallel)
     assert [outcome.config for outcome in sweep._outcomes(configs, 2, False)] == configs
@@ -139,14 +143,16 @@ def test_whatever_a_run_raises_is_its_outcome(tmp_path, failure):
 
     config = RunConfig(dataset="digits", out=str(tmp_path))
     config.folder.mkdir()
-    assert sweep.run_one(config, fail).error.startswith(f"failed: {type(failure).__name__}: ")
+    assert sweep.run_one(prepare(config), fail).error.startswith(
+        f"failed: {type(failure).__name__}: "
+    )
     assert "Traceback" in (config.folder / "error.txt").read_text()
 
 
 def test_a_diverged_run_is_called_so():
     entry = {"epoch": 1, "main/loss": float("nan"), "elapsed_time": 3.0}
-    outcome = sweep.Outcome(RunConfig(dataset="mnist"), {**entry, "validation/main/accuracy": 0.1})
-    assert sweep.describe(outcome) == (
+    outcome = Outcome(RunConfig(dataset="mnist"), {**entry, "validation/main/accuracy": 0.1})
+    assert outcome.describe() == (
         "MnistCNN_BN_before-Adam-s0: epoch 1, diverged (training loss nan), "
         "validation accuracy 0.1000, 3 s"
     )
@@ -184,6 +190,18 @@ def test_settings_that_are_no_axes_differ_too():
     assert list(sweep.labels(configs).values()) == ["lr default batchsize 1", "lr 3 batchsize 2"]
 
 
+def test_a_label_has_no_momentum_of_an_optimizer_without():
+    settings = [("SGD", 0.01, None), ("AdaDelta", None, None)]
+    settings += [("MomentumSGD", 0.01, momentum) for momentum in (0.5, 0.9)]
+    configs = [RunConfig("A", name, lr=lr, momentum=momentum) for name, lr, momentum in settings]
+    assert list(sweep.labels(configs).values()) == [
+        "SGD",
+        "AdaDelta",
+        "MomentumSGD momentum 0.5",
+        "MomentumSGD momentum 0.9",
+    ]
+
+
 class Bar:
     runs = 0
 
@@ -204,7 +222,7 @@ def test_a_bar_counts_the_runs_that_are_over(monkeypatch, capsys, lefts, runs, l
     configs = grid({"dataset": "mnist", "seed": [0, 1]})
     entry = {"epoch": 20, "main/loss": 0.1, "elapsed_time": 3.0}
     outcomes = [
-        sweep.Outcome(config, entry=None if left else entry, left=left)
+        Outcome(config, entry=None if left else entry, left=left)
         for config, left in zip(configs, lefts, strict=True)
     ]
     bar = Bar()
@@ -230,3 +248,14 @@ def test_the_clock_of_a_bar_goes_on_while_no_run_ends(monkeypatch):
             time.sleep(0.05)
     threads = [thread.name for thread in threading.enumerate()]
     assert not any("tick" in name for name in threads)
+
+
+def test_default_rates_of_optimizers_are_no_difference_within_a_sweep():
+    sgd, adam = RunConfig(optimizer="SGD", lr=0.01), RunConfig(optimizer="Adam", lr=0.001)
+    assert list(sweep.labels([sgd, adam]).values()) == ["SGD", "Adam"]
+    faster = RunConfig(optimizer="SGD", lr=0.1)
+    assert list(sweep.labels([sgd, faster, adam]).values()) == [
+        "SGD lr 0.01",
+        "SGD lr 0.1",
+        "Adam lr 0.001",
+    ]

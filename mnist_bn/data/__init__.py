@@ -11,7 +11,9 @@ from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError
 from mnist_bn.names.suggestions import suggestion
 
-__all__ = ["Dataset", "Split", "load"]
+__all__ = ["Dataset", "Split", "load", "load_once"]
+
+_kept: dict[tuple[str, str | None, bool], Dataset] = {}
 
 
 def load(
@@ -45,6 +47,19 @@ def load(
     raise UsageError(
         f"--dataset {name}: expected auto, mnist, digits or cifar10{suggestion(name, known)}"
     )
+
+
+def load_once(name: str = "auto", data_dir: str | None = None, unverified: bool = False) -> Dataset:
+    """Returns what `load` does; a process reads it once, however many runs it trains.
+
+    One dataset is kept, by what it was asked for with and by its own name.
+    """
+    key = name, data_dir, unverified
+    if key not in _kept:
+        dataset = load(*key)
+        _kept.clear()
+        _kept[dataset.name, data_dir, dataset.is_unverified] = _kept[key] = dataset
+    return _kept[key]
 
 
 def _existing_folder(data_dir: str | Path | None, dataset: str) -> Path | None:

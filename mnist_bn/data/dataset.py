@@ -64,3 +64,8 @@ class Dataset:
     origin: str
     note: str = ""
     tried: tuple[str, ...] = ()
+
+    @property
+    def is_unverified(self) -> bool:
+        """Whether no checksum says that these are the official images."""
+        return self.name == "cifar10-unverified"

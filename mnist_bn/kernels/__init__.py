@@ -9,7 +9,18 @@ from __future__ import annotations
 import os
 
 from mnist_bn.errors import UserError
-from mnist_bn.kernels import blocks, build, convolution, dense, graph, layers, seam, updates
+from mnist_bn.kernels import (
+    backprop,
+    build,
+    convolution,
+    fusions,
+    graph,
+    invisible,
+    layers,
+    seam,
+    updates,
+    waiting,
+)
 
 MODES = ("auto", "on", "off")
 STOCK = "off"
@@ -50,18 +61,19 @@ def install(mode: str = "auto") -> str:
             | layers.replacements(library)
             | updates.replacements(library)
             | graph.replacements()
+            | backprop.replacements()
         )
-        blocks.use(library)
-        dense.use(True)
+        fusions.use(library)
+        waiting.remember_methods()
+        seam.install(invisible.replacements())  # around those
         _set_active(build.instruction_set())
     return _active
 
 
 def uninstall() -> None:
     """Restores stock Chainer."""
+    waiting.compute_all()
     seam.uninstall()
-    blocks.use(None)
-    dense.use(False)
     _set_active(STOCK)
 
 

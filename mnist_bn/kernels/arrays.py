@@ -95,7 +95,7 @@ def empty_nchw(n: int, c: int, h: int, w: int) -> np.ndarray:
 
 def is_float32(arrays: Sequence[object]) -> bool:
     """Returns whether all are aligned float32 NumPy arrays of native byte order."""
-    return all(type(a) is np.ndarray and a.dtype == _FLOAT32 and a.flags.aligned for a in arrays)
+    return all([type(a) is np.ndarray and a.dtype == _FLOAT32 and a.flags.aligned for a in arrays])
 
 
 def are_writable(arrays: Iterable[np.ndarray]) -> bool:

@@ -24,10 +24,11 @@ from mnist_bn.kernels import build_folders, compiler, trust
 # As mnist_bn_kernels_version() of the source answers.
 KERNELS_VERSION = 1
 MAX_BYTES = 2**26  # of a library
-# Compiling takes a few seconds. What takes much longer hangs, and the next compiler is tried.
+# Compiling takes a few seconds. What computes much longer, or waits so long for something, hangs,
+# and the next compiler is tried.
 COMPILE_SECONDS = 60
 VERSION_SECONDS = 15
-TOTAL_SECONDS = 120
+TOTAL_SECONDS = 120  # after which no other compiler is tried
 
 # Compiler flags of an instruction set, widest first. Each set includes those behind it.
 INSTRUCTION_SETS = {
@@ -122,22 +123,20 @@ def _load(instruction_set: str, cxx: str, cache: Path | None) -> ctypes.CDLL | s
     # Processes that this one starts need not wait for the same compilers once more.
     wanted = ascii((instruction_set, cxx, str(cache))).replace(" ", "_")
     before, _, reason = os.environ.get(_FAILED, "").partition(" ")
-    if before != wanted:
-        with compiler.ending_before_signals():
-            library, reason = _try_compilers(instruction_set, cxx, cache)
-        if library is not None:
-            return library
-        os.environ[_FAILED] = f"{wanted} {reason}"
-    return reason
+    if before == wanted:
+        return reason
+    with compiler.ending_before_signals():
+        found = _try_compilers(instruction_set, cxx, cache)
+    if isinstance(found, str):
+        os.environ[_FAILED] = f"{wanted} {found}"
+    return found
 
 
-def _try_compilers(
-    instruction_set: str, cxx: str, cache: Path | None
-) -> tuple[ctypes.CDLL | None, str]:
+def _try_compilers(instruction_set: str, cxx: str, cache: Path | None) -> ctypes.CDLL | str:
     """Returns the kernels of the first compiler that makes them; if none does, why."""
     compilers = _compilers(cxx)
     if not compilers:
-        return None, f"no C++ compiler found (CXX, c++, g++, clang++, ziglang): {_MEND}"
+        return f"no C++ compiler found (CXX, c++, g++, clang++, ziglang): {_MEND}"
     end = time.monotonic() + TOTAL_SECONDS
     reasons, hanging = [], set()
     for command in compilers:
@@ -145,17 +144,14 @@ def _try_compilers(
         if program in hanging or time.monotonic() > end:
             continue
         try:
-            deadline = min(end, time.monotonic() + COMPILE_SECONDS)
-            library = _cached_or_compiled(
-                command, INSTRUCTION_SETS[instruction_set], cache, deadline
-            )
-            return library, ""
+            flags = [*_FLAGS, *INSTRUCTION_SETS[instruction_set]]
+            return _cached_or_compiled(command, flags, cache)
         except (OSError, compiler.CompilerError) as error:
             reasons.append(f"{compiler.one_line(command[0])}: {compiler.one_line(str(error))}")
             if isinstance(error, compiler.CompilerHangs):
                 hanging.add(program)
                 _say(f"{reasons[-1]}: given up")
-    return None, f"the kernels do not compile ({'; '.join(reasons)}): {_MEND}"
+    return f"the kernels do not compile ({'; '.join(reasons)}): {_MEND}"
 
 
 def _compilers(cxx: str) -> list[list[str]]:
@@ -173,76 +169,58 @@ def _compilers(cxx: str) -> list[list[str]]:
     return found
 
 
-def _cached_or_compiled(
-    cxx: list[str], isa_flags: list[str], cache: Path | None, deadline: float
-) -> ctypes.CDLL:
-    command = [*cxx, *_FLAGS, *isa_flags]
-    name = f"kernels-{_key(cxx, command, deadline)}.so"
-    cache = _usable(cache)
-    if cache is not None:
+def _cached_or_compiled(cxx: list[str], flags: list[str], cache: Path | None) -> ctypes.CDLL:
+    command = [*cxx, *flags]
+    name = f"kernels-{_key(cxx, command)}.so"
+    if cache is not None and _is_usable(cache):
         build_folders.remove_stale(cache, "build-")
-        if _is_whole(cache / name):
-            try:
-                return _open(cache / name)
-            except OSError:
-                pass  # for another machine, or damaged: compiled anew
+        with contextlib.suppress(OSError):  # none, or damaged, or for another machine
+            return _open_kept(cache / name)
         try:
             with build_folders.make(cache, "build-") as folder:
-                return _compile_into(cache / name, command, folder, deadline)
+                library = _compile(command, folder / name)
+                _keep(folder / name, cache / name)
+                return library
         except compiler.CompilerHangs:
             raise
         except (OSError, compiler.CompilerError):
             pass  # perhaps the folder is read-only or full, or nothing may be executed there
-    temporary = Path(tempfile.gettempdir())
-    build_folders.remove_stale(temporary, "mnist-bn-build-")
-    with build_folders.make(
-        temporary, "mnist-bn-build-"
-    ) as folder:  # an open library outlives its file
-        return _compile(command, folder / name, deadline)
+    temporary, prefix = Path(tempfile.gettempdir()), "mnist-bn-build-"
+    build_folders.remove_stale(temporary, prefix)
+    with build_folders.make(temporary, prefix) as folder:  # an open library outlives its file
+        return _compile(command, folder / name)
 
 
-def _usable(cache: Path | None) -> Path | None:
-    """Returns the cache folder, made if need be; None if it is of no use, or others' too."""
-    if cache is None:
-        return None
+def _is_usable(cache: Path) -> bool:
+    """Makes the cache folder if need be; tells whether it is there, and the user's alone."""
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         reason = trust.why_not(cache)
     except OSError:
-        return None
+        return False
     if reason is not None:
         _say(f"{reason}: kernels kept there are not used; name another folder with MNIST_BN_CACHE")
-        return None
-    return cache
+    return reason is None
 
 
-def _key(cxx: list[str], command: list[str], deadline: float) -> str:
+def _key(cxx: list[str], command: list[str]) -> str:
     """Returns what tells one build from another: source, flags, compiler and its version."""
-    deadline = min(deadline, time.monotonic() + VERSION_SECONDS)
-    digest = hashlib.sha256(compiler.run([*cxx, "--version"], deadline))
+    digest = hashlib.sha256(compiler.run([*cxx, "--version"], VERSION_SECONDS))
     digest.update("\0".join(["", *command]).encode(errors="surrogateescape"))
-    for source in sorted(_SOURCE_FOLDER.glob("kernels*")):
-        digest.update(source.read_bytes())
+    for source in _sources("*.cpp", "*.h"):
+        digest.update(b"\0" + source.read_bytes())
     return digest.hexdigest()[:32]
 
 
-def _compile_into(path: Path, command: list[str], folder: Path, deadline: float) -> ctypes.CDLL:
-    """Compiles in `folder` and moves the library to `path`, whole, its checksum beside it."""
-    built = folder / path.name
-    library = _compile(command, built, deadline)
-    checksum = folder / "checksum"
-    checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
-    with contextlib.suppress(OSError):  # a folder in its place, say: it is compiled anew next time
-        for file, place in ((built, path), (checksum, _checksum_path(path))):
-            os.chmod(file, 0o755 if file == built else 0o644)  # whatever the umask is
-            os.replace(file, place)
-    return library
-
-
-def _compile(command: list[str], path: Path, deadline: float) -> ctypes.CDLL:
+def _compile(command: list[str], path: Path) -> ctypes.CDLL:
     _say(f"compiling the kernels with {compiler.one_line(command[0])}, once ...")
-    compiler.run([*command, "-o", str(path), str(_SOURCE_FOLDER / "kernels.cpp")], deadline)
+    sources = map(str, _sources("*.cpp"))
+    compiler.run([*command, "-o", str(path), *sources], COMPILE_SECONDS)
     return _open(path)
+
+
+def _sources(*patterns: str) -> list[Path]:
+    return sorted(path for pattern in patterns for path in _SOURCE_FOLDER.glob(pattern))
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -254,17 +232,23 @@ def _open(path: Path) -> ctypes.CDLL:
     return library
 
 
-def _is_whole(path: Path) -> bool:
+def _keep(built: Path, path: Path) -> None:
+    """Moves a library to `path`, whole, its checksum beside it."""
+    checksum = built.with_suffix(".sha256")
+    checksum.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
+    with contextlib.suppress(OSError):  # a folder in its place, say: it is compiled anew next time
+        for file, mode in ((built, 0o755), (checksum, 0o644)):
+            os.chmod(file, mode)  # whatever the umask is
+            os.replace(file, path.with_suffix(file.suffix))
+
+
+def _open_kept(path: Path) -> ctypes.CDLL:
+    """Opens what `_keep` moved to `path`; OSError if that is not there, or damaged."""
     # Opening a library that was cut short can kill the process, so its checksum comes first.
-    try:
-        checksum = trust.read(_checksum_path(path), 64)
-        return checksum == hashlib.sha256(trust.read(path, MAX_BYTES)).hexdigest().encode()
-    except OSError:
-        return False
-
-
-def _checksum_path(path: Path) -> Path:
-    return path.with_suffix(".sha256")
+    checksum = trust.read(path.with_suffix(".sha256"), 64)
+    if checksum != hashlib.sha256(trust.read(path, MAX_BYTES)).hexdigest().encode():
+        raise OSError(f"{path}: damaged")
+    return _open(path)
 
 
 def _say(line: str) -> None:

@@ -34,17 +34,16 @@ def make(parent: Path, prefix: str) -> Iterator[Path]:
             handle = _lock(folder)
         except OSError:
             continue  # another process has just found it, not locked yet, and removes it
-        if handle is None or _is_at(handle, folder):
+        if folder.is_dir():
             break
-        os.close(handle)
+        _unlock(handle)
     else:
         raise OSError(f"{parent}: folders made there disappear")
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+        _unlock(handle)
 
 
 def remove_stale(parent: Path, prefix: str) -> None:
@@ -52,15 +51,15 @@ def remove_stale(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
         try:
             status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != _user(status):
+            is_own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+            if not stat.S_ISDIR(status.st_mode) or not is_own:
                 continue
             handle = _lock(folder)
         except OSError:  # gone in the meantime, or in use
             continue
         if handle is not None or time.time() - status.st_mtime > STALE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-        if handle is not None:
-            os.close(handle)
+        _unlock(handle)
 
 
 def _lock(folder: Path) -> int | None:
@@ -83,12 +82,6 @@ def _lock(folder: Path) -> int | None:
     return handle
 
 
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
-
-
-def _user(status: os.stat_result) -> int:
-    return os.geteuid() if hasattr(os, "geteuid") else status.st_uid
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)

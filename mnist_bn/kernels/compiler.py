@@ -11,11 +11,16 @@ import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
+import psutil
+
 from mnist_bn.trainer import signals
 
 # Who wants a compiler's output wants its beginning: some write without end.
 MAX_OUTPUT_BYTES = 2**16
 MAX_REASON_LETTERS = 200
+# Of a processor: what computes less than this is waiting for something, or for nothing.
+LEAST_SHARE = 0.01
+MOST_TIMES = 10  # the time it is given, at most, on a busy machine
 _SECONDS_BETWEEN = 0.02  # two looks at whether it has ended
 
 
@@ -57,39 +62,38 @@ def ending_before_signals() -> Iterator[None]:
             os.kill(os.getpid(), received[0])
 
 
-def run(command: list[str], deadline: float) -> bytes:
+def run(command: list[str], seconds: float) -> bytes:
     """Runs a compiler and returns the beginning of what it printed.
 
-    It and all that it started are ended at the deadline, if it fails, and if a signal asks the
-    training run to stop; within `ending_before_signals` also if one ends this process.
+    It and all that it started are ended if it hangs, if it fails, and if a signal asks the training
+    run to stop; within `ending_before_signals` also if one ends this process.
 
     Args:
-        deadline: of `time.monotonic`.
+        seconds: how long it may compute, or be all but idle.
 
     Raises:
         CompilerError: it cannot be started, or it failed.
-        CompilerHangs: it has not ended at the deadline.
+        CompilerHangs: it took longer.
         signals.Stopped: a signal asked the training run to stop.
     """
-    began = time.monotonic()
-    options = {"process_group": 0} if os.name == "posix" else {}
     try:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            **options,
+            process_group=0,
         )
     except (OSError, ValueError) as error:  # no program, or no text that can be an argument
         raise CompilerError(one_line(str(error))) from None
-    output = bytearray()
+    output, watch = bytearray(), _Watch(process.pid, seconds)
     reader = threading.Thread(target=_read, args=(process.stdout, output), daemon=True)
     has_ended_well = False
     try:
         reader.start()
         while process.poll() is None:
-            _check_time(deadline, began)
+            _check_stop()
+            watch.check()
             time.sleep(_SECONDS_BETWEEN)
         _check_stop()  # whoever asked for it may have ended the compiler as well
         reader.join(timeout=1)  # what it left running may hold the pipe open
@@ -111,14 +115,39 @@ def one_line(text: str) -> str:
 
 def _check_stop() -> None:
     if signum := signals.requested():
-        raise signals.Stopped(signum, "stopped while the kernels were compiled")
+        raise signals.Stopped(signum, "stopped before the training began")
 
 
-def _check_time(deadline: float, began: float) -> None:
-    _check_stop()
-    now = time.monotonic()
-    if now > deadline:
-        raise CompilerHangs(f"not ready after {now - began:.0f} s")
+class _Watch:
+    """Tells a compiler that hangs from one that a busy machine gives little time to compute."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self._pid, self._seconds = pid, seconds
+        self._began = time.monotonic()
+        self._idle_since, self._computed = self._began, 0.0
+
+    def check(self) -> None:
+        """Raises CompilerHangs if it has computed, or been all but idle, for too long."""
+        now = time.monotonic()
+        if now - self._idle_since <= self._seconds:
+            return
+        computed = _seconds_computed(self._pid)
+        took = now - self._began
+        is_idle = computed - self._computed < LEAST_SHARE * (now - self._idle_since)
+        if is_idle or computed > 0.9 * self._seconds or took > MOST_TIMES * self._seconds:
+            raise CompilerHangs(f"not ready after {took:.0f} s")
+        self._idle_since, self._computed = now, computed
+
+
+def _seconds_computed(pid: int) -> float:
+    """Returns the processors' time that a program and those that it started have taken."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        program = psutil.Process(pid)
+        for one in (program, *program.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                total += sum(one.cpu_times()[:4])  # its own, and of those that it waited for
+    return total
 
 
 def _read(file: BinaryIO, output: bytearray) -> None:

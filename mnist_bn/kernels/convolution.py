@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 
 import numpy as np
 from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
@@ -11,18 +10,15 @@ from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunctio
 from chainer.functions.math.sum import Sum
 
 from mnist_bn.kernels import costs
-from mnist_bn.kernels.arrays import (
-    checked,
-    empty_nchw,
-    function,
-    is_float32,
-    is_nhwc,
-    nhwc,
-    pointer,
-)
-from mnist_bn.kernels.seam import Replacements, leaving_out_subclasses
+from mnist_bn.kernels.arrays import checked, empty_nchw, is_float32, is_nhwc, nhwc, pointer
+from mnist_bn.kernels.registry import Registry
+from mnist_bn.kernels.seam import Replacements
 
-_GEOMETRY = "iiiiiiiiiiiii"
+# Arguments and result of the kernels: three or four arrays, and the geometry.
+_FORWARD = "pppp" + "i" * 13, ctypes.c_int
+_GRADIENT = "ppp" + "i" * 13, ctypes.c_int
+
+replaces = Registry()
 
 
 def replacements(library: ctypes.CDLL) -> Replacements:
@@ -31,13 +27,7 @@ def replacements(library: ctypes.CDLL) -> Replacements:
     Covered: float32, any size of kernel, stride and padding, one group, no dilation, wherever
     `costs` finds that it pays. Arrays that are not NHWC are copied.
     """
-    methods = {
-        (Convolution2DFunction, "forward_cpu"): _forward(library),
-        (Deconvolution2DFunction, "forward_cpu"): _input_gradient(library),
-        (Convolution2DGradW, "forward_cpu"): _weight_gradient(library),
-        (Sum, "forward"): _bias_gradient(library),
-    }
-    return leaving_out_subclasses(methods)
+    return replaces.replacements(library, checked)
 
 
 def _covers(node, arrays: tuple) -> bool:
@@ -71,125 +61,78 @@ def _fits(node, x: tuple, w: tuple) -> bool:
     )
 
 
-def _forward(library: ctypes.CDLL) -> Callable:
-    kernel = checked(function(library, "convolution_forward", "pppp" + _GEOMETRY, ctypes.c_int))
-
-    def wrap(original):
-        def forward_cpu(self, inputs):
-            x, w = inputs[:2]
-            if not (_covers(self, inputs) and _fits(self, x.shape[1:], w.shape)):
-                return original(self, inputs)
-            out = _out_shape(self, x.shape[1:], w.shape)
-            geometry = _geometry(self, len(x), x.shape[1:], w.shape, out)
-            if not costs.forward_pays(costs.Case(*geometry, is_nhwc(x), True)):
-                return original(self, inputs)
-            self.retain_inputs((0, 1))
-            bias = np.ascontiguousarray(inputs[2]) if len(inputs) == 3 else None
-            images, w, y = nhwc(x), np.ascontiguousarray(w), empty_nchw(len(x), *out)
-            kernel(
-                pointer(images),
-                pointer(w),
-                None if bias is None else pointer(bias),
-                pointer(nhwc(y)),
-                *geometry,
-            )
-            return (y,)
-
-        return forward_cpu
-
-    return wrap
+@replaces(Convolution2DFunction, "forward_cpu", "convolution_forward", *_FORWARD)
+def _forward(node, inputs, kernel):
+    x, w = inputs[:2]
+    if not (_covers(node, inputs) and _fits(node, x.shape[1:], w.shape)):
+        return NotImplemented
+    out = _out_shape(node, x.shape[1:], w.shape)
+    geometry = _geometry(node, len(x), x.shape[1:], w.shape, out)
+    if not costs.forward_pays(costs.Case(*geometry, is_nhwc(x), True)):
+        return NotImplemented
+    node.retain_inputs((0, 1))
+    images, w, y = nhwc(x), np.ascontiguousarray(w), empty_nchw(len(x), *out)
+    bias = np.ascontiguousarray(inputs[2]) if len(inputs) == 3 else None
+    at_bias = None if bias is None else pointer(bias)
+    kernel(pointer(images), pointer(w), at_bias, pointer(nhwc(y)), *geometry)
+    return (y,)
 
 
-def _input_gradient(library: ctypes.CDLL) -> Callable:
+@replaces(Deconvolution2DFunction, "forward_cpu", "convolution_input_gradient", *_GRADIENT)
+def _input_gradient(node, inputs, kernel):
     """Deconvolution without bias, which is how Chainer writes a convolution's input gradient."""
-    kernel = checked(
-        function(library, "convolution_input_gradient", "ppp" + _GEOMETRY, ctypes.c_int)
-    )
-
-    def wrap(original):
-        def forward_cpu(self, inputs):
-            if len(inputs) != 2 or not _covers(self, inputs):
-                return original(self, inputs)
-            gy, w = inputs
-            if self.outh is None or self.outw is None:
-                self._calc_out_size(gy.shape, w.shape)
-            x = (w.shape[1], self.outh, self.outw)
-            # gy of another size: Chainer takes what cover_all convolutions give, too.
-            if not _fits(self, x, w.shape) or _out_shape(self, x, w.shape) != gy.shape[1:]:
-                return original(self, inputs)
-            geometry = _geometry(self, len(gy), x, w.shape, gy.shape[1:])
-            if not costs.input_gradient_pays(costs.Case(*geometry, True, is_nhwc(gy))):
-                return original(self, inputs)
-            self.retain_inputs((0, 1))
-            gradients, w, gx = nhwc(gy), np.ascontiguousarray(w), empty_nchw(len(gy), *x)
-            kernel(
-                pointer(gradients),
-                pointer(w),
-                pointer(nhwc(gx)),
-                *geometry,
-            )
-            return (gx,)
-
-        return forward_cpu
-
-    return wrap
+    if len(inputs) != 2 or not _covers(node, inputs):
+        return NotImplemented
+    gy, w = inputs
+    if node.outh is None or node.outw is None:
+        node._calc_out_size(gy.shape, w.shape)
+    x = (w.shape[1], node.outh, node.outw)
+    # gy of another size: Chainer takes what cover_all convolutions give, too.
+    if not _fits(node, x, w.shape) or _out_shape(node, x, w.shape) != gy.shape[1:]:
+        return NotImplemented
+    geometry = _geometry(node, len(gy), x, w.shape, gy.shape[1:])
+    if not costs.input_gradient_pays(costs.Case(*geometry, True, is_nhwc(gy))):
+        return NotImplemented
+    node.retain_inputs((0, 1))
+    gradients, w, gx = nhwc(gy), np.ascontiguousarray(w), empty_nchw(len(gy), *x)
+    kernel(pointer(gradients), pointer(w), pointer(nhwc(gx)), *geometry)
+    return (gx,)
 
 
-def _weight_gradient(library: ctypes.CDLL) -> Callable:
-    kernel = checked(
-        function(library, "convolution_weight_gradient", "ppp" + _GEOMETRY, ctypes.c_int)
-    )
-
-    def wrap(original):
-        def forward_cpu(self, inputs):
-            x, gy = inputs
-            w = self.W_shape
-            if not (
-                self.W_dtype == np.float32
-                and _covers(self, inputs)
-                and _fits(self, x.shape[1:], w)
-                and _out_shape(self, x.shape[1:], w) == gy.shape[1:]
-            ):
-                return original(self, inputs)
-            geometry = _geometry(self, len(x), x.shape[1:], w, gy.shape[1:])
-            if not costs.weight_gradient_pays(costs.Case(*geometry, is_nhwc(x), is_nhwc(gy))):
-                return original(self, inputs)
-            self.retain_inputs((0, 1))
-            images, gradients, gw = nhwc(x), nhwc(gy), np.empty(w, np.float32)
-            kernel(
-                pointer(images),
-                pointer(gradients),
-                pointer(gw),
-                *geometry,
-            )
-            return (gw,)
-
-        return forward_cpu
-
-    return wrap
+@replaces(Convolution2DGradW, "forward_cpu", "convolution_weight_gradient", *_GRADIENT)
+def _weight_gradient(node, inputs, kernel):
+    x, gy = inputs
+    w = node.W_shape
+    if not (
+        node.W_dtype == np.float32
+        and _covers(node, inputs)
+        and _fits(node, x.shape[1:], w)
+        and _out_shape(node, x.shape[1:], w) == gy.shape[1:]
+    ):
+        return NotImplemented
+    geometry = _geometry(node, len(x), x.shape[1:], w, gy.shape[1:])
+    if not costs.weight_gradient_pays(costs.Case(*geometry, is_nhwc(x), is_nhwc(gy))):
+        return NotImplemented
+    node.retain_inputs((0, 1))
+    images, gradients, gw = nhwc(x), nhwc(gy), np.empty(w, np.float32)
+    kernel(pointer(images), pointer(gradients), pointer(gw), *geometry)
+    return (gw,)
 
 
-def _bias_gradient(library: ctypes.CDLL) -> Callable:
+@replaces(Sum, "forward", "channel_sums", "plip", ctypes.c_int)
+def _bias_gradient(node, inputs, kernel):
     """A sum over all but the channels of NHWC memory, which is how Chainer writes it."""
-    kernel = checked(function(library, "channel_sums", "plip", ctypes.c_int))
-
-    def wrap(original):
-        def forward(self, inputs):
-            (x,) = inputs
-            if not (
-                self.axis == (0, 2, 3)
-                and not self.keepdims
-                and is_float32(inputs)
-                and x.ndim == 4
-                and x.size
-                and x.shape[1] > 1  # else it is a sum of all, for which NumPy has vectors
-                and is_nhwc(x)
-            ):
-                return original(self, inputs)
-            sums = np.empty(x.shape[1], np.float32)
-            kernel(pointer(nhwc(x)), x.size // sums.size, sums.size, pointer(sums))
-            return (sums,)
-
-        return forward
-
-    return wrap
+    (x,) = inputs
+    if not (
+        node.axis == (0, 2, 3)
+        and not node.keepdims
+        and is_float32(inputs)
+        and x.ndim == 4
+        and x.size
+        and x.shape[1] > 1  # else it is a sum of all, for which NumPy has vectors
+        and is_nhwc(x)
+    ):
+        return NotImplemented
+    sums = np.empty(x.shape[1], np.float32)
+    kernel(pointer(nhwc(x)), x.size // sums.size, sums.size, pointer(sums))
+    return (sums,)

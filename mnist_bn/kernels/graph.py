@@ -22,8 +22,9 @@ from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     BatchNormalizationGrad,
 )
-from chainer.variable import Parameter, Variable
+from chainer.variable import Parameter, Variable, VariableNode
 
+from mnist_bn.inputs import Input
 from mnist_bn.kernels.seam import Replacements
 
 _CHECKS_NO_TYPES = FunctionNode.check_type_forward
@@ -39,13 +40,14 @@ _CHECK_LAYOUTS_ONLY = {
         BatchNormalizationGrad,
     )
 }
-_VARIABLES = (Variable, Parameter)
+VARIABLES = frozenset((Variable, Parameter, Input))  # of which there are no surprises
 
 
 def replacements() -> Replacements:
     """Returns what replaces Chainer's functions for building and walking the graph."""
     return {
         (FunctionNode, "apply"): _apply,
+        (Parameter, "cleargrad"): _cleargrad,
         (chainer, "is_arrays_compatible"): _is_arrays_compatible,
         (backend, "get_device_from_array"): _get_device_from_array,
     }
@@ -83,10 +85,32 @@ def _apply(original):
         requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
         results = tuple([variable(y, requires_grad) for y in outputs])
         if local.get("enable_backprop", global_config.enable_backprop):
-            _connect(self, inputs, results, outputs)
+            _connect(self, inputs, results, outputs, config.lazy_grad_sum)
         return results
 
     return apply
+
+
+def run(
+    node: FunctionNode, inputs, arrays, settings: tuple, into: Variable, extra_rank: int
+) -> None:
+    """Does `apply` for what needs no check, with `into` for its output's Variable, and no hook.
+
+    Args:
+        inputs: Variables and arrays.
+        arrays: theirs as `forward` is to have them.
+        settings: what Chainer's configuration has, `enable_backprop` and `lazy_grad_sum` first.
+        into: its `_requires_grad` is set; its array and node are not.
+        extra_rank: how many more functions `node` stands for.
+    """
+    node._input_layouts = (None,) * len(inputs)
+    node._input_indexes_to_retain = node._output_indexes_to_retain = None
+    outputs = node.forward(tuple(arrays))
+    node._output_layouts = (None,)
+    node._output_count = 1
+    fill(into, outputs[0])
+    if settings[0]:
+        _connect(node, inputs, (into,), outputs, settings[1], extra_rank)
 
 
 def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
@@ -94,7 +118,7 @@ def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
     arrays = []
     for x in inputs:
         if isinstance(x, Variable):
-            if x._layout is not None or x._has_chainerx_array or type(x) not in _VARIABLES:
+            if x._layout is not None or x._has_chainerx_array or type(x) not in VARIABLES:
                 return None  # a subclass may see to anything in another way
             x = x._data[0]
         if type(x) is not np.ndarray:
@@ -139,9 +163,32 @@ def _apply_with_outputs(original, node: FunctionNode, inputs, outputs):
             node.forward = own
 
 
-def variable(array: np.ndarray, requires_grad: bool = False) -> Variable:
-    """Returns a Variable of an array that need not be checked."""
-    return Variable._init_unchecked(array, requires_grad=requires_grad, is_chainerx_array=False)
+def variable(array: np.ndarray | None, requires_grad: bool = False, device=None) -> Variable:
+    """Returns a Variable of an array that need not be checked; None is for `fill` to come."""
+    v = Variable.__new__(Variable)
+    v._requires_grad = requires_grad
+    v._loss_scale = None
+    v._grad_var = None
+    v._device = device
+    v._grad_valid = True
+    v._layout = None
+    v._grad = None
+    if array is not None:
+        fill(v, array)
+    return v
+
+
+def fill(v: Variable, array: np.ndarray) -> None:
+    """Gives a Variable its array and its node."""
+    node = VariableNode.__new__(VariableNode)
+    node._variable = weakref.ref(v)
+    node.name = None
+    node._requires_grad = v._requires_grad
+    node._layout = None
+    node.dtype = array.dtype
+    node.shape = array.shape
+    v._data = [array]
+    v._node = node
 
 
 def has_hooks() -> bool:
@@ -160,24 +207,35 @@ def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tup
     return chainer.grad([output], wanted, list(grad_outputs), enable_double_backprop=True)
 
 
-def _connect(node: FunctionNode, inputs, results, outputs) -> None:
+def _connect(node, inputs, results, outputs, lazy_grad_sum: bool, extra_rank: int = 0) -> None:
     """Sets the edges from the outputs to the node and from the node to the inputs."""
     variables = _as_variables(inputs)
-    node.rank = max([x.rank for x in variables], default=0)
+    node.inputs = nodes = tuple([x._node for x in variables])
+    node.rank = max([x._rank for x in nodes], default=0) + extra_rank
     for y in results:
-        y.creator_node = node
-    node.inputs = tuple([x.node for x in variables])
-    node.outputs = tuple([weakref.ref(y.node) for y in results])
+        y._node.creator_node = node
+    node.outputs = tuple([weakref.ref(y._node) for y in results])
     if node._input_indexes_to_retain is not None:
         for index in node._input_indexes_to_retain:
-            variables[index].retain_data()
+            nodes[index]._data = variables[index]._data[0]  # as retain_data() does
     if node._output_indexes_to_retain is not None:
         for index in node._output_indexes_to_retain:
-            results[index].retain_data()
+            results[index]._node._data = outputs[index]
         node._retained_output_data = tuple(
             [outputs[index] for index in node._output_indexes_to_retain]
         )
-    node.lazy_grad_sum = config.lazy_grad_sum
+    node.lazy_grad_sum = lazy_grad_sum
+
+
+def _cleargrad(original):
+    def cleargrad(self):
+        if self._has_chainerx_array or self._data[0] is None:
+            original(self)
+        else:
+            self._grad_var = self._grad = None
+            self._grad_valid = True
+
+    return cleargrad
 
 
 def _is_arrays_compatible(original):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from types import ModuleType
 
@@ -29,23 +28,3 @@ def uninstall() -> None:
         else:
             setattr(owner, name, original)
     _originals.clear()
-
-
-def leaving_out_subclasses(replacements: Replacements) -> Replacements:
-    """Returns replacements that call the original for objects of the classes' subclasses.
-
-    A subclass may override any method that Chainer's own method calls, and the kernels call none.
-    """
-    return {
-        (owner, name): functools.partial(_for_exact_class, owner, wrap)
-        for (owner, name), wrap in replacements.items()
-    }
-
-
-def _for_exact_class(owner: Owner, wrap: Callable, original: Callable) -> Callable:
-    replacement = wrap(original)
-
-    def method(self, *args):
-        return (replacement if type(self) is owner else original)(self, *args)
-
-    return method

@@ -25,7 +25,7 @@ _REALLOCATE = optimizer.GradientMethod.reallocate_cleared_grads
 class _Bound(NamedTuple):
     """A rule's kernel and the arrays of its parameter, checked: they stay from step to step."""
 
-    data: np.ndarray
+    data: weakref.ref[np.ndarray]  # functions wait only on arrays that nobody else has
     states: dict[str, np.ndarray]
     row: tuple[int, ...]  # the kernel's `Parameter`, but for the gradient
     numbers_of: Callable[..., tuple[float, ...] | None]
@@ -36,11 +36,12 @@ class _Bound(NamedTuple):
         """Whether these still are the arrays, with a gradient, and no hook or other extra."""
         grad, state, hooks = param._grad, rule.state, rule._hookable
         return (
-            param._data[0] is self.data
-            and all(state.get(name) is array for name, array in self.states.items())
+            (data := self.data()) is not None
+            and param._data[0] is data
+            and all([state.get(name) is array for name, array in self.states.items()])
             and param._grad_valid
             and is_float32((grad,))
-            and grad.shape == self.data.shape
+            and grad.shape == data.shape
             and type(param) is chainer.Parameter
             and "update" not in vars(param)
             and chainer.Parameter.update is _PARAMETER_UPDATE
@@ -95,7 +96,9 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
         ):
             return None
         p, s0, s1, s2 = [*map(pointer, arrays), 0, 0, 0][:4]
-        return _Bound(data, states, (p, s0, s1, s2, data.size), numbers_of, kernel, method)
+        return _Bound(
+            weakref.ref(data), states, (p, s0, s1, s2, data.size), numbers_of, kernel, method
+        )
 
     def wrap(original):
         def update_core_cpu(self, param):

@@ -3,55 +3,111 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import math
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from mnist_bn.errors import UsageError
+from mnist_bn.names.suggestions import suggestion
 
 
-class Spec(NamedTuple):
-    """A class, and the arguments to make it with.
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A class's name with its arguments and its file, taken apart; an optimizer's, too.
+
+    Whatever is written: a name that a result folder records may be no name of ours. `parse` also
+    checks it.
 
     Attributes:
-        path: the user's own file that it is in; None for a class of ours or of Chainer's.
-        class_name: as it was typed.
-        call: class name and arguments, as they were typed.
+        text: as it is written, such as "path/to/net.py:MyNet(depth=20)".
     """
 
-    path: Path | None
-    class_name: str
-    call: str
-    arguments: dict[str, float | str]
+    text: str
 
+    @property
+    def path(self) -> Path | None:
+        """The user's own file that the class is in, None for one of ours or of Chainer's."""
+        path = self.text.rpartition(":")[0]
+        return Path(path) if path else None
 
-def parse(text: str, flag: str, example: str) -> Spec:
-    """Returns what `text` names.
+    @property
+    def call(self) -> str:
+        """Class name and arguments, as they are written."""
+        return self.text.rpartition(":")[2]
 
-    Args:
-        flag: of the command line, for the line that refuses it.
-        example: of a call, for that line too, such as "ReluMLP(slope=0.1)".
+    @property
+    def class_name(self) -> str:
+        return self.call.partition("(")[0]
 
-    Raises:
-        UsageError: it is neither a name nor a call with plain arguments.
-    """
-    if text.endswith(".py"):
-        raise UsageError(f"{flag} {text}: say which class of it, as {text}:ClassName")
-    call = text.rpartition(":")[2]
-    class_name, bracket, _ = call.partition("(")
-    if not class_name.isidentifier():
-        raise UsageError(
-            f"{flag} {text!r}: expected a class's name, as {example}, or path/to/file.py:ClassName"
-        )
-    arguments = _arguments(text, class_name, call, flag, example) if bracket else {}
-    return Spec(path_of(text), class_name, call, arguments)
+    @property
+    def written(self) -> list[str]:
+        """Each argument as it is written, such as "depth=20"."""
+        inside = self.call.partition("(")[2].removesuffix(")")
+        return [word.strip() for word in inside.split(",")] if inside else []
 
+    @property
+    def arguments(self) -> dict[str, float | str]:
+        """The arguments by name; if they are no plain ones, as text without quotes."""
+        plain = _plain_arguments(self)
+        if plain is not None:
+            return plain
+        pairs = (word.partition("=") for word in self.written)
+        return {name.strip(): value.strip(" '\"") for name, equals, value in pairs if equals}
 
-def path_of(text: str) -> Path | None:
-    """Returns the user's own file that a class named so is in, None for one of ours."""
-    path = text.rpartition(":")[0]
-    return Path(path) if path else None
+    @property
+    def label(self) -> str:
+        """Class name and values as part of a file's name: `ReluMLP-slope0.1`."""
+        arguments = re.sub("[='\"]", "", self.call.partition("(")[2])
+        return "-".join([self.class_name, *re.findall(r"[^\s,()]+", arguments)])
+
+    def argument(self, name: str) -> float | str | None:
+        """Returns the value of an argument; None: it is not there."""
+        return self.arguments.get(name)
+
+    def number(self, name: str) -> float | None:
+        """Returns an argument that is a finite number; None: there is none."""
+        try:
+            value = float(str(self.argument(name)))
+        except ValueError:
+            return None
+        return value if math.isfinite(value) else None
+
+    def without(self, name: str) -> str:
+        """Returns the name without one argument: `Net(hidden=50, ratio=0)` -> `Net(hidden=50)`.
+
+        Runs over values of that argument are of one network, in a figure over these values.
+        """
+        text = re.sub(rf"\b{name}\s*=[^,()]*(,\s*)?", "", self.text)
+        return re.sub(r",\s*\)$", ")", text).removesuffix("()")
+
+    @classmethod
+    def parse(cls, text: str, flag: str, example: str) -> NetworkSpec:
+        """Returns what `text` names.
+
+        Args:
+            flag: of the command line, for the line that refuses it.
+            example: of a call, for that line too, such as "ReluMLP(slope=0.1)".
+
+        Raises:
+            UsageError: it is neither a name nor a call with plain arguments.
+        """
+        if text.endswith(".py"):
+            raise UsageError(f"{flag} {text}: say which class of it, as {text}:ClassName")
+        spec = cls(text)
+        if not spec.class_name.isidentifier():
+            raise UsageError(
+                f"{flag} {text!r}: expected a class's name, as {example}, or "
+                "path/to/file.py:ClassName"
+            )
+        if "(" in spec.call and _plain_arguments(spec) is None:
+            raise UsageError(
+                f"{flag} {text}: expected numbers, or words in quotes, by their names in the "
+                f"brackets, as in {example}"
+            )
+        return spec
 
 
 def in_any_case(name: str, names: Iterable[str]) -> str | None:
@@ -63,27 +119,38 @@ def in_any_case(name: str, names: Iterable[str]) -> str | None:
     return alike[0] if len(alike) == 1 else None
 
 
-def _arguments(
-    text: str, class_name: str, call: str, flag: str, example: str
-) -> dict[str, float | str]:
-    """Returns the numbers and words in a call such as `ReluMLP(slope=0.1)`."""
+def nearest_argument(made: type, given: Iterable[str], error: BaseException) -> str:
+    """Returns "; did you mean 'beta1'?" if a class refused an argument whose name is near one.
+
+    Args:
+        made: the class.
+        given: the names of the arguments that it was called with.
+        error: what came of it.
+    """
+    if not isinstance(error, TypeError) or "Did you mean" in str(error):  # since Python 3.13
+        return ""
     try:
-        # Python would read on behind the bracket: a comment, say, which may hold anything.
-        if not call.endswith(")") or "#" in call or not call.isprintable():
-            raise ValueError
-        node = ast.parse(call, mode="eval").body
+        known = list(inspect.signature(made).parameters)
+    except (TypeError, ValueError):
+        return ""
+    wrong = [name for name in given if f"unexpected keyword argument '{name}'" in str(error)]
+    return suggestion(wrong[0], known) if wrong else ""
+
+
+def _plain_arguments(spec: NetworkSpec) -> dict[str, float | str] | None:
+    """Returns the numbers and words in a call such as `ReluMLP(slope=0.1)`; None: it is none."""
+    # Python would read on behind the bracket: a comment, say, which may hold anything.
+    if not spec.call.endswith(")") or "#" in spec.call or not spec.call.isprintable():
+        return None
+    try:
+        node = ast.parse(spec.call, mode="eval").body
         values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-        is_call = isinstance(node.func, ast.Name) and node.func.id == class_name and not node.args
-        is_twice = len(values) < len(node.keywords)
-        if not is_call or is_twice or None in values or not all(map(_is_plain, values.values())):
-            raise ValueError
+        is_call = isinstance(node.func, ast.Name) and node.func.id == spec.class_name
+        is_named = not node.args and len(values) == len(node.keywords) and None not in values
+        return values if is_call and is_named and all(map(_is_plain, values.values())) else None
     # OverflowError: an integer beyond any float. The last two: nested too deep for the parser.
     except (SyntaxError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError):
-        raise UsageError(
-            f"{flag} {text}: expected numbers, or words in quotes, by their names in the "
-            f"brackets, as in {example}"
-        ) from None
-    return values
+        return None
 
 
 def _is_plain(value: object) -> bool:

@@ -200,12 +200,16 @@ def what_failed(error: BaseException, path: Path | None) -> str:
     where = f"line {lines[-1]}: " if lines else ""
     # Chainer's messages have several lines, the first of them empty.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{where}{type(error).__name__}: {'; '.join(lines[:3])}{_hint(error)}"
+    said = "".join(f": {text}" for text in ["; ".join(lines[:3])] if text)
+    return f"{where}{type(error).__name__}{said}{_hint(error)}"
 
 
 # What Python or Chainer 7 says of something that Chainer 1 had -> what to write.
 _HINTS = {
     r"^(train|test) argument": "leave it out: what trains and tests the network sets it for all",
+    r"dropout\(\) takes .* positional": "leave the third argument out",
+    r"^(volatile|deterministic) argument|argument.* '(use_cudnn|deterministic)'": "leave it out",
+    r"'chainer.functions' has no attribute 'MaxPooling2D'": "for spatial pyramids write 'max'",
     r"'chainer' has no attribute 'FunctionSet'": "write chainer.Chain",
     r"unexpected keyword argument 'wscale'": "give initialW= one of chainer.initializers",
     r"unexpected keyword argument 'bias'": "write initial_bias=",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import ClassVar
 
 import chainer
 import numpy as np
 from chainer.backends import cuda
+from chainer.training import Trainer
 
 from mnist_bn import plotting
+from mnist_bn.errors import UserError
 from mnist_bn.observers.arrays import Array
-from mnist_bn.observers.base import Observer
+from mnist_bn.observers.base import Observer, fixed_random_state
 from mnist_bn.observers.measured import Measured
-from mnist_bn.observers.probe import nonlinearity_inputs
+from mnist_bn.observers.probe import NONLINEARITIES, nonlinearity_inputs
 
 PERCENTILES = (15, 50, 85)  # Ioffe & Szegedy 2015, figure 1 b and c
 IMAGES = 500
@@ -31,6 +34,23 @@ class ActivationPercentiles(Observer):
         "dashed) move while the network trains."
     )
     arrays: ClassVar = {"*": Array("float32", (3, None))}  # units of "sigmoid1" and so on
+
+    def initialize(self, trainer: Trainer) -> None:
+        """Checks that there is a nonlinearity.
+
+        Raises:
+            UserError: there is none.
+        """
+        super().initialize(trainer)
+        # A copy: layers without an input size get their weights with the first images.
+        network = deepcopy(trainer.updater.get_optimizer("main").target.predictor)
+        with fixed_random_state(self.device):
+            found = nonlinearity_inputs(network, self.dataset.test.images[:1], self.device)
+        if not found:
+            raise UserError(
+                f"--observe {self.name}: expected a network with one of the nonlinearities "
+                f"{', '.join(NONLINEARITIES)}; {type(network).__name__} uses none"
+            )
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         images = self.dataset.test.images[:IMAGES]

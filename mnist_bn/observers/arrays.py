@@ -51,7 +51,7 @@ def what_is_wrong(declared: Mapping[str, Array], arrays: Mapping[str, np.ndarray
         if pattern.endswith("/*"):
             parts.setdefault(pattern, {})[key.removeprefix(pattern[:-1])] = array.shape
     if missing := declared.keys() - found:
-        return f"no array {min(missing)} in it"
+        return f"no array {min(missing)} in it" if arrays else "nothing but times in it"
     if any(part != next(iter(parts.values())) for part in parts.values()):
         return "it has not the same of every layer"
     for key, array in arrays.items():

@@ -102,16 +102,23 @@ class Observer(extension.Extension):
         return trainer.updater.iteration in self.at
 
     def __call__(self, trainer: Trainer) -> None:
-        """Measures."""
+        """Measures.
+
+        Raises:
+            UserError: there is nothing to measure, or something else than before.
+        """
         updater = trainer.updater
         now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
         network = updater.get_optimizer("main").target.predictor
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
             measured = self.measure(network)
+        if not measured:
+            raise UserError(
+                f"--observe {self.name}: {type(network).__name__} has nothing that it measures"
+            )
         rows = {key: np.array(array)[np.newaxis] for key, array in measured.items()}
-        # A network may have nothing of what is measured.
-        if rows and (wrong := what_is_wrong(self.arrays, rows)):
+        if wrong := what_is_wrong(self.arrays, rows):
             raise UserError(f"--observe {self.name}: measured other arrays than declared ({wrong})")
         times = {key: number[np.newaxis] for key, number in now.items()}
         self._add(times | written(self.arrays, rows))

@@ -115,7 +115,7 @@ class WeightUpdates(UpdateObserver):
             for group in groups
             for run, series in zip(group.runs, group.seeds, strict=True)
         }
-        yield cls.name, plotting.film.Film(filmed, groups[0].unit)
+        yield cls.name, plotting.film.files(filmed, groups[0].unit)
 
 
 def _tile(weights: np.ndarray) -> tuple[int, int] | None:

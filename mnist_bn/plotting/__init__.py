@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     __all__ = ["Figure", "Figures", "appearance", "canvas", "comparison", "film", "groups"]
     __all__ += ["heat_maps", "notation", "panels", "results"]
 
-    # Each with the name of its file, without the format.
-    Figures = Iterator[tuple[str, Figure | film.Film]]
+    # Each with the name of its file, without the format; of a film the files by their endings.
+    Figures = Iterator[tuple[str, Figure | dict[str, bytes]]]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -8,22 +8,22 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mnist_bn.config import SETTINGS
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import curves, film
+from mnist_bn.plotting import curves
 from mnist_bn.plotting.appearance import (
     NETWORK_LOOKS,
     OPTIMIZER_LOOKS,
     Look,
     looks,
-    style,
     told_apart,
 )
 from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
 from mnist_bn.plotting.curves import Line
-from mnist_bn.plotting.film import Film
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, SeedGroup, group_runs, in_order, rank
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import Run
-from mnist_bn.plotting.words import printable
+from mnist_bn.plotting.words import joined, printable
 from mnist_bn.storage.files import replacing
 
 MAX_LINES = 18  # in one figure; more are continued in the next
@@ -48,28 +48,13 @@ _SEMANTICS = {
     "today": "evaluated in test mode",
     "2016": "evaluated in train mode, as Chainer 1.12 did",
 }
-# Of settings that all the runs share, and that the reader must know.
-_PARTS = {
-    "train_images": "first {} training images",
-    "holdout": "evaluated on {} training images held out",
-    "test_images": "evaluated on the first {} images",
-}
 # What a file keeps of its making would make two equal figures differ.
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw the figures that make sense for these runs, which share figures; returns their files.
-
-    Raises UserError when `out` cannot be written.
-    """
-    paths, taken = [], Counter()
-    with style():
-        for name, figure in figures(group_runs(runs)):
-            taken[name.casefold()] += 1
-            again = taken[name.casefold()]  # two networks whose names are one file name
-            paths += save(figure, out, name if again == 1 else f"{name}-{again}", formats)
-    return paths
+def of_runs(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    """The figures that make sense for these runs, which share figures."""
+    return figures(group_runs(runs))
 
 
 def figures(every: Sequence[SeedGroup]) -> Iterator[tuple[str, Figure]]:
@@ -148,7 +133,7 @@ def _overview(
     for curve in every:
         if curve.model and curve.optimizer:
             line = Line(curve, _short(curve.model), *styles[curve.model])
-            panels.setdefault(_joined(curve.optimizer, curve.variant), []).append(line)
+            panels.setdefault(joined(curve.optimizer, curve.variant), []).append(line)
     panels = dict(sorted(panels.items(), key=lambda item: _panel_order(item[1][0].curve)))
     if len(panels) < 2 or not 2 <= len(models) <= MAX_NETWORKS:
         return
@@ -186,10 +171,10 @@ def _lines(
     names = []
     for curve in group:
         fields = [getattr(curve, field) for field in named_by]
-        names.append(curve.name if None in fields else _joined(*fields, curve.variant))
+        names.append(curve.name if None in fields else joined(*fields, curve.variant))
     repeated = Counter(names)
     labels = [
-        name if repeated[name] == 1 else _joined(name, curve.name)
+        name if repeated[name] == 1 else joined(name, curve.name)
         for curve, name in zip(group, names, strict=True)
     ]
     shortened, lines = Counter(map(_short, labels)), []
@@ -205,10 +190,10 @@ def conditions(group: Sequence[SeedGroup]) -> str:
     """The data of these curves and how they were evaluated, in words."""
     runs = [run for curve in group for run in curve.runs]
     parts = [data(group), _known(runs, "semantics", _SEMANTICS)]
-    for setting, words in _PARTS.items():
-        counts = {str(run.args.get(setting)) for run in runs}
-        if counts != {"None"} and len(counts) == 1:  # others are in the curves' names
-            parts.append(words.format(_short(printable(counts.pop()))))
+    for setting in SETTINGS.values():
+        values = {str(run.args.get(setting.name)) for run in runs}
+        if setting.shared and values != {"None"} and len(values) == 1:  # others are in the names
+            parts.append(setting.shared.format(_short(printable(values.pop()))))
     return BETWEEN.join(parts)
 
 
@@ -237,7 +222,7 @@ def left_out(count: int) -> list[str]:
 
 def subtitle(group: Sequence[SeedGroup]) -> str:
     """What the reader of a figure must know: the conditions, the seeds, what ✕ and ○ mean."""
-    counts = {len(curve.finished) for curve in group if curve.survivors} or {1}
+    counts = {len(curve.finished or curve.runs) for curve in group}
     parts = [conditions(group)]
     if max(counts) > 1:
         many = "" if len(counts) == 1 else "up to "
@@ -260,13 +245,8 @@ def _known(runs: Sequence[Run], field: str, words: dict[str, str]) -> str:
     return " and ".join(said) + unknown
 
 
-def save(figure: Figure | Film, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure in each format, whole or not at all; raises UserError when it cannot be.
-
-    A film has formats of its own.
-    """
-    if isinstance(figure, Film):
-        return film.save(figure, out, name)
+def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
+    """Write a figure in each format, whole or not at all; raises UserError when it cannot be."""
     paths = []
     for extension in dict.fromkeys(formats):
         path = out / f"{name}.{extension}"
@@ -281,7 +261,7 @@ def save(figure: Figure | Film, out: Path, name: str, formats: Sequence[str]) ->
 
 
 def _panel_order(curve: SeedGroup) -> tuple:
-    return rank(curve.optimizer, OPTIMIZERS), curve.variant
+    return rank(curve.optimizer, OPTIMIZERS), by_number(curve.variant)
 
 
 def _network(curve: SeedGroup) -> str:
@@ -303,10 +283,6 @@ def _by(every: Sequence[SeedGroup], field: str) -> dict[str, list[SeedGroup]]:
 
 def _kinds(runs: Sequence[Run], field: str) -> Counter:
     return Counter(getattr(run, field) for run in runs if getattr(run, field) is not None)
-
-
-def _joined(*words: str) -> str:
-    return ", ".join(word for word in words if word)
 
 
 def _short(text: str) -> str:

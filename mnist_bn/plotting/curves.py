@@ -124,7 +124,7 @@ def small_multiples(
     width = (content + gap_x) / columns - gap_x
     grid = itertools.chain(*add_grid(figure, [width] * columns, [height] * rows, gap_x, gap_y))
     for i, ((name, lines), axes) in enumerate(zip(panels, grid, strict=False)):
-        axes.set_title(name, pad=8 + 72 * NOTE_HEIGHT * len(notes[i]))
+        write_title(axes, name, width, NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
@@ -162,7 +162,12 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
         for run in line.curve.diverged:
             _draw_diverged(axes, run, key, line.colour)
     if not any(_is_shown(line, key) for line in lines):
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
+        say_not_recorded(axes)
+
+
+def say_not_recorded(axes: Axes) -> None:
+    """Words in the middle of axes that have nothing to show."""
+    axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color="#8c8c8c")
 
 
 def _aside(lines: Sequence[Line]) -> list[float]:
@@ -173,7 +178,10 @@ def _aside(lines: Sequence[Line]) -> list[float]:
 
 
 def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
-    """An open circle where a curve ends before its time."""
+    """An open circle where a curve ends before its time, if that is inside the axes."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    if not (left <= x <= right and low <= y <= high):
+        return
     axes.plot(
         [x],
         [y],
@@ -183,6 +191,7 @@ def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
         markeredgecolor=colour,
         markeredgewidth=1.4,
         linestyle="none",
+        clip_on=False,  # whole also at the edge
         zorder=4,
         gid="unfinished",
     )
@@ -323,6 +332,7 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
     band = line.curve.band(key)
     x, y = (band.epochs[-1], band.mean[-1]) if len(band.epochs) else (math.nan, _lost(key))
     text = line.label + fate(line.curve)
+    text += " (not recorded)" * (not _is_shown(line, key))
     if math.isfinite(y) and not limits[0] <= y <= limits[1]:
         text += f"  {'↓' if y < limits[0] else '↑'} {decimal(float(f'{y:.3g}'))}"
     return labels.EndLabel(text, line.colour, float(x) + aside, float(y), line.dashes, line.marker)
@@ -330,9 +340,9 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
 
 def fate(curve: SeedGroup) -> str:
     """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
-    if not curve.survivors:
-        return " (diverged)"
     seeds = len(curve.runs)
+    if not curve.survivors:
+        return " (diverged)" if seeds == 1 else f" ({seeds} of {seeds} diverged)"
     parts = [f"{len(curve.finished)} of {seeds} seeds"] * bool(curve.unfinished)
     parts += [f"{len(curve.diverged)} of {seeds} diverged"] * bool(curve.diverged)
     parts += [_how_far(curve.finished[0])] * curve.is_cut_short
@@ -346,7 +356,7 @@ def _how_far(run: Run) -> str:
 
 
 def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.EndLabel]:
-    """Labels of the curves of which seeds diverged, and of those that end below the axis.
+    """Labels of curves of which seeds diverged, that end below the axis, or have no numbers.
 
     A gap must not look like no run, and the legend does not tell.
     """
@@ -354,7 +364,7 @@ def _unseen(lines: Sequence[Line], limits: tuple[float, float]) -> list[labels.E
     return [
         end._replace(text=f"✕ {end.text}") if curve.diverged else end
         for curve, end in ends
-        if curve.diverged or -math.inf < end.y < limits[0]
+        if curve.diverged or end.y < limits[0]
     ]
 
 

@@ -7,13 +7,9 @@ import math
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from mnist_bn.storage.files import make_folder, replacing
 
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
@@ -25,32 +21,17 @@ SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
 
-class Film(NamedTuple):
-    """What a film shows.
+def files(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> dict[str, bytes]:
+    """Returns the film by the ending of its file's name: a GIF, and an MP4 where there is ffmpeg.
 
-    Attributes:
+    Args:
         networks: title -> what the observer measured in a run; they stand side by side, up to the
             end of the shortest.
         unit: what its frames are counted in, "epoch" or "iteration".
     """
-
-    networks: Mapping[str, Mapping[str, np.ndarray]]
-    unit: str
-
-
-def save(film: Film, out: Path, name: str) -> list[Path]:
-    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    frames = _frames(*film)
-    paths = [_write(out / f"{name}.gif", _gif(frames))]
-    if shutil.which("ffmpeg") is not None:
-        video = _mp4(frames)
-        if video is not None:
-            paths.append(_write(out / f"{name}.mp4", video))
-    return paths
+    frames = _frames(networks, unit)
+    film = _mp4(frames) if shutil.which("ffmpeg") is not None else None
+    return {"gif": _gif(frames)} | ({} if film is None else {"mp4": film})
 
 
 def _frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:
@@ -134,10 +115,3 @@ def _mp4(frames: Sequence[Image.Image]) -> bytes | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout or None
-
-
-def _write(path: Path, content: bytes) -> Path:
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write(content)
-    return path

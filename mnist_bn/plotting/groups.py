@@ -7,16 +7,18 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_bn.config import RunConfig
+from mnist_bn.config import RATES, SETTINGS
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting.appearance import NETWORK_LOOKS, OPTIMIZER_LOOKS
-from mnist_bn.plotting.notation import decimal
-from mnist_bn.plotting.recorded import effective
+from mnist_bn.plotting.notation import by_number, decimal
+from mnist_bn.plotting.recorded import resolved
 from mnist_bn.plotting.results import Run
-from mnist_bn.plotting.words import bounded, printable
+from mnist_bn.plotting.words import bounded, joined, printable
 
 NETWORKS, OPTIMIZERS = tuple(NETWORK_LOOKS), tuple(OPTIMIZER_LOOKS)
 
@@ -24,29 +26,20 @@ _SOURCE = "model_sha256"  # of a user's own network: edited, it is another netwo
 _OPTIMIZER = "optimizer_sha256"  # and of a user's own optimizer
 _IMAGES = "images_sha256"  # of images that are not verified: others are another dataset
 
-# Settings that name a run or say where and how long it ran: they do not make it another curve.
-_NEUTRAL = frozenset(
-    {"model", "optimizer", "seed", "dataset", "dataset_sha256", "data_dir", "semantics", "epoch"}
-    | {"frequency", "device", "gpu", "study", "out", "resume", "autoload", "accelerate"}
-    | {"acceleration", "device_name", "machine", "on_divergence", "init"}
-    | {"iteration", "evaluate_every", "observe", "unverified_data"}
-    | {"run_id", "command", "revision", "host"}
-)
-RATES = ("lr", "momentum")  # which optimizers have by default
-# What a run had before there was the setting.
-_BEFORE = {"augment": RunConfig.augment}
-
-# How settings are called in a figure.
-_WORDS = {
-    "batchsize": "batch",
-    "weight_decay": "weight decay",
-    "lr_drop": "lr / 10 after",
-    "train_images": "training images",
-    "test_images": "test images",
-    _SOURCE: "source",
-    _OPTIMIZER: "optimizer's source",
-    _IMAGES: "images",
-    "init_sha256": "init",
+# How a figure calls what makes another curve.
+_WORDS = {setting.key: setting.label for setting in SETTINGS.values() if setting.label}
+_WORDS |= {_SOURCE: "source", _OPTIMIZER: "optimizer's source", _IMAGES: "images"}
+# What `args` holds besides settings, and Chainer's own flags.
+_CIRCUMSTANCES = {"run_id", "command", "revision", "changed", "host", "machine", "device_name"}
+_CIRCUMSTANCES |= {"acceleration", "dataset_sha256", "gpu", "resume", "autoload"}
+# These do not make another curve: they name a run, or say where and how long it ran.
+_NEUTRAL = (SETTINGS.keys() | _CIRCUMSTANCES) - _WORDS.keys()
+# A run of before there was a setting had its default. All of ours recorded their batch, and that of
+# other programs is not known.
+_BEFORE = {
+    name: setting.default
+    for name, setting in SETTINGS.items()
+    if name in _WORDS.keys() - {"batchsize"}
 }
 
 
@@ -73,6 +66,16 @@ class SeedGroup:
     name: str  # the folder's: for runs whose network or optimizer is not recorded
 
     @property
+    def network(self) -> NetworkSpec:
+        """The network's name, taken apart: of no class if it is not recorded."""
+        return NetworkSpec(self.model or "")
+
+    @property
+    def has_bn(self) -> bool:
+        """Whether the network is one with BN, by its name."""
+        return "_BN" in self.network.text
+
+    @property
     def unit(self) -> str:
         """What its logs count in: "epoch" or "iteration"."""
         return self.runs[0].unit
@@ -86,19 +89,20 @@ class SeedGroup:
     def diverged(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is not None)
 
-    @property
+    @cached_property
     def survivors(self) -> tuple[Run, ...]:
         return tuple(run for run in self.runs if run.diverged_at is None)
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Run, ...]:
         """The survivors that went as far as any of them."""
         last = max((run.epochs[-1] for run in self.survivors), default=0)
         return tuple(run for run in self.survivors if run.epochs[-1] == last)
 
-    @property
+    @cached_property
     def unfinished(self) -> tuple[Run, ...]:
-        return tuple(run for run in self.survivors if run not in self.finished)
+        last = self.finished[0].epochs[-1] if self.finished else 0
+        return tuple(run for run in self.survivors if run.epochs[-1] < last)
 
     @property
     def is_cut_short(self) -> bool:
@@ -160,21 +164,15 @@ def group_runs(
     with the same settings and seed the one that went further is kept, with a note: they are not two
     seeds. Unfinished seeds beside finished ones get a note as well.
     """
-    grouped: dict[tuple, dict[str, Run]] = defaultdict(dict)
+    grouped: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
         if None in (run.model, run.optimizer, run.seed):
             key = (*key, run.folder)
-        seed = run.seed or ""
-        twin = grouped[key].get(seed)
-        if twin is not None:
-            run, other = (run, twin) if _reached(run) > _reached(twin) else (twin, run)
-            note(
-                f"{printable(other.folder)}: same settings and seed as"
-                f" {printable(run.folder)}, which is drawn instead"
-            )
-        grouped[key][seed] = run
-    members = [tuple(seeds.values()) for seeds in grouped.values()]
+        grouped[key][run.seed or ""].append(run)
+    members = [
+        tuple(_furthest(twins, note) for twins in seeds.values()) for seeds in grouped.values()
+    ]
     varying = _varying([group[0] for group in members])
     models = _short_names({group[0].model for group in members} - {None})
     optimizers = _short_names({group[0].optimizer for group in members} - {None})
@@ -195,8 +193,36 @@ def group_runs(
             folders = ", ".join(printable(run.folder) for run in curve.unfinished)
             note(f"{folders}: fewer epochs than the other seeds; left out of their mean")
     return sorted(
-        curves, key=lambda c: (rank(c.model, NETWORKS), rank(c.optimizer, OPTIMIZERS), c.variant)
+        curves,
+        key=lambda c: (
+            rank(c.model, NETWORKS),
+            rank(c.optimizer, OPTIMIZERS),
+            by_number(c.variant),
+        ),
     )
+
+
+def in_words(curve: SeedGroup, among: Sequence[SeedGroup] = ()) -> str:
+    """The network, with what tells the curve from the others: optimizer and settings."""
+    return joined(curve.model or curve.name, settings_in_words(curve, among))
+
+
+def settings_in_words(curve: SeedGroup, among: Sequence[SeedGroup] = ()) -> str:
+    """The optimizer, if the others have another, and the settings that differ."""
+    several = len({other.optimizer for other in among}) > 1
+    return joined(curve.optimizer if several else None, curve.variant)
+
+
+def _furthest(twins: Sequence[Run], note: Callable[[str], None]) -> Run:
+    """The run of the same settings and seed that went furthest, with a note of each other."""
+    kept = max(twins, key=_reached)
+    for run in twins:
+        if run is not kept:
+            note(
+                f"{printable(run.folder)}: same settings and seed as"
+                f" {printable(kept.folder)}, which is drawn instead"
+            )
+    return kept
 
 
 def _reached(run: Run) -> tuple[int, int]:
@@ -208,14 +234,15 @@ def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
 
 
-def rank(name: str | None, usual: Sequence[str]) -> tuple[bool, int, str]:
+def rank(name: str | None, usual: Sequence[str]) -> tuple:
     """Sorting key: the usual names in their order, then others by name, None last."""
-    return name is None, usual.index(name) if name in usual else len(usual), name or ""
+    place = usual.index(name) if name in usual else len(usual)
+    return name is None, place, by_number(name or "")
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
     """`path/to/net.py:MyNet` is MyNet, unless two files have one."""
-    short = {name: name.rpartition(":")[2] or name for name in names}
+    short = {name: NetworkSpec(name).call or name for name in names}
     taken = Counter(short.values())
     return {name: one if taken[one] == 1 else name for name, one in short.items()}
 
@@ -282,8 +309,8 @@ def _not_by_default(run: Run) -> dict[str, str]:
     """The settings, without a learning rate and a momentum that are the optimizer's defaults."""
     settings = _settings(run)
     given = [run.args.get(key) for key in RATES]
-    if given != [None, None] and run.optimizer and run.optimizer.isidentifier():
-        for key, value, default in zip(RATES, given, effective(run.optimizer), strict=True):
+    if given != [None, None] and run.optimizer:
+        for key, value, default in zip(RATES, given, resolved(run.optimizer)[1:], strict=True):
             if value == default:
                 settings.pop(key, None)
     return settings

@@ -59,7 +59,9 @@ def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     """
     height, width = axes.bbox.height / axes.figure.dpi, axes.bbox.width / axes.figure.dpi
     ends = [_in_axes(axes, label.x, label.y) for label in labels]
-    positions = spread([np.clip(y, 0, 1) for _, y in ends], LINE_HEIGHT / height, 0, 1)
+    # From below, so that of curves with one end the first comes on top.
+    wanted = [np.clip(y, 0, 1) for _, y in reversed(ends)]
+    positions = spread(wanted, LINE_HEIGHT / height, 0, 1)[::-1]
     column = 1 + COLUMN_GAP / width
     text = column + _sample_room(labels) / width
     for label, (x, y), position in zip(labels, ends, positions, strict=True):

@@ -1,7 +1,11 @@
-"""How a figure writes numbers: in decimals, and all of one axis in one notation."""
+"""How a figure writes numbers: in decimals, and all of one axis in one notation.
+
+And how names with numbers in them are sorted.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +13,7 @@ from matplotlib.ticker import Formatter
 
 DIGITS = 6  # that are kept, or more where numbers of one axis would look alike
 LONGEST = 8  # characters of a decimal on an axis; where one is longer, all are powers of ten
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)|\d+", re.ASCII)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -48,6 +53,15 @@ def _power_of_ten(value: float) -> str:
     if mantissa in ("1", "-1"):
         return power if mantissa == "1" else f"-{power}"
     return f"{mantissa}×{power}"  # noqa: RUF001
+
+
+def by_number(text: str) -> tuple:
+    """Sorting key: text in which numbers come in the order of their size, as 16 before 128."""
+    key, end = [], 0
+    for number in _NUMBER.finditer(text):
+        key += [(1, 0.0, text[end : number.start()]), (0, float(number[0]), "")]
+        end = number.end()
+    return (*key, (1, 0.0, text[end:])), text
 
 
 class OneNotation(Formatter):

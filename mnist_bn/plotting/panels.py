@@ -26,7 +26,7 @@ from mnist_bn.plotting.canvas import (
     text_width,
     write_title,
 )
-from mnist_bn.plotting.curves import draw_unfinished, fate
+from mnist_bn.plotting.curves import draw_unfinished, fate, say_not_recorded
 from mnist_bn.plotting.groups import SeedGroup
 from mnist_bn.plotting.notation import OneNotation, decimal
 
@@ -192,6 +192,8 @@ def _name_ticks(axes: Axes, ticks: Mapping[float, str]) -> None:
 def _draw(axes: Axes, panel: Panel) -> None:
     if panel.log_y:
         axes.set_yscale("log")
+    if not panel.crossed and not any(np.isfinite(series.y).any() for series in panel.series):
+        say_not_recorded(axes)
     for series in panel.series:
         if series.low is not None and series.high is not None:
             draw_range(axes, series.x, series.low, series.high, color=series.colour)

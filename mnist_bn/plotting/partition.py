@@ -12,10 +12,6 @@ from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.plotting.results import Run
 
-# How it is said that the parts differ in one of these.
-_WORDS = {"study": "study", "preset": "preset", "dataset": "dataset", "semantics": "semantics"}
-_WORDS["unit"] = "epochs or iterations"
-
 
 class Kind(NamedTuple):
     """What runs must have in common to share a figure; None: not recorded, or in no study.
@@ -83,7 +79,8 @@ def parts(runs: Sequence[Run]) -> list[Part]:
 def differences(every: Sequence[Part]) -> str:
     """What the parts differ in, in words."""
     kinds = [part.kind for part in every]
-    differ = [words for field, words in _WORDS.items() if len(_values(kinds, field)) > 1]
+    differ = [field for field in Kind._fields if len(_values(kinds, field)) > 1]
+    differ = ["epochs or iterations" if field == "unit" else field for field in differ]
     return " and ".join(filter(None, (", ".join(differ[:-1]), differ[-1])))
 
 

@@ -3,18 +3,17 @@
 import functools
 import json
 import math
-import typing
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_bn.config import IDENTITY, RunConfig
+from mnist_bn.config import IDENTITY, RATES, SETTINGS
 from mnist_bn.errors import UserError
+from mnist_bn.names.specs import NetworkSpec
 
 # Words may be numbers: somebody else's `args` may count its seeds or its datasets.
 _WORD, _NUMBER, _COUNT = (str, int), (int, float), (int, float)
 _MAX_COUNT = 10**12
 _MAX_WORD = 4096  # characters: no path is longer
-_HINTS = typing.get_type_hints(RunConfig)
 
 
 def parse(text: str, notes: list[str]) -> dict[str, Any]:
@@ -43,7 +42,7 @@ def _is_usable(key: str, value: Any) -> bool:
         return all(isinstance(one, str) for one in sums.values())
     if key not in (*IDENTITY, "study", "on_divergence"):
         return True
-    kind = next(one for one in typing.get_args(_HINTS[key]) or (_HINTS[key],))
+    kind = SETTINGS[key].kind
     if key == "seed" or kind is str:
         return _is(value, _WORD) and len(str(value)) <= _MAX_WORD
     return _is(value, _NUMBER) and (kind is float or (0 <= value <= _MAX_COUNT and value % 1 == 0))
@@ -57,29 +56,31 @@ def _is(value: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _effective(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the learning rate and the momentum that the optimizer had by default.
+    """Returns the optimizer, and the learning rate and the momentum that it had.
 
     Of a folder that says null for them, as ours did before they were recorded.
     """
-    name, given = args.get("optimizer"), {key: args.get(key) for key in ("lr", "momentum")}
-    # Only Chainer's: a file that somebody else's `args` names is not run.
-    if not isinstance(name, str) or not name.isidentifier() or not given.keys() <= args.keys():
+    name, given = args.get("optimizer"), {key: args.get(key) for key in RATES}
+    if not isinstance(name, str) or not given.keys() <= args.keys() or None not in given.values():
         return {}
-    lr, momentum = effective(name, *given.values()) if None in given.values() else given.values()
-    return {"lr": lr, "momentum": momentum}
+    return dict(zip(("optimizer", *given), resolved(name, *given.values()), strict=True))
 
 
 @functools.cache
-def effective(
+def resolved(
     name: str, lr: float | None = None, momentum: float | None = None
-) -> tuple[float | None, float | None]:
-    """Returns learning rate and momentum of one of Chainer's optimizers, None where it has none.
+) -> tuple[str, float | None, float | None]:
+    """Returns name, learning rate and momentum of one of Chainer's optimizers, as in training.
 
-    As they are given for one that is not known.
+    None is a default in the arguments, and in the result what the optimizer does not have;
+    `Adam(alpha=1)` is Adam with 1. All are as given if the optimizer is not known or in somebody's
+    file, which is not run.
     """
+    if NetworkSpec(name).path is not None:
+        return name, lr, momentum
     try:
         from mnist_bn import optimizers  # imports Chainer, which takes a second
 
-        return optimizers.effective(name, lr, momentum)
+        return optimizers.resolve(name, lr, momentum)
     except (UserError, ImportError, TypeError, ValueError):
-        return lr, momentum
+        return name, lr, momentum

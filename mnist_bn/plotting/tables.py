@@ -5,27 +5,29 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mnist_bn.config import IDENTITY, LENGTHS, RATES
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, RATES, SeedGroup, in_order, rank
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, SeedGroup, in_order, rank
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
 from mnist_bn.storage.files import replacing
 
 NOT_RECORDED = "network not recorded"
 MAX_NETWORKS = 10  # as columns
-_SETTINGS = ("lr", "momentum", "batchsize", "sampling", "augment", "weight_decay", "lr_drop")
-_SETTINGS += ("train_images", "test_images", "holdout", "evaluate_every")
-_FILES = ("model_sha256", "init_sha256")
-_COLUMNS = ("folder", "model", "optimizer", *_SETTINGS, *_FILES, "seed", "dataset", "semantics")
-_COLUMNS += ("study", "unit", "epochs", "iterations")
-_COLUMNS += (*CURVE_KEYS, "elapsed_time", "diverged_at")
+_FIRST, _LAST = ("folder", "model", "optimizer"), ("seed", "dataset", "semantics", "study")
+_DONE = ("unit", "epochs", "iterations")  # in place of how long the run was to be
+_SETTINGS = tuple(name for name in IDENTITY if name not in (*_FIRST, *_LAST, *LENGTHS))
+_SETTINGS += ("model_sha256",)
+_COLUMNS = (*_FIRST, *_SETTINGS, *_LAST, *_DONE, *CURVE_KEYS, "elapsed_time", "diverged_at")
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 # What begins a formula in a spreadsheet, the wide ones of East Asian keyboards among them.
@@ -38,9 +40,46 @@ def table(curves: Sequence[SeedGroup]) -> str:
     Rows and columns change places where there are more than MAX_NETWORKS networks.
     A cell says its seeds and epochs where they are not the table's usual ones.
     """
+    caption, said, lines = _content(curves)
+    return f"{caption}\n{escaped(said)}\n\n{markdown(lines)}\n"
+
+
+def on_terminal(curves: Sequence[SeedGroup], columns: int) -> str:
+    """The same for a terminal of so many columns: if the table is too wide, a line a cell."""
+    caption, said, lines = _content(curves)
+    table = markdown(lines)
+    if len(table.partition("\n")[0]) > columns:
+        table = _listed(lines)
+    said = "\n".join(
+        textwrap.fill(line, max(columns, 20), subsequent_indent="  ") for line in (caption, said)
+    )
+    return f"{said}\n\n{table}\n"
+
+
+def _listed(lines: Sequence[Sequence[str]]) -> str:
+    """Plain text: each row's name, and below it the columns that have something for it."""
+    (_, *names), *rows = lines
+    width = max(map(len, names))
+    return "\n".join(
+        "\n".join(
+            [
+                row,
+                *(
+                    f"  {name:{width}}  {cell}"
+                    for name, cell in zip(names, cells, strict=True)
+                    if cell
+                ),
+            ]
+        )
+        for row, *cells in rows
+    )
+
+
+def _content(curves: Sequence[SeedGroup]) -> tuple[str, str, list[list[str]]]:
+    """The caption, the conditions, and the table's lines of cells, its head first."""
     columns = in_order((curve.model or NOT_RECORDED for curve in curves), NETWORKS)
     cells: dict[str, dict[str, SeedGroup]] = {}
-    order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), c.variant))
+    order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), by_number(c.variant)))
     for curve in order:
         row = _row(curve)
         column = curve.model or NOT_RECORDED
@@ -49,15 +88,15 @@ def table(curves: Sequence[SeedGroup]) -> str:
         cells.setdefault(row, {})[column] = curve
     sizes = [_size(curve) for curve in curves if curve.survivors and _is_recorded(curve)]
     usual = max(sorted(set(sizes), reverse=True), key=sizes.count, default=None)
-    corner = "Optimizer" if len(columns) <= MAX_NETWORKS else "Network"
+    corner = "Optimizer" if any(curve.optimizer for curve in curves) else "Folder"
+    corner = corner if len(columns) <= MAX_NETWORKS else "Network"
     lines = [[corner, *columns]] + [
         [row, *(_cell(by_network.get(column), usual) for column in columns)]
         for row, by_network in cells.items()
     ]
     if len(columns) > MAX_NETWORKS:
         lines = [list(line) for line in zip(*lines, strict=True)]
-    said = escaped(conditions(curves))
-    return f"{_caption(usual, curves[0].unit)}\n{said}.\n\n{markdown(lines)}\n"
+    return _caption(usual, curves[0].unit), f"{conditions(curves)}.", lines
 
 
 def _row(curve: SeedGroup) -> str:
@@ -79,7 +118,7 @@ def summary(runs: Sequence[Run]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for run in runs:
-        settings = [_scalar(run.args.get(name)) for name in (*_SETTINGS, *_FILES)]
+        settings = [_scalar(run.args.get(name)) for name in _SETTINGS]
         reached = (logs.position(run.log[-1], unit) for unit in logs.UNITS)
         last = (run.values(key)[-1] for key in (*CURVE_KEYS, "elapsed_time"))
         last = (None if math.isnan(value) else value for value in last)
@@ -127,7 +166,9 @@ def _cell(curve: SeedGroup | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
     if not curve.survivors:
-        return "diverged"
+        seeds = len(curve.runs)
+        is_usual = seeds == (1 if usual is None else usual[0])
+        return "diverged" if is_usual else f"diverged ({_many(seeds, 'seed')})"
     if not _is_recorded(curve):
         return "not recorded"
     _, values = curve.values(VALIDATION_ACCURACY)

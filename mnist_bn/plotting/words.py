@@ -1,7 +1,10 @@
 """Text from files and folder names, made safe to print, to draw and to lay out."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 MAX_WORDS = 200  # characters; a figure is as wide as its longest label
 
@@ -13,6 +16,19 @@ def printable(text: str | Path) -> str:
     character become a replacement character.
     """
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
+
+
+def joined(*words: str | None) -> str:
+    """The words with commas between, without those that are empty."""
+    return ", ".join(filter(None, words))
+
+
+def mean_and_range(values: Sequence[float] | np.ndarray, format_: str) -> str:
+    """Such as "0.35 (0.3 to 0.4)"; of a single number it alone, of none nothing."""
+    if len(values) == 0:
+        return ""
+    mean, low, high = (format(f(values), format_) for f in (np.mean, min, max))
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 
 
 def bounded(text: str) -> str:

@@ -113,9 +113,10 @@ def make_folder(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another --out"
-        ) from None
+        reason = error.strerror
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = "a file is where the folder would be"
+        raise UserError(f"{path}: cannot be written ({reason}); choose another --out") from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import chainer
 import numpy as np
@@ -16,13 +17,13 @@ from chainer.iterators import ShuffleOrderSampler
 from chainer.serializers import DictionarySerializer
 from chainer.training import Trainer
 
+from mnist_bn.config import LENGTHS
 from mnist_bn.errors import UserError
 
 MODEL = "updater/model:main/"
 OPTIMIZER = "updater/optimizer:main/"
 ITERATOR = "updater/iterator:main/"
 _ITERATION = "updater/iteration"
-_MT19937_WORDS = 624
 _LIKE = dict.fromkeys("biuf", "biuf")
 
 Arrays = Mapping[str, np.ndarray]
@@ -44,40 +45,47 @@ def check(arrays: Arrays, trainer: Trainer) -> None:
         KeyError: one is missing.
     """
     iteration = _integer(arrays, _ITERATION)
-    _check_range(_ITERATION, iteration, 0, 2**53)
+    check_range(_ITERATION, iteration, 0, 2**53)
     _check_state(arrays, trainer)
-    _check_steps(arrays, iteration)
+    _check_steps(arrays, trainer, iteration)
     _check_iterator(arrays, trainer.updater.get_iterator("main"), iteration)
     _check_triggers(arrays, iteration)
-    _check_range("_snapshot_elapsed_time", _number(arrays, "_snapshot_elapsed_time"), 0, 2**53)
+    check_range("_snapshot_elapsed_time", _number(arrays, "_snapshot_elapsed_time"), 0, 2**53)
 
 
-def check_random(python_words: np.ndarray, numpy_key: np.ndarray, numpy_said: dict) -> None:
-    """Checks what is said of the generators; NumPy itself would read beyond the end of its state.
-
-    Args:
-        python_words: of random.getstate(), uint32 (625,): the last is a position.
-        numpy_key: uint32 (624,).
-        numpy_said: the rest of numpy.random.get_state(legacy=False).
+def check_lengths(identity: Mapping[str, object]) -> None:
+    """Checks how long the run of a snapshot was to be, by what its header says.
 
     Raises:
-        Impossible: it is no state of the generators.
+        Impossible: it is no length.
     """
-    words = _MT19937_WORDS
-    for name, array, shape in (
-        ("Python's random state", python_words, (words + 1,)),
-        ("NumPy's random state", numpy_key, (words,)),
-    ):
-        if array.dtype != np.uint32 or array.shape != shape:
-            raise Impossible(name, f"uint32 {shape}", f"{array.dtype} {array.shape}")
-    _check_range("Python's random position", int(python_words[-1]), 0, words)
-    for name, bounds in (("pos", (0, words)), ("has_gauss", (0, 1))):
-        if type(numpy_said[name]) is not int:
-            raise Impossible(f"NumPy's random {name}", "a whole number", numpy_said[name])
-        _check_range(f"NumPy's random {name}", numpy_said[name], *bounds)
-    gauss = numpy_said["gauss"]
-    if type(gauss) not in (int, float) or not math.isfinite(gauss):
-        raise Impossible("NumPy's random gauss", "a number", gauss)
+    for unit in LENGTHS:
+        if not ((length := identity.get(unit)) is None or (type(length) is int and length >= 1)):
+            raise Impossible(f"its run's {unit}", "a whole number above 0", repr(length)[:40])
+
+
+def check_nothing(names: Iterable[str], arrays: Arrays) -> None:
+    """Checks that no array has a name that stands for None.
+
+    Raises:
+        Impossible: one has.
+    """
+    for name in names:
+        if name in arrays:
+            raise Impossible(name, "an array or nothing", "both")
+
+
+def check_numbers(numbers: object) -> None:
+    """Checks what `update_rules.restore` is to put back: numbers by their names, by their owners.
+
+    Raises:
+        Impossible: it is something else.
+    """
+    owned = list(numbers.values()) if isinstance(numbers, dict) else [None]
+    for named in owned:
+        values = list(named.values()) if isinstance(named, dict) else [None]
+        if not all(isinstance(value, bool | int | float) for value in values):
+            raise Impossible("what the optimizer keeps", "numbers by their names", repr(named)[:40])
 
 
 def check_observation(arrays: Arrays, names: object, prefix: str) -> None:
@@ -143,22 +151,26 @@ def _optimizer_state(arrays: Arrays, trainer: Trainer) -> dict[str, np.ndarray]:
     return state
 
 
-def _check_steps(arrays: Arrays, iteration: int) -> None:
+def _check_steps(arrays: Arrays, trainer: Trainer, iteration: int) -> None:
     """Checks how many updates the optimizer and its rules have done, and how many epochs."""
+    named = dict(trainer.updater.get_optimizer("main").target.namedparams())
+    # Of a link that a network has under two names, each step updates the parameters twice.
+    names = Counter(map(id, named.values()))
+    steps = {f"{OPTIMIZER}{path[1:]}/t": iteration * names[id(p)] for path, p in named.items()}
     for name in arrays:
         if name.startswith(OPTIMIZER) and name.endswith("/t"):
-            _check_range(name, _integer(arrays, name), 0, iteration)
+            check_range(name, _integer(arrays, name), 0, steps.get(name, iteration))
     epoch = f"{OPTIMIZER}epoch"
-    _check_range(epoch, _integer(arrays, epoch), 0, iteration)
+    check_range(epoch, _integer(arrays, epoch), 0, iteration)
 
 
 def _check_triggers(arrays: Arrays, iteration: int) -> None:
     stop = [f"stop_trigger/{name}" for name in ("previous_iteration", "previous_epoch_detail")]
     for name in {*stop, *(name for name in arrays if name.startswith("extension_triggers/"))}:
         if name.endswith("/previous_iteration"):
-            _check_range(name, _integer(arrays, name), -1, iteration)
+            check_range(name, _integer(arrays, name), -1, iteration)
         if name.endswith("/previous_epoch_detail"):
-            _check_range(name, _number(arrays, name), -1, 2**53)
+            check_range(name, _number(arrays, name), -1, 2**53)
 
 
 def _check_iterator(
@@ -206,7 +218,7 @@ def _number(arrays: Arrays, name: str) -> float:
     return float(found)
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # nor is NaN in any range
         raise Impossible(name, f"between {low} and {high}", value)
 

@@ -9,12 +9,8 @@ the gradients. Its format is that of `archives`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
-import os
-import random
 import re
-import sys
 import uuid
 from collections.abc import Container
 from pathlib import Path
@@ -25,10 +21,8 @@ import numpy as np
 from chainer.serializers import DictionarySerializer, NpzDeserializer
 from chainer.training import Trainer
 
-from mnist_bn.config import difference
-from mnist_bn.errors import UsageError, UserError
-from mnist_bn.storage import archives, files, snapshot_check
-from mnist_bn.terminal import wording
+from mnist_bn.errors import UserError
+from mnist_bn.storage import archives, random_state, snapshot_check
 from mnist_bn.trainer import update_rules
 
 FORMAT = 1
@@ -43,10 +37,6 @@ _RANDOM = "mnist_bn/random/"
 
 class BadSnapshotError(UserError):
     """A file is no snapshot, or a damaged one, or one of another version of this program."""
-
-
-class OtherRunError(UsageError):
-    """A snapshot is of another run, or of one with other settings."""
 
 
 class Snapshot(NamedTuple):
@@ -102,7 +92,8 @@ def capture(
         for path, parameter in _parameters(trainer) if has_gradients else ():
             if parameter.grad is not None:
                 arrays[f"{_GRADIENT}{path}"] = _on_cpu(parameter.grad)
-    header["random"] = _capture_random(arrays)
+    header["random"], words = random_state.capture()
+    arrays |= {f"{_RANDOM}{name}": array for name, array in words.items()}
     arrays[_HEADER] = _encode(header)
     return arrays
 
@@ -167,73 +158,6 @@ def is_snapshot(names: Container[str]) -> bool:
     return _HEADER in names
 
 
-def check_same_run(snapshot: Snapshot, run: Run) -> None:
-    """Checks that the snapshot's run had the same settings, but for its length.
-
-    Raises:
-        OtherRunError: one differs; the line names it.
-    """
-    before = snapshot.header["identity"]
-    if other := difference(before, run.identity):
-        raise OtherRunError(
-            f"{snapshot.path} was taken with {other}: resume with the same settings (only --epoch "
-            "or --iteration may differ)"
-        )
-    # The numbers of --lr-drop count what the run's length does.
-    was, now = ("iteration" if one.get("iteration") else "epoch" for one in (before, run.identity))
-    if run.identity.get("lr_drop") is not None and was != now:
-        raise OtherRunError(
-            f"{snapshot.path} was taken with --lr-drop in {was}s, not {now}s: resume with --{was}"
-        )
-
-
-def _check_same_id(snapshot: Snapshot, args: dict | None) -> None:
-    """Checks that the snapshot is of the run that `args` beside it names, if there is one."""
-    if args is not None and snapshot.header.get("run_id") != args.get("run_id"):
-        raise OtherRunError(
-            f"{snapshot.path} is of another run than `args` beside it: to go on with that one, "
-            "name it with --resume"
-        )
-
-
-def newest_usable(folder: Path, run: Run, args: dict | None = None) -> Snapshot | None:
-    """Returns the newest snapshot in a folder that is whole and of this run, None for no snapshot.
-
-    Newer ones that are not are set aside: renamed, with a line on stderr. If none is usable, all
-    stay as they are.
-
-    Args:
-        args: the folder's; only snapshots of the run that they name are usable. None: it has none.
-
-    Raises:
-        OtherRunError: the first of them that is whole is of another run or has other settings, and
-            none is of this run.
-        UserError: there are snapshots, and none is usable.
-    """
-    refused: list[tuple[Path, UserError]] = []
-    for path in found(folder):
-        try:
-            snapshot = read(path)
-            check_same_run(snapshot, run)
-            _check_same_id(snapshot, args)
-        except UserError as error:
-            refused.append((path, error))
-            continue
-        for bad, reason in refused:
-            _set_aside(bad, reason, path)
-        return snapshot
-    for _, error in refused:
-        if isinstance(error, OtherRunError):
-            raise error
-    if refused:
-        reasons = "; ".join(str(error) for _, error in refused)
-        raise UserError(
-            f"no usable snapshot ({reasons}): put a good one there, or remove {folder} to "
-            "train anew"
-        )
-    return None
-
-
 def load(snapshot: Snapshot, trainer: Trainer) -> None:
     """Puts the trainer, and the random number generators, in the state of the snapshot.
 
@@ -242,15 +166,21 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
+        snapshot_check.check_lengths(snapshot.header["identity"])
         snapshot_check.check(snapshot.arrays, trainer)
         observation = snapshot.header["observation"]
         snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
-        nothing = {key: np.asarray(None) for key in snapshot.header["none"]}
+        nothing = dict.fromkeys(snapshot.header["none"], np.asarray(None))
+        snapshot_check.check_nothing(nothing, snapshot.arrays)
         optimizer = trainer.updater.get_optimizer("main")
         # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
-        update_rules.restore(optimizer, snapshot.header.get("optimizer", {}))
+        numbers = snapshot.header.get("optimizer", {})
+        snapshot_check.check_numbers(numbers)
+        update_rules.restore(optimizer, numbers)
         NpzDeserializer(_Arrays({**snapshot.arrays, **nothing})).load(trainer)
-        _restore_random(snapshot)
+        # Last: making a network and its optimizer draws random numbers.
+        words = {name: snapshot.arrays[f"{_RANDOM}{name}"] for name in random_state.GENERATORS}
+        random_state.restore(snapshot.header["random"], words)
     except UserError as error:
         raise UserError(f"{snapshot.path}: {error}") from None
     except Exception as error:
@@ -297,32 +227,6 @@ def finish_iteration(snapshot: Snapshot, trainer: Trainer) -> None:
                 entry.extension(trainer)
 
 
-def note_other_circumstances(snapshot: Snapshot, run: Run) -> None:
-    """Says on stderr if the run goes on elsewhere: its numbers are then not quite the same."""
-    before, now = snapshot.header["circumstances"], run.circumstances
-    changed = [
-        f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
-    ]
-    if changed:
-        wording.say(
-            f"note: {snapshot.path} was taken with {'; '.join(changed)}: from here on the numbers "
-            "differ in rounding from a run that was never stopped",
-            file=sys.stderr,
-        )
-
-
-def _set_aside(path: Path, reason: UserError, used: Path) -> None:
-    # Beside what was set aside under this name before.
-    names = (f"{path.name}.refused{number or ''}" for number in itertools.count())
-    aside = next(path.with_name(n) for n in names if not os.path.lexists(path.with_name(n)))
-    try:
-        path.replace(aside)
-    except OSError as error:
-        raise files.CannotWriteError(aside, error) from error
-    note = f"note: {reason}; set aside as {aside.name}, going on from {used.name}"
-    wording.say(note, file=sys.stderr)
-
-
 def _parameters(trainer: Trainer) -> list[tuple[str, chainer.Parameter]]:
     return sorted(trainer.updater.get_optimizer("main").target.namedparams())
 
@@ -346,32 +250,3 @@ def _on_cpu(value: object) -> np.ndarray:
     """Returns a number that was reported: a Variable, an array of any device, or a scalar."""
     array = getattr(value, "array", value)
     return np.array(array.get() if hasattr(array, "get") else array)
-
-
-def _capture_random(arrays: dict[str, np.ndarray]) -> dict:
-    """Adds Python's and NumPy's random state to `arrays`; returns what of it is no array."""
-    version, words, python_gauss = random.getstate()
-    numpy_state = np.random.get_state(legacy=False)
-    arrays[f"{_RANDOM}python"] = np.array(words, np.uint32)
-    arrays[f"{_RANDOM}numpy"] = numpy_state["state"]["key"].copy()
-    return {
-        "python": [version, python_gauss],
-        "numpy": {
-            "bit_generator": numpy_state["bit_generator"],
-            "pos": int(numpy_state["state"]["pos"]),
-            "has_gauss": int(numpy_state["has_gauss"]),
-            "gauss": float(numpy_state["gauss"]),
-        },
-    }
-
-
-def _restore_random(snapshot: Snapshot) -> None:
-    # Last: making a network and its optimizer draws random numbers.
-    said = snapshot.header["random"]
-    version, python_gauss = said["python"]
-    words, key = (snapshot.arrays[f"{_RANDOM}{name}"] for name in ("python", "numpy"))
-    numpy_said = dict(said["numpy"])
-    snapshot_check.check_random(words, key, numpy_said)
-    random.setstate((version, tuple(words.tolist()), python_gauss))
-    inner = {"key": key, "pos": numpy_said.pop("pos")}
-    np.random.set_state({**numpy_said, "state": inner})

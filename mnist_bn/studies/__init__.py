@@ -1,17 +1,22 @@
-"""The studies: which runs each needs and which figures it draws, one module a study.
+"""The studies: which runs each needs, which figures it draws, and what it claims; a module each.
 
-A study's module has `PRESETS` (the names that `--preset` takes), `configs(preset, given)` (its
-runs; `given` are the settings from the command line, which go before the preset's) and
-`draw(runs, out, formats)` (its figures). It may name in `OBSERVED` the observers that these show,
-and have `measure(out)`, which measures what needs no run and writes it to the folder `out`.
+A study's module has
+
+- `PRESETS`: by the names that `--preset` takes, settings of runs, or a list of such. Any setting
+  may be a list: every combination is a run. A preset with an `out` has a folder of its own;
+- `figures(runs)`: yields the names of files, without their format, and figures, or Markdown.
+
+It may have `CLAIMS` (see `claims`), name in `OBSERVED` the observers that its figures show, make
+the runs of a preset by a `configs(preset, given)` of its own, and have `measure(out)`, which
+measures what needs no run and writes it to the folder `out`.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
-import re
+from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from mnist_bn.config import RunConfig, grid
@@ -23,47 +28,6 @@ def names() -> list[str]:
     """Returns the names that `--study` takes."""
     modules = [module.name for module in pkgutil.iter_modules(__path__)]
     return [name.replace("_", "-") for name in modules if not name.startswith("_")]
-
-
-def runs(preset: dict, given: dict) -> list[RunConfig]:
-    """Returns the runs of a preset's settings, where those given on the command line go before.
-
-    Epochs or iterations that are given take the place of either, and where iterations are given the
-    learning rate drops at no epochs of the preset's; observers that are given join the preset's.
-    """
-    lengths = {"epoch", "iteration"}
-    if lengths & given.keys():
-        lost = {*lengths, "lr_drop"} if "iteration" in given else lengths
-        preset = {key: value for key, value in preset.items() if key not in lost}
-    observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
-    return grid({**preset, **given, "observe": ",".join(observed) or None})
-
-
-def argument(network: str, name: str) -> str | None:
-    """Returns an argument in a network's name, as in `Net(depth=20, bn='end')`; None: not there.
-
-    As it is written, without quotes.
-    """
-    found = re.search(rf"\b{name}\s*=\s*['\"]?([\w.+-]+)", network)
-    return found[1] if found else None
-
-
-def number(network: str, name: str) -> float | None:
-    """Returns an argument in a network's name that is a finite number; None: there is none."""
-    try:
-        value = float(argument(network, name) or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def without_argument(network: str, argument: str) -> str:
-    """Returns a network's name without one argument: `Net(hidden=50, ratio=0)` -> `Net(hidden=50)`.
-
-    Runs over values of that argument are of one network, in a figure over these values.
-    """
-    network = re.sub(rf"\b{argument}=[^,()]*(,\s*)?", "", network)
-    return re.sub(r",\s*\)$", ")", network).removesuffix("()")
 
 
 def get(name: str) -> ModuleType:
@@ -78,3 +42,41 @@ def get(name: str) -> ModuleType:
             f"{suggestion(name, names())}"
         )
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def configs(study: ModuleType, preset: str, given: dict) -> list[RunConfig]:
+    """Returns the runs of a study's preset.
+
+    Args:
+        given: settings from the command line, which go before the preset's.
+    """
+    if hasattr(study, "configs"):
+        return study.configs(preset, given)
+    settings = study.PRESETS[preset]
+    return runs(settings if isinstance(settings, list) else [settings], given)
+
+
+def runs(preset: Sequence[dict], given: dict) -> list[RunConfig]:
+    """Returns the runs of settings in which any list is an axis; of two alike only the first.
+
+    Those given on the command line go before. Epochs or iterations that are given take the place of
+    either, and where iterations are given the learning rate drops at no epochs of the preset's;
+    observers that are given join the preset's, and its `out` is a folder in the one that is given.
+    """
+    every: dict[tuple, RunConfig] = {}
+    for settings in preset:
+        for config in grid(_merged(settings, given)):
+            every.setdefault((config.name, config.model, config.optimizer), config)
+    return list(every.values())
+
+
+def _merged(preset: dict, given: dict) -> dict:
+    lengths = {"epoch", "iteration"}
+    if lengths & given.keys():
+        lost = {*lengths, "lr_drop"} if "iteration" in given else lengths
+        preset = {key: value for key, value in preset.items() if key not in lost}
+    observed = [settings["observe"] for settings in (preset, given) if settings.get("observe")]
+    merged = {**preset, **given, "observe": ",".join(observed) or None}
+    if "out" in preset:
+        merged["out"] = str(Path(given.get("out", RunConfig.out)) / preset["out"])
+    return merged

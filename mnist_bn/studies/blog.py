@@ -7,8 +7,7 @@ epochs, is not known: the full preset takes all nine that Chainer had.
 
 from __future__ import annotations
 
-from mnist_bn import optimizers, studies
-from mnist_bn.config import RunConfig
+from mnist_bn import optimizers
 from mnist_bn.plotting import comparison
 
 NETWORKS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
@@ -23,10 +22,4 @@ PRESETS = {
     },
 }
 
-
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs, every combination of its networks, optimizers and seeds."""
-    return studies.runs(PRESETS[preset], given)
-
-
-draw = comparison.draw
+figures = comparison.of_runs

@@ -9,9 +9,8 @@ image of 49,000 images; here it is of the 1000.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +18,15 @@ from matplotlib.figure import Figure
 
 from mnist_bn import observations, studies
 from mnist_bn.config import RunConfig
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting import comparison, panels, tables
-from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, style
+from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
-from mnist_bn.plotting.groups import SeedGroup, complete, group_runs
+from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, in_words
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import joined, mean_and_range
 from mnist_bn.trainer.divergence import LIMIT
 
 # As the assignment's logspace(-4, 0, 20), to four digits.
@@ -63,51 +65,49 @@ _SETTINGS = {
     # A loss beyond 1000 is where the largest scales begin: the assignment trains on, too.
     "on_divergence": "continue",
 }
-# Seeds of the depth run, and scales of the sweep, which is of the first seed.
+_DEPTH = {**_SETTINGS, "model": list(PUBLISHED), "evaluate_every": 1}
+
+
+def _sweep(scales: Sequence[float]) -> dict:
+    network = "{}(hidden=50, layers=8, weight_scale={:g})"
+    swept = [network.format(name, scale) for scale in scales for name in PUBLISHED]
+    return {**_SETTINGS, "model": swept, "seed": [0], "evaluate_every": 20}
+
+
+# The depth run, then the sweep.
 PRESETS = {
-    "quick": {"seed": [0], "weight_scale": SCALES[::3]},
-    "full": {"seed": [0, 1, 2], "weight_scale": SCALES},
+    "quick": [{**_DEPTH, "seed": [0]}, _sweep(SCALES[::3])],
+    "full": [{**_DEPTH, "seed": [0, 1, 2]}, _sweep(SCALES)],
 }
 
 
 def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the depth run and the sweep; networks that are given are trained as the depth run."""
-    networks, seeds = list(PUBLISHED), PRESETS[preset]["seed"]
-    depth = {**_SETTINGS, "model": networks, "seed": seeds, "evaluate_every": 1}
-    runs = studies.runs(depth, given)
-    if "model" in given:
-        return runs
-    swept = [
-        f"{network}(hidden=50, layers=8, weight_scale={scale:g})"
-        for scale in PRESETS[preset]["weight_scale"]
-        for network in networks
-    ]
-    sweep = {**_SETTINGS, "model": swept, "seed": seeds[:1], "evaluate_every": 20}
-    return [*runs, *studies.runs(sweep, given)]
+    """Returns the preset's runs; networks that are given are trained as the depth run."""
+    depth, sweep = PRESETS[preset]
+    return studies.runs([depth] if "model" in given else [depth, sweep], given)
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws the notebook's plots of both experiments, of what was run, and tables their numbers.
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
+    """Yields the notebook's plots of both experiments, of what was run, and tables of numbers.
 
     A run whose network names a `weight_scale` is of the sweep, any other of the depth run. Those of
     the sweep that are not finished are left out.
     """
     depth = group_runs([run for run in runs if weight_scale(run) is None])
     sweep = [run for run in runs if weight_scale(run) is not None]
-    paths, texts = [], []
-    with style():
-        if depth:
-            paths += comparison.save(_depth_figure(depth), out, "cs231n-depth", formats)
-            texts.append(_depth_table(depth))
-        if sweep:
-            paths += comparison.save(_sweep_figure(sweep), out, "cs231n-weight-scale", formats)
-            texts.append(_sweep_table(sweep))
-    return [*paths, tables.write("\n".join(texts), out / "cs231n.md")]
+    texts = []
+    if depth:
+        yield "cs231n-depth", _depth_figure(depth)
+        texts.append(_depth_table(depth))
+    if sweep:
+        yield "cs231n-weight-scale", _sweep_figure(sweep)
+        texts.append(_sweep_table(sweep))
+    yield "cs231n", "\n".join(texts)
 
 
 def weight_scale(run: Run) -> float | None:
     """Returns the initial weights' standard deviation that the network's name says, if any."""
-    return studies.number(run.model or "", "weight_scale")
+    return NetworkSpec(run.model or "").number("weight_scale")
 
 
 def training_accuracy(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
@@ -209,10 +209,11 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
         _sweep_lines(runs, measure) for measure in (best_validation, best_training, final_loss)
     )
     end = f"Training loss, mean of the last {LAST} iterations"
+    lost = f"above {LIMIT:g}, or not measured"
     shown = [
         _sweep_panel("Best validation accuracy", validation, _from_0(validation)),
         _sweep_panel("Best training accuracy, in test mode", training, _from_0(training)),
-        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=f"above {LIMIT:g}", lost_is_high=True),
+        panels.Panel(end, loss, (0, LOSS_SHOWN), lost=lost, lost_is_high=True),
     ]
     curves = group_runs(runs)
     seeds = len({run.seed for run in runs})
@@ -247,9 +248,9 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
     groups: dict[tuple[str, str, str], dict[float, Sequence[Run]]] = {}
     for curve in group_runs(complete(runs)):
         network, *settings = _key(curve)
-        key = (studies.without_argument(network, "weight_scale"), *settings)
+        key = (NetworkSpec(network).without("weight_scale"), *settings)
         groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
-    keys = sorted(groups)
+    keys = sorted(groups, key=lambda key: tuple(map(by_number, key)))
     return [
         (look, dict(sorted(groups[key].items())))
         for look, key in zip(_looks(keys), keys, strict=True)
@@ -261,31 +262,25 @@ def _depth_table(curves: Sequence[SeedGroup]) -> str:
     rows = [
         ["network", "seeds", "training accuracy", "validation accuracy", "the notebook's, 1 seed"]
     ]
-    several = len({curve.optimizer for curve in curves}) > 1
     for curve in curves:
-        settings = (curve.optimizer if several else "", curve.variant)
         published = PUBLISHED.get(curve.model) if curve.optimizer == "Adam" else None
         finished = curve.finished or curve.runs
         training = [one[1][-1] for run in finished if (one := training_accuracy(run)) is not None]
+        validation = [run.values(VALIDATION_ACCURACY)[-1] for run in finished]
         rows.append(
             [
-                ", ".join(filter(None, (curve.model or curve.name, *settings))),
+                in_words(curve, curves),
                 str(len(finished)),
-                _mean_and_range(training),
-                _mean_and_range([run.values(VALIDATION_ACCURACY)[-1] for run in finished]),
+                *(
+                    mean_and_range(values, ".3f") if np.isfinite(values).all() else ""
+                    for values in (training, validation)
+                ),
                 ""
                 if published is None
                 else "training {:.3f}, validation {:.3f}".format(*published),
             ]
         )
     return f"Accuracy after the last step; mean (least to greatest).\n\n{tables.markdown(rows)}\n"
-
-
-def _mean_and_range(values: Sequence[float]) -> str:
-    if len(values) == 0 or not np.isfinite(values).all():
-        return ""
-    text = f"{np.mean(values):.3f}"
-    return text if len(values) == 1 else f"{text} ({min(values):.3f} to {max(values):.3f})"
 
 
 def _sweep_table(runs: Sequence[Run]) -> str:
@@ -316,13 +311,13 @@ def _key(curve: SeedGroup) -> tuple[str, str, str]:
 
 def _looks(keys: Sequence[tuple[str, str, str]]) -> list[_Look]:
     """Returns what a figure calls the lines of these networks, and how they look."""
-    names = {network: _LOOKS.get(network.partition("(")[0]) for network, _, _ in keys}
+    names = {network: _LOOKS.get(NetworkSpec(network).class_name) for network, _, _ in keys}
     several = len({optimizer for _, optimizer, _ in keys}) > 1
     spare = cycle(_SPARE)
     looks: list[_Look] = []
     for network, optimizer, variant in keys:
         usual = names[network]
-        label = ", ".join(filter(None, (network, optimizer if several else "", variant)))
+        label = joined(network, optimizer if several else None, variant)
         is_free = usual is not None and usual[0] not in {look.colour for look in looks}
         colour, marker = usual if is_free else (next(spare), "^")
         looks.append(_Look(label, colour, marker))

@@ -8,71 +8,47 @@ is Chainer's scale, sqrt(1 / inputs), and BN stands before the ReLU.
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mnist_bn import observations, studies
-from mnist_bn.config import RunConfig
+from mnist_bn import observations
 from mnist_bn.observers.dead_units import count, twice
 from mnist_bn.plotting import comparison, film, panels, tables
-from mnist_bn.plotting.appearance import (
-    BLACK,
-    BLUE,
-    DASHES,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    VERMILLION,
-    style,
-)
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, ORANGE, PURPLE, VERMILLION
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
 BATCH_SIZE = 100
-BATCH_SIZES = (10, 50, 100, 200, 500)
-SLOPES = (0.001, 0.01, 0.18, 0.5)
 
 
-def _sloped(slopes: tuple[float, ...]) -> list[tuple[str, int]]:
-    return [
-        (f"{network}(slope={slope})", BATCH_SIZE)
-        for slope in slopes
-        for network in ("ReluMLP", "ReluMLP_BN")
-    ]
-
-
-# Network and batch size of each run.
-_CASES = {
-    "quick": [
-        ("ReluMLP", BATCH_SIZE),
-        ("ReluMLP_BN", BATCH_SIZE),
-        ("ReluMLP_BN", 500),
-        *_sloped((0.01,)),
-    ],
-    "full": [
-        ("ReluMLP", BATCH_SIZE),
-        *[("ReluMLP_BN", size) for size in BATCH_SIZES],
-        *_sloped(SLOPES),
-    ],
+_SETTINGS = {
+    "optimizer": ["Adam"],
+    "seed": [0],
+    "batchsize": BATCH_SIZE,
+    "observe": "dead-units,weight-updates",
 }
-_SETTINGS = {"optimizer": ["Adam"], "seed": [0], "observe": "dead-units,weight-updates"}
-PRESETS = {"quick": {**_SETTINGS, "epoch": 3}, "full": {**_SETTINGS, "epoch": 60}}
+_BOTH = ["ReluMLP", "ReluMLP_BN"]
 
 
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs; a network or batch size that is given takes the place of each."""
-    every = [
-        config
-        for network, size in _CASES[preset]
-        for config in studies.runs(
-            {**PRESETS[preset], "model": [network], "batchsize": size}, given
+def _runs(epochs: int, sizes: Sequence[int], slopes: Sequence[float]) -> list[dict]:
+    """Both networks, the one with BN at other batch sizes, and both with slopes."""
+    sloped = [f"{network}(slope={slope})" for slope in slopes for network in _BOTH]
+    return [
+        {**_SETTINGS, "epoch": epochs, **settings}
+        for settings in (
+            {"model": ["ReluMLP"]},
+            {"model": ["ReluMLP_BN"], "batchsize": list(sizes)},
+            {"model": sloped},
         )
     ]
-    return list(dict.fromkeys(every))
 
+
+PRESETS = {
+    "quick": _runs(3, (BATCH_SIZE, 500), (0.01,)),
+    "full": _runs(60, (10, 50, BATCH_SIZE, 200, 500), (0.001, 0.01, 0.18, 0.5)),
+}
 
 # Observers whose measurements the figures below show.
 OBSERVED = ("dead-units", "weight-updates")
@@ -85,22 +61,17 @@ _COUNTS = {
 }
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws accuracy above and dead units below against the epoch, three times, and the film.
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Mapping[str, bytes]]]:
+    """Yields accuracy above and dead units below against the epoch, three times, and the film.
 
     BN against none, BN over the batch sizes, and both over the slopes; of each what was run.
     `dead-units.md` has the counts by every definition.
     """
-    every = sorted(
-        group_runs(runs), key=lambda curve: (_has_bn(curve), _slope(curve), _size(curve))
-    )
+    every = sorted(group_runs(runs), key=lambda curve: (curve.has_bn, _slope(curve), _size(curve)))
     curves = [curve for curve in every if counts(curve, "flat_update") is not None]
-    paths = []
-    with style():
-        for name, title, shown in _figures(curves):
-            if shown:
-                figure = _two_panels(shown, title)
-                paths += comparison.save(figure, out, name, formats)
+    for name, title, shown in _figures(curves):
+        if shown:
+            yield name, _two_panels(shown, title)
     filmed = {
         label: observations.read(curve.finished[0], "weight-updates")
         for curve, label, *_ in _plain(curves)
@@ -108,9 +79,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     }
     filmed = {label: series for label, series in filmed.items() if series is not None}
     if filmed:
-        shown = film.Film(filmed, curves[0].unit)
-        paths += comparison.save(shown, out, "dying-relu-film", formats)
-    return [*paths, tables.write(_table(every), out / "dead-units.md")]
+        yield "dying-relu-film", film.files(filmed, curves[0].unit)
+    yield "dead-units", _table(every)
 
 
 def counts(curve: SeedGroup, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -149,7 +119,7 @@ def _figures(curves: Sequence[SeedGroup]) -> list[tuple[str, str, list[tuple]]]:
     sizes = [
         (curve, f"{curve.model}, batch {_size(curve)}", colour, "-")
         for curve, colour in zip(
-            (curve for curve in curves if _has_bn(curve) and _slope(curve) == 0),
+            (curve for curve in curves if curve.has_bn and _slope(curve) == 0),
             itertools.cycle(_COLOURS),
             strict=False,
         )
@@ -160,7 +130,7 @@ def _figures(curves: Sequence[SeedGroup]) -> list[tuple[str, str, list[tuple]]]:
         for curve in curves
         for i, slope in enumerate(slopes)
         if _slope(curve) == slope
-        for dashes in ["-" if _has_bn(curve) else DASHES[1]]
+        for dashes in ["-" if curve.has_bn else DASHES[1]]
     ]
     return [
         ("dying-relu", "Dying ReLU: without BN and with it", _plain(curves)),
@@ -174,9 +144,7 @@ def _plain(curves: Sequence[SeedGroup]) -> list[tuple]:
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
     plain = [curve for curve in curves if _slope(curve) == 0 and _size(curve) == usual]
-    return [
-        (curve, _named(curve, plain), BLUE if _has_bn(curve) else BLACK, "-") for curve in plain
-    ]
+    return [(curve, _named(curve, plain), BLUE if curve.has_bn else BLACK, "-") for curve in plain]
 
 
 def _two_panels(shown: Sequence[tuple], title: str):
@@ -242,10 +210,6 @@ def _table(curves: Sequence[SeedGroup]) -> str:
     return f"{title}\n\n{tables.markdown([head, *rows])}\n"
 
 
-def _has_bn(curve: SeedGroup) -> bool:
-    return "_BN" in (curve.model or "")
-
-
 def _named(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     """The network's name, and where others have it too, the settings that differ."""
     name = curve.model or curve.name
@@ -259,5 +223,4 @@ def _size(curve: SeedGroup) -> int:
 
 
 def _slope(curve: SeedGroup) -> float:
-    slope = re.search(r"\bslope=([\d.]+(?:e[-+]?\d+)?)\b", curve.model or "")
-    return float(slope[1]) if slope else 0.0
+    return curve.network.number("slope") or 0.0

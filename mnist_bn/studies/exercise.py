@@ -7,24 +7,13 @@ the same with both trained. The figure is accuracy against iterations, from 0 to
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from mnist_bn import studies
-from mnist_bn.config import RunConfig
+from matplotlib.figure import Figure
+
 from mnist_bn.plotting import comparison, panels
-from mnist_bn.plotting.appearance import (
-    BLACK,
-    BLUE,
-    DASHES,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    style,
-)
-from mnist_bn.plotting.groups import group_runs
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from mnist_bn.plotting.groups import group_runs, in_words
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
 _SETTINGS = {
@@ -46,35 +35,23 @@ _COLOURS = {
 _SPARE = (GREEN, ORANGE, PURPLE, SKY)
 
 
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs: each network with each seed."""
-    return studies.runs(PRESETS[preset], given)
-
-
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws accuracy on test images and on the minibatches against iterations, from 0 to 1."""
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    """Yields accuracy on test images and on the minibatches against iterations, from 0 to 1."""
     curves = group_runs(runs)
-    lines, spare = [], itertools.cycle(_SPARE)
-    several = len({curve.optimizer for curve in curves}) > 1
-    taken = set()
+    lines, spare, taken = [], itertools.cycle(_SPARE), set()
     for curve in curves:
         is_free = curve.model in _COLOURS and curve.model not in taken
         colour = _COLOURS[curve.model] if is_free else next(spare)
         taken.add(curve.model)
-        settings = (curve.optimizer if several else "", curve.variant)
-        name = ", ".join(filter(None, (curve.model or curve.name, *settings)))
-        test = panels.of_curve(curve, VALIDATION_ACCURACY, name, colour)
+        test = panels.of_curve(curve, VALIDATION_ACCURACY, in_words(curve, curves), colour)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
         lines += [training, test]
     title = f"Accuracy on test images (on the minibatches: {panels.dotted(curves)})"
     panel = panels.Panel(title, lines, (0, 1))
     unit = curves[0].unit
     said = f"{comparison.subtitle(curves)}\nSee how soon each leaves 0.1, the accuracy of guessing."
-    if any("trained=True" in (curve.model or "") for curve in curves):
+    if any(curve.network.argument("trained") is True for curve in curves):
         said += " With trained=True, gamma and beta are trained, too."
     said += f" {comparison.training_note(unit)}"
-    with style():
-        figure = panels.stacked(
-            [panel], f"BN exercise: 784-40-20-10{comparison.on(curves)}", said, unit.capitalize()
-        )
-        return comparison.save(figure, out, "exercise", formats)
+    title = f"BN exercise: 784-40-20-10{comparison.on(curves)}"
+    yield "exercise", panels.stacked([panel], title, said, unit.capitalize())

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mnist_bn import studies
-from mnist_bn.config import RunConfig
 from mnist_bn.plotting import comparison, panels
-from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks, style
+from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import group_runs, in_order
 from mnist_bn.plotting.notation import decimal
@@ -38,23 +36,15 @@ PRESETS = {
 }
 
 
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs: each network at each learning rate, or at the one given."""
-    settings = dict(PRESETS[preset])
-    rates = settings.pop("lr")
-    rates = [given["lr"]] if "lr" in given else rates
-    return [config for lr in rates for config in studies.runs(settings, {**given, "lr": lr})]
-
-
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws accuracy against the learning rate, with a cross where a seed diverged.
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+    """Yields accuracy against the learning rate, with a cross where a seed diverged.
 
     Runs that are not finished are left out.
     """
     every = [run for run in runs if _has_rate(run)]
     runs = [run for run in every if not run.is_cut_short]
     if not runs:
-        return []
+        return
     models = in_order((run.model for run in runs), tuple(NETWORK_LOOKS))
     look = looks(models, NETWORK_LOOKS)
     optimizers = in_order((run.optimizer for run in runs), tuple(OPTIMIZER_LOOKS))
@@ -81,9 +71,7 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     parts += comparison.left_out(len(every) - len(runs))
     said = f"{BETWEEN.join(parts)}\nSee up to which rate each network ends above {TRAINS}."
     title = f"Which learning rates train{comparison.on(curves)}"
-    with style():
-        figure = panels.stacked([panel], title, said, "Learning rate", log_x=True)
-        return comparison.save(figure, out, "learning-rate", formats)
+    yield "learning-rate", panels.stacked([panel], title, said, "Learning rate", log_x=True)
 
 
 def has_diverged(run: Run) -> bool:

@@ -8,18 +8,18 @@ own choice, the others are arguments of the network, `--model "SigmoidMLP(std=0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mnist_bn import observations, studies
-from mnist_bn.config import RunConfig
+from mnist_bn import observations
 from mnist_bn.observers.activation_percentiles import percentile_panel
+from mnist_bn.observers.measured import Observed
 from mnist_bn.plotting import comparison, panels, tables
-from mnist_bn.plotting.appearance import BLACK, BLUE, style
+from mnist_bn.plotting.appearance import BLACK, BLUE
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import SeedGroup, group_runs
+from mnist_bn.plotting.groups import SeedGroup, group_runs, in_words
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 LAYER = "sigmoid3"  # the last hidden one
@@ -45,18 +45,16 @@ PRESETS = {
 }
 
 
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs: both networks with each seed."""
-    return studies.runs(PRESETS[preset], given)
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
+    """Yields the paper's figure 1 a, b and c, and a table of what can be said of it in numbers.
 
-
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws the paper's figure 1 a, b and c, and tables what can be said of it in numbers.
-
-    Networks all of whose seeds diverged are left out, and the figure says so.
+    Networks all of whose seeds diverged are left out, and the figure says so; if there is no other
+    it is not drawn.
     """
     every = [curve for curve in group_runs(runs) if curve.model]
     curves = [curve for curve in every if curve.survivors]
+    if not curves:
+        return
     lost = [_look(curve)[0] for curve in every if not curve.survivors]
     accuracy = [panels.of_curve(curve, VALIDATION_ACCURACY, *_look(curve)) for curve in curves]
     # Below FLOOR training has hardly begun, and the curves could not be told apart above it.
@@ -66,8 +64,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
     percentiles = [
         (curve, observations.times(run, series), series[LAYER][:, :, UNIT])
         for curve in curves
-        for run in curve.finished[:1]
-        if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
+        for run, series in _measured(curve)
+        if run is curve.finished[0]
     ]
     everything = np.concatenate([values.ravel() for *_, values in percentiles] or [np.zeros(1)])
     everything = everything[np.isfinite(everything)] if np.isfinite(everything).any() else [0.0]
@@ -79,10 +77,9 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
         shown.append(percentile_panel(title, x, values[np.newaxis], colour, limits))
     parts = [comparison.subtitle(curves), *[f"{', '.join(lost)}: diverged, not drawn"] * bool(lost)]
     title = f"The original paper's figure 1{comparison.on(curves)}"
-    with style():
-        figure = panels.stacked(shown, title, f"{BETWEEN.join(parts)}\n{TO_SEE}", "Step")
-        paths = comparison.save(figure, out, "original-paper", formats)
-    return [*paths, tables.write(_table(curves), out / "original-paper.md")]
+    said = f"{BETWEEN.join(parts)}\n{TO_SEE}"
+    yield "original-paper", panels.stacked(shown, title, said, "Step")
+    yield "original-paper", _table(curves)
 
 
 def steps_to(curve: SeedGroup, accuracy: float) -> int | None:
@@ -132,32 +129,21 @@ def _table(curves: Sequence[SeedGroup]) -> str:
 
     The numbers of its units are averaged over units and seeds.
     """
-    plain = [curve for curve in curves if "_BN" not in curve.model]
+    plain = [curve for curve in curves if not curve.has_bn]
     bar = _final(plain[0]) if plain else None
     head = ["network", "final test accuracy", "steps to the accuracy without BN"]
     rows = []
     for curve in curves:
         last = _final(curve)
         steps = None if bar is None else steps_to(curve, bar)
-        measured = [
-            series[LAYER]
-            for run in curve.finished
-            if (series := observations.read(run, OBSERVED[0])) is not None and LAYER in series
-            if len(series[LAYER]) > 1  # between two measurements
-        ]
+        # Between two measurements.
+        measured = [one[LAYER] for _, one in _measured(curve) if len(one[LAYER]) > 1]
         steadiness = [
             f"{np.mean([measure(one) for one in measured]):.3f}" if measured else ""
             for measure in (wandering, drift, growth)
         ]
-        name = ", ".join(filter(None, (curve.model, curve.variant)))
-        rows.append(
-            [
-                name,
-                "" if last is None else f"{last:.4f}",
-                "never" if steps is None else str(steps),
-                *steadiness,
-            ]
-        )
+        final = "" if last is None else f"{last:.4f}"
+        rows.append([_look(curve)[0], final, "never" if steps is None else str(steps), *steadiness])
     head += ["change between measurements, in spreads", "range of the median, in spreads"]
     head += ["largest spread over smallest"]
     return tables.markdown([head, *rows]) + "\n"
@@ -170,5 +156,10 @@ def _final(curve: SeedGroup) -> float | None:
 
 
 def _look(curve: SeedGroup) -> tuple[str, str]:
-    with_bn = "_BN" in curve.model
-    return ", ".join(filter(None, (curve.model, curve.variant))), BLUE if with_bn else BLACK
+    return in_words(curve), BLUE if curve.has_bn else BLACK
+
+
+def _measured(curve: SeedGroup) -> list[tuple[Run, Observed]]:
+    """The finished runs whose percentiles of LAYER were measured, and these."""
+    found = [(run, observations.read(run, OBSERVED[0])) for run in curve.finished]
+    return [(run, series) for run, series in found if series is not None and LAYER in series]

@@ -14,34 +14,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn import observations, studies
-from mnist_bn.config import RunConfig
+from mnist_bn import observations
 from mnist_bn.errors import UserError
 from mnist_bn.observers import activation_moments, gradient_noise, observers, output_gradients
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import WHEN
 from mnist_bn.plotting import comparison, heat_maps, panels, tables
-from mnist_bn.plotting.appearance import (
-    BLACK,
-    BLUE,
-    DASHES,
-    GREEN,
-    GREY,
-    ORANGE,
-    SKY,
-    VERMILLION,
-    style,
-)
+from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import mean_and_range
 from mnist_bn.storage import archives
 from mnist_bn.studies import _random_matrices
 from mnist_bn.trainer.divergence import LIMIT
@@ -70,47 +60,39 @@ _COMMON = {
     "weight_decay": 5e-4,
     "augment": "crop-flip",
 }
+_STEPS = {"iteration": 7, "evaluate_every": 1, "test_images": 128}
+_TRAINED = {"epoch": 165, "lr_drop": "82,123", "frequency": 5}
+_SHORT = {"epoch": 16, "lr_drop": "8,12", "train_images": 10_000, "test_images": 2_000}
+
+
+def _network(bn: bool, depth: int = 110) -> str:
+    return f"ResNetCIFAR(depth={depth}, bn={bn})"
+
+
+def _runs(preset: str, settings: dict, depth: int = 110) -> list[dict]:
+    return [
+        {**_COMMON, **settings, "out": preset, "model": [_network(bn, depth)], "lr": lr}
+        for bn, lr in SETTINGS
+    ]
+
+
+# Each in a folder of its own: runs of a few steps and of many epochs do not share a figure.
 PRESETS = {
-    "quick": {**_COMMON, "iteration": 7, "evaluate_every": 1, "test_images": 128},
-    "full": {**_COMMON, "epoch": 165, "lr_drop": "82,123", "frequency": 5},
-    "cpu": {
-        **_COMMON,
-        "epoch": 16,
-        "lr_drop": "8,12",
-        "train_images": 10_000,
-        "test_images": 2_000,
-    },
-}
-
-
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs; a network or learning rate that is given takes the place of each.
-
-    Their folders are in a folder of the preset's name: runs of a few steps and of many epochs do
-    not share a figure.
-    """
-    given = {**given, "out": str(Path(given.get("out", RunConfig.out)) / preset)}
-    every: dict[str, RunConfig] = {}
-    for settings in _runs(preset):
-        for config in studies.runs({**PRESETS[preset], **settings}, given):
-            every.setdefault(config.name, config)  # of two alike, the one that is observed
-    return list(every.values())
-
-
-def _runs(preset: str) -> list[dict]:
-    """Returns what differs from run to run."""
-    depth = 20 if preset == "cpu" else 110
-    normalized, plain = (f"ResNetCIFAR(depth={depth}, bn={bn})" for bn in (True, False))
-    settings = [{"model": [normalized if bn else plain], "lr": lr} for bn, lr in SETTINGS]
-    others = [{"model": [plain], "lr": lr} for lr in OTHERS]
-    if preset == "quick":
+    "quick": [
         # Each network at the learning rate that it trains with.
-        measured = [{**settings[i], "observe": ",".join(OBSERVED)} for i in (0, 3)]
-        return measured + others
-    if preset == "full":
+        *({**run, "observe": ",".join(OBSERVED)} for run in _runs("quick", _STEPS)[::3]),
+        {**_COMMON, **_STEPS, "out": "quick", "model": [_network(False)], "lr": list(OTHERS)},
+    ],
+    "full": [
+        *_runs("full", _TRAINED),
         # What diverges does so in its first epoch.
-        return settings + [{**run, "epoch": 1, "lr_drop": None} for run in others]
-    return settings
+        {
+            **{**_COMMON, **_TRAINED, "epoch": 1, "lr_drop": None},
+            **{"out": "full", "model": [_network(False)], "lr": list(OTHERS)},
+        },
+    ],
+    "cpu": _runs("cpu", _SHORT, depth=20),
+}
 
 
 MATRICES = (1, 3, 5)
@@ -139,17 +121,15 @@ def measure(out: Path) -> None:
     )
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws a figure for each measurement that there is, and tables what can be said in numbers."""
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
+    """Yields a figure for each measurement that there is, and a table of the numbers."""
     curves = group_runs(runs)
     singular_values = _read_singular_values(runs)
-    paths = []
-    with style(), np.errstate(all="ignore"):  # what was lost or zero is drawn as such
+    with np.errstate(all="ignore"):  # what was lost or zero is drawn as such
         for name in OBSERVED:
             if groups := _groups(curves, name):
                 head = functools.partial(_head, _subtitle(curves, name))
-                for file_name, figure in observers()[name].figures(groups, head):
-                    paths += comparison.save(figure, out, file_name, formats)
+                yield from observers()[name].figures(groups, head)
         for name, figure in (
             ("accuracy", _accuracy(curves)),
             ("divergence", _divergence(curves)),
@@ -157,9 +137,8 @@ def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> l
             ("singular-values", _singular_values(singular_values)),
         ):
             if figure is not None:
-                paths += comparison.save(figure, out, name, formats)
-        table = _table(curves, singular_values)
-    return [*paths, tables.write(table, out / "understanding-bn.md")]
+                yield name, figure
+        yield "understanding-bn", _table(curves, singular_values)
 
 
 def diverged_at(run: Run) -> int | None:
@@ -202,30 +181,29 @@ def _networks(curves: Sequence[SeedGroup]) -> list[str]:
     """What each network is called in the figure, and the name that `--model` takes."""
     called = dict.fromkeys((_name(curve, curves), curve.model or curve.name) for curve in curves)
     parts = [name if name == model else f"{name}: {model}" for name, model in called]
-    kind, *others = dict.fromkeys(map(_network, curves))
+    kind, *others = dict.fromkeys(map(_without_bn, curves))
     return parts if others or kind in parts else [kind, *parts]  # of several, the names tell it
 
 
-def _network(curve: SeedGroup) -> str:
+def _without_bn(curve: SeedGroup) -> str:
     """The network without its BN, such as "ResNet-110"."""
-    network = curve.model or curve.name
-    name = network.partition("(")[0]
-    depth = studies.argument(network, "depth") or 110
-    return f"ResNet-{depth}" if name == "ResNetCIFAR" else name
+    name, depth = curve.network.class_name or curve.name, curve.network.argument("depth")
+    return f"ResNet-{depth or 110}" if name == "ResNetCIFAR" else name
 
 
 def _bn(curve: SeedGroup) -> str:
-    """The network's `bn`, as it is written: "True", "False", or "end"."""
-    return studies.argument(curve.model or "", "bn") or "True"
+    """The network's `bn` as text: "True", "False", or "end"."""
+    bn = curve.network.argument("bn")
+    return "True" if bn is None else str(bn)
 
 
 def _name(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     """What tells a network from the others, such as "without BN"."""
-    network = _network(curve)
+    network = _without_bn(curve)
     bn = {"False": "without BN", "end": "BN at the end"}.get(_bn(curve), "with BN")
     if not network.startswith("ResNet-"):
         return curve.model or curve.name
-    return bn if len(set(map(_network, among))) == 1 else f"{network} {bn}"
+    return bn if len(set(map(_without_bn, among))) == 1 else f"{network} {bn}"
 
 
 def _colour(curve: SeedGroup) -> str:
@@ -443,7 +421,9 @@ def _table(curves: Sequence[SeedGroup], singular_values: dict[str, np.ndarray] |
             measured = observations.measured(curve.runs, observer)
             if measured.seeds:
                 for what, values in numbers_of(measured):
-                    rows.setdefault(what, {})[_with_rate(curve, curves)] = _mean_and_range(values)
+                    rows.setdefault(what, {})[_with_rate(curve, curves)] = mean_and_range(
+                        values, ".4g"
+                    )
     columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
     cells = [[what, *(row.get(name, "") for name in columns)] for what, row in rows.items()]
     text = ""
@@ -460,7 +440,7 @@ def _table(curves: Sequence[SeedGroup], singular_values: dict[str, np.ndarray] |
             largest = values.max(axis=1)
             rows.append(
                 [
-                    *(str(matrices), f"{edge:.3f}", _mean_and_range(largest)),
+                    *(str(matrices), f"{edge:.3f}", mean_and_range(largest, ".4g")),
                     *(f"{100 * (largest.mean() / edge - 1):+.2f}%", f"{fitted:.3f}"),
                     f"{100 * (fitted / edge - 1):+.2f}%",
                 ]
@@ -488,10 +468,7 @@ def _gradients(group: Measured) -> list[tuple[str, np.ndarray]]:
 def _outputs(group: Measured) -> list[tuple[str, np.ndarray]]:
     gradients = group.first("gradient")
     return [
-        (
-            "images of one sign in the most one-signed column",
-            output_gradients.same_sign(gradients),
-        ),
+        ("images of one sign in the most one-signed column", output_gradients.same_sign(gradients)),
         (
             "spread of the most positive column, std / mean",
             output_gradients.dependence_on_input(gradients),
@@ -537,9 +514,3 @@ _NUMBERS = {
     "relative-loss": _steps,
     "gradient-noise": _noise,
 }
-
-
-def _mean_and_range(values: np.ndarray) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.4g}"
-    return f"{values.mean():.4g} ({values.min():.4g} to {values.max():.4g})"

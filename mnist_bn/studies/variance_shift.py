@@ -10,14 +10,14 @@ optimizer (Adam) and length are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mnist_bn import observations, studies
-from mnist_bn.config import RunConfig
+from mnist_bn import observations
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.observers.measured import Observed
 from mnist_bn.observers.variance_shift import layer_ticks, shifts, test_mode
 from mnist_bn.plotting import comparison, panels, tables
@@ -31,11 +31,12 @@ from mnist_bn.plotting.appearance import (
     PURPLE,
     SKY,
     VERMILLION,
-    style,
 )
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import SeedGroup, complete, group_runs
+from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, settings_in_words
+from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
+from mnist_bn.plotting.words import joined
 
 RATIOS = (0.0, 0.1, 0.3, 0.5, 0.7)  # the paper's
 CASE_A, CASE_B = "MnistCNN_dropout_BN", "MnistCNN_dropout_conv_BN"
@@ -93,11 +94,6 @@ class _Measured(NamedTuple):
     predicted: np.ndarray  # of case a by `theory` from each layer's own moments, (seeds, layers)
 
 
-def configs(preset: str, given: dict) -> list[RunConfig]:
-    """Returns the preset's runs: each network at each drop ratio, with each seed."""
-    return studies.runs(PRESETS[preset], given)
-
-
 def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
     """Returns the variance shift of dropout directly before BN, of any shape.
 
@@ -112,45 +108,36 @@ def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
     return 1 + ratio / (1 - ratio) * (1 + mean**2 / variance)
 
 
-def draw(runs: Sequence[Run], out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draws the shift against the BN layer, a panel a case, and accuracy against the drop ratio.
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
+    """Yields the shift against the BN layer, a panel a case, and accuracy against the drop ratio.
 
     Runs without measurements, that are not finished, or all of whose seeds diverged, are left out.
     """
     finished = complete(runs)
     every = measured(group_runs(finished))
     missing = comparison.left_out(len(runs) - len(finished))
-    paths = []
-    with style():
-        for name, figure_of, shown in (
-            ("variance-shift", _shift_figure, every),
-            (
-                "variance-shift-accuracy",
-                _accuracy_figure,
-                [one for one in every if _has_ratio(one)],
-            ),
-        ):
-            if shown:
-                parts = [comparison.subtitle([one.curve for one in shown]), *missing]
-                figure = figure_of(shown, BETWEEN.join(parts))
-                paths += comparison.save(figure, out, name, formats)
-    return [*paths, tables.write(_table(every), out / "variance-shift.md")]
+    with_ratio = [one for one in every if one.ratio is not None]
+    for name, figure_of, shown in (
+        ("variance-shift", _shift_figure, every),
+        ("variance-shift-accuracy", _accuracy_figure, with_ratio),
+    ):
+        if shown:
+            parts = [comparison.subtitle([one.curve for one in shown]), *missing]
+            yield name, figure_of(shown, BETWEEN.join(parts))
+    yield "variance-shift", _table(every)
 
 
 def measured(curves: Sequence[SeedGroup]) -> list[_Measured]:
     """Returns what was measured of those that were: by network, setting and drop ratio."""
-    several = len({curve.optimizer for curve in curves}) > 1
-    every = [one for curve in curves if (one := _measured(curve, several)) is not None]
-    return sorted(every, key=lambda one: (_rank(one.name), one.name, one.setting, one.ratio or 0))
+    every = [one for curve in curves if (one := _measured(curve, curves)) is not None]
+    return sorted(every, key=lambda one: (*_order(one.name, one.setting), one.ratio or 0))
 
 
-def _measured(curve: SeedGroup, several_optimizers: bool) -> _Measured | None:
+def _measured(curve: SeedGroup, among: Sequence[SeedGroup]) -> _Measured | None:
     """Returns the last measurements of the finished runs; None: there are none."""
     accuracy, anew, shift, predicted, layers = [], [], [], [], None
-    name = studies.without_argument(curve.model or curve.name, "ratio")
-    setting = ", ".join(
-        filter(None, (curve.optimizer if several_optimizers else "", curve.variant))
-    )
+    name = NetworkSpec(curve.model or curve.name).without("ratio")
+    setting = settings_in_words(curve, among)
     ratio = _ratio(curve.model or "")
     for run in curve.finished:
         series = observations.read(run, "variance-shift")
@@ -182,7 +169,7 @@ def _predicted(series: Observed, layer: str, ratio: float) -> float:
     return float(shift[np.isfinite(shift)].mean()) if np.isfinite(shift).any() else np.nan
 
 
-def _shift_figure(every: Sequence[_Measured], subtitle: str):
+def _shift_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
     """The panels of `_TITLES`, then one for each other network; the blog's is in that of case b."""
     layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
     ticks = layer_ticks(layers)
@@ -192,7 +179,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
         x = np.array([place[layer] for layer in one.layers])
         is_blogs = one.name == BLOG
         colour = PURPLE if is_blogs else _RATIO_COLOURS.get(one.ratio, GREY)
-        label = f"drop ratio {one.ratio:g}" if _has_ratio(one) else one.name
+        label = f"drop ratio {one.ratio:g}" if one.ratio is not None else one.name
         label = f"{BLOG}, {label}" if is_blogs else label
         lines = shown.setdefault((CASE_B if is_blogs else one.name, one.setting), [])
         if one.ratio and len(one.predicted):
@@ -214,10 +201,8 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
     variance = f"variance{test_mode(_runs(every))}, mean over channels"
     return panels.stacked(
         [
-            panels.Panel(_titled(_TITLES.get(name, name), setting), lines, limits, log_y=True)
-            for (name, setting), lines in sorted(
-                shown.items(), key=lambda item: (_rank(item[0][0]), item[0])
-            )
+            panels.Panel(joined(_TITLES.get(name, name), setting), lines, limits, log_y=True)
+            for (name, setting), lines in sorted(shown.items(), key=lambda item: _order(*item[0]))
         ],
         f"Variance shift from one BN to the next{comparison.on([one.curve for one in every])}",
         f"max(real / moving, moving / real) {variance}{BETWEEN}{subtitle}\n{_SHIFT_TO_SEE}",
@@ -226,7 +211,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str):
     )
 
 
-def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
+def _accuracy_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
     lines = []
     spare = iter(_SPARE * len(every))
     settings = list(dict.fromkeys(one.setting for one in every))
@@ -235,7 +220,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str):
         is_first = setting == settings[0]
         colour = (_COLOURS.get(name) if is_first else None) or next(spare)
         x = np.array([one.ratio for one in group])
-        label = _titled(_LABELS.get(name, name), setting)
+        label = joined(_LABELS.get(name, name), setting)
         for values, dashes, label_ in (
             ([one.anew for one in group if len(one.anew)], DASHES[1], ""),
             ([one.accuracy for one in group], "-", label),
@@ -271,8 +256,8 @@ def _table(every: Sequence[_Measured]) -> str:
         shift = dict(zip(one.layers, one.shift.mean(axis=0), strict=True))
         rows.append(
             [
-                _titled(one.name, one.setting),
-                f"{one.ratio:g}" if _has_ratio(one) else "",
+                joined(one.name, one.setting),
+                f"{one.ratio:g}" if one.ratio is not None else "",
                 _spread(one.accuracy),
                 _spread(one.anew),
                 *(f"{shift[layer]:.3g}" if layer in shift else "" for layer in layers),
@@ -298,13 +283,9 @@ def _spread(values: np.ndarray) -> str:
     return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.4f}"
 
 
-def _titled(name: str, setting: str) -> str:
-    return f"{name}, {setting}" if setting else name
-
-
 def _ratio(model: str) -> float | None:
     """Returns the drop ratio that a network's name says, or the usual; None: it is not known."""
-    ratio = studies.number(model, "ratio")
+    ratio = NetworkSpec(model).number("ratio")
     if ratio is not None and 0 <= ratio < 1:
         return ratio
     return _USUAL_RATIO if model in _LABELS else None
@@ -314,10 +295,8 @@ def _runs(every: Sequence[_Measured]) -> list[Run]:
     return [run for one in every for run in one.curve.runs]
 
 
-def _has_ratio(one: _Measured) -> bool:
-    return one.ratio is not None
-
-
-def _rank(name: str) -> int:
+def _order(name: str, setting: str) -> tuple:
+    """Sorting key of a network and its settings: the study's networks come first."""
     order = list(_LABELS)
-    return order.index(name) if name in order else len(order)
+    place = order.index(name) if name in order else len(order)
+    return place, by_number(name), by_number(setting)

@@ -53,8 +53,11 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Raises UsageError, one line, where argparse would print its usage and exit."""
 
-    def __init__(self, **kwargs) -> None:
-        super().__init__(**{"formatter_class": HelpFormatter, **kwargs})
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+        # In place of argparse's "invalid int value".
+        self.register("type", int, _a(int, "a whole number"))
+        self.register("type", float, _a(float, "a number"))
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
@@ -73,10 +76,14 @@ class Parser(argparse.ArgumentParser):
         return arguments
 
     def _near(self, unknown: Sequence[str]) -> str:
+        """The nearest flag to the first of the words that looks like one, or how flags are used."""
         flags = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if not flags:
+            usage = " ".join(self.format_usage().removeprefix("usage:").split())
+            return f"; a value follows its flag, as in {usage}"
         # Without the hyphens, in which all are alike.
         known = [flag.removeprefix("--") for flag in self._option_string_actions]
-        return suggestion(flags[0].lstrip("-"), known).replace("'", "'--", 1) if flags else ""
+        return suggestion(flags[0].lstrip("-"), known).replace("'", "'--", 1)
 
     def print_help(self, file=None) -> None:
         """Prints the help; if it cannot be written, that is a failure."""
@@ -140,7 +147,10 @@ def _names_a_file(text: str) -> bool:
 
 
 def split(text: str) -> list[str]:
-    """Splits at the commas outside of brackets: `A(x=1, y=2),B` -> `["A(x=1, y=2)", "B"]`."""
+    """Splits at commas outside of brackets, and at spaces: `A(x=1, y=2),B C` is three words.
+
+    Spaces part no arguments in brackets and no path to a Python file.
+    """
     words, depth = [""], 0
     for character in text:
         depth += (character in _OPENING) - (character in _CLOSING)
@@ -148,7 +158,25 @@ def split(text: str) -> list[str]:
             words.append("")
         else:
             words[-1] += character
-    return [word.strip() for word in words]
+    return [part for word in words for part in _split_at_spaces(word.strip())]
+
+
+def _split_at_spaces(text: str) -> list[str]:
+    if ".py" in text or any(bracket in text for bracket in _OPENING + _CLOSING):
+        return [text]
+    return text.split() or [text]
+
+
+def _a(of: Callable[[str], object], expected: str) -> Callable[[str], object]:
+    """Returns the `type` of an argument that is a number."""
+
+    def parse(text: str) -> object:
+        try:
+            return of(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}") from None
+
+    return parse
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:

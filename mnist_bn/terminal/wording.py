@@ -37,14 +37,15 @@ def fitted(line: str, file: TextIO, indent: str = _INDENT) -> str:
         return line
     return textwrap.fill(
         line,
-        max(_columns(file) - 1, 20),
+        max(columns(file) - 1, 20),
         subsequent_indent=indent,
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
-def _columns(terminal: TextIO) -> int:
+def columns(terminal: TextIO) -> int:
+    """Returns how wide the terminal is, in characters."""
     try:
         return os.get_terminal_size(terminal.fileno()).columns or 80
     except OSError:

@@ -9,11 +9,12 @@ import subprocess
 import sys
 
 import chainer
+import chainer.links as L
 import numpy as np
 import pytest
 
 import models
-from benchmarks import chainer_runs, convolutions, environment, steps, train_step
+from benchmarks import blog, chainer_runs, convolutions, environment, steps, train_step
 from benchmarks import kernels as kernel_times
 from mnist_bn import kernels
 from mnist_bn.config import RunConfig
@@ -40,7 +41,7 @@ def run(*arguments, **variables):
 def test_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "speed.json"
     small = ["--model", "MnistCNN", "--batch", 4, "--repeats", 2, "--block", 2]
-    variants = ["stock"] if kernels.why_not() else ["stock", "accelerated"]
+    variants = ["stock"] if kernels.why_not() else ["stock", "accelerated", "verbatim"]
     process = run(*small, "--variants", *variants, "--json", file)
     assert process.returncode == 0, process.stderr
     assert "MnistCNN, batch 4" in process.stdout
@@ -53,6 +54,30 @@ def test_prints_a_table_and_writes_json(tmp_path):
     assert report["settings"]["batch"] == [4]
     assert report["versions"]["numpy"] == np.__version__
     assert report["machine"]["cpu"]
+
+
+@pytest.mark.parametrize("name", train_step.MODELS)
+def test_the_blogs_text_is_the_named_network_to_the_bit(name):
+    def train(network):
+        np.random.seed(0)
+        model = L.Classifier(network())
+        optimizer = chainer.optimizers.MomentumSGD(0.1).setup(model)
+        rng = np.random.RandomState(1)
+        for _ in range(3):
+            x, t = rng.rand(8, 784).astype("f"), rng.randint(0, 10, 8).astype("i")
+            optimizer.update(model, chainer.as_variable(x), t)
+            assert x.shape == (8, 784)
+        return dict(model.predictor.namedparams()), model.loss.array
+
+    kernels.install("auto")
+    try:
+        (ours, loss), (theirs, same) = train(getattr(mnist_cnn, name)), train(getattr(blog, name))
+    finally:
+        kernels.install("off")
+    assert loss.tobytes() == same.tobytes()
+    assert ours.keys() == theirs.keys()
+    for path, parameter in ours.items():
+        assert parameter.array.tobytes() == theirs[path].array.tobytes(), path
 
 
 def test_profile_prints_where_the_time_goes():

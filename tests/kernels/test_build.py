@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mnist_bn import kernels
@@ -68,12 +69,24 @@ def test_a_second_load_takes_the_library_from_the_cache(cxx, tiny_source, monkey
     assert len(calls) == 1
 
 
-def test_another_source_is_another_library(cxx, tiny_source):
+@pytest.mark.parametrize("name", ["kernels.cpp", "another.cpp", "header.h"])
+def test_another_source_is_another_library(cxx, tiny_source, name):
     source, cache = tiny_source
     fresh_load()
-    source.write_text(source.read_text() + "\n")
+    with (source.parent / name).open("a") as file:
+        file.write("\n")
     fresh_load()
     assert len(list(cache.glob("*.so"))) == 2
+
+
+def test_several_sources_are_one_library(cxx, tiny_source):
+    source, _ = tiny_source
+    source.with_name("one.h").write_text("constexpr int ONE = 1;")
+    source.with_name("another.cpp").write_text(
+        '#include "one.h"\nextern "C" int f() { return ONE; }'
+    )
+    library = fresh_load()
+    assert (library.f(), library.mnist_bn_kernels_version()) == (1, build.KERNELS_VERSION)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a library", None])
@@ -165,7 +178,11 @@ def test_a_cpu_without_any(monkeypatch):
 
 
 def test_the_sources_are_there():
-    assert (Path(build.__file__).parent / "kernels.cpp").is_file()
+    names = {path.name for path in build._sources("*.cpp", "*.h")}
+    assert names == {
+        *("blocks.cpp", "convolution.cpp", "layers.cpp", "updates.cpp"),
+        *("convolution.h", "vector.h"),
+    }
 
 
 def script(path, body):
@@ -274,8 +291,8 @@ def test_a_compiler_that_hangs_is_ended_and_the_next_tried(cxx, tiny_source, mon
 
 LOAD = """
 import sys, pathlib, mnist_bn
-from mnist_bn import signals
 from mnist_bn.kernels import build
+from mnist_bn.trainer import signals
 build._SOURCE_FOLDER = pathlib.Path(sys.argv[1])
 build._compilers = lambda _: [[sys.argv[2]]]
 with signals.deferred() if sys.argv[3:] else open(sys.argv[1] + "/kernels.cpp"):
@@ -303,7 +320,7 @@ def test_a_signal_ends_the_compiler_too(tiny_source, hanging, signum):
         process.wait(timeout=10)
         message = process.stderr.read()
     assert process.returncode == (1 if is_deferred else -signum)
-    assert message == ("stopped while the kernels were compiled\n" if is_deferred else message)
+    assert message == ("stopped before the training began\n" if is_deferred else message)
     assert ends(pid)
     assert not list(cache.glob("build-*"))
 
@@ -460,8 +477,37 @@ def test_what_is_waited_for_is_said_on_a_terminal(cxx, tiny_source, monkeypatch,
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("share", "hangs"), [(0.02, False), (0.001, True), (1, True)])
+def test_a_compiler_that_computes_on_a_busy_machine_does_not_hang(monkeypatch, share, hangs):
+    began = time.monotonic()
+
+    def computed(_pid):
+        return share * (time.monotonic() - began)
+
+    monkeypatch.setattr(compiler, "_seconds_computed", computed)
+    monkeypatch.setattr(compiler, "MOST_TIMES", 1000)  # where the tests are what waits
+    command = [sys.executable, "-c", "import time; time.sleep(1)"]
+    with pytest.raises(compiler.CompilerHangs) if hangs else contextlib.nullcontext():
+        compiler.run(command, 0.2)
+
+
+def test_the_time_that_a_compiler_has_computed_counts_those_that_it_started():
+    busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); time.sleep(60)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {busy!r}])"
+    with subprocess.Popen([sys.executable, "-c", outer], stdout=subprocess.PIPE) as process:
+        children = []
+        try:
+            process.stdout.readline()
+            children = psutil.Process(process.pid).children()
+            assert compiler._seconds_computed(process.pid) >= 0.3
+        finally:
+            for one in (*children, process):
+                one.kill()
+    assert compiler._seconds_computed(process.pid) == 0  # there is none
+
+
 def test_output_without_end_is_not_kept():
     command = [sys.executable, "-c", "print('x' * 10**7)"]
-    assert len(compiler.run(command, time.monotonic() + 60)) == compiler.MAX_OUTPUT_BYTES
+    assert len(compiler.run(command, 60)) == compiler.MAX_OUTPUT_BYTES
     with pytest.raises(compiler.CompilerError, match="embedded null byte"):
-        compiler.run(["\0"], time.monotonic() + 1)
+        compiler.run(["\0"], 1)

@@ -7,9 +7,9 @@ import pytest
 from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import convolution, costs
+from tests.kernels.switching import kernels
 
 PASSES = ("forward_pays", "input_gradient_pays", "weight_gradient_pays")
 TOLERANCE = 3e-6  # of the largest number: float32 sums of some hundred products

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import convolution, costs
+from tests.kernels.switching import kernels
 
 # in_channels, size, out_channels, kernel, stride, pad
 NETWORKS = {

@@ -8,9 +8,9 @@ from chainer import backend, function_hooks
 from chainer.function_node import FunctionNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import graph
+from tests.kernels.switching import kernels
 
 REPLACEMENTS = graph.replacements()
 

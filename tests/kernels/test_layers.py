@@ -8,9 +8,9 @@ import pytest
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import layers
+from tests.kernels.switching import kernels
 
 FLOAT32_ULP = 2.0**-23
 CHANNELS = (1, 3, 10, 16, 17, 40, 512)

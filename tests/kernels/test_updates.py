@@ -9,9 +9,9 @@ import pytest
 from chainer import optimizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kernels.switching import kernels
 
 from mnist_bn.kernels import updates
+from tests.kernels.switching import kernels
 
 STEPS = 6
 OPTIMIZERS = {

@@ -12,6 +12,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.names import user_files
 from mnist_bn.storage import snapshots
+from mnist_bn.training import prepare
 
 NET = """
 import chainer
@@ -117,22 +118,22 @@ def test_a_run_does_not_go_on_with_another_version_of_what_it_imports(
     path = write(tmp_path / "user", imports="from beside import scale", scale="scale")
     module(tmp_path / "user/beside.py", "from farther import scale\n")
     module(tmp_path / "user/farther.py")
-    config = training.resolve(run(path, tmp_path / "out"))
-    training.train(config)
-    assert sweep.is_finished(config)
+    config = prepare(run(path, tmp_path / "out")).config
+    training.train(prepare(config))
+    assert sweep.is_finished(prepare(config))
     (newest,) = snapshots.found(config.folder)
     longer = dataclasses.replace(config, epoch=3)
     module(tmp_path / "user/farther.py", "scale = 2\n")
     other = "another version of farther.py, which net.py imports"
     with pytest.raises(UserError, match=f"{newest} was taken with {other}: resume with"):
-        training.train(longer, resume=newest)
+        training.train(prepare(longer), resume=newest)
     with pytest.raises(UserError, match=f"holds a finished run with {other}: choose"):
-        sweep.is_finished(config)
+        sweep.is_finished(prepare(config))
     module(tmp_path / "user/farther.py")
-    training.train(longer, resume=newest)
+    training.train(prepare(longer), resume=newest)
     path.write_text(path.read_text() + "\n")
     with pytest.raises(UserError, match=f"{newest} was taken with another version of net.py: res"):
-        training.train(longer, resume=newest)
+        training.train(prepare(longer), resume=newest)
 
 
 @pytest.mark.parametrize("is_lazy", [False, True])
@@ -169,7 +170,7 @@ def test_modules_of_one_name_beside_network_and_optimizer_are_refused(tmp_path, 
     module(tmp_path / "b/mine.py", optimizer)
     config = dataclasses.replace(run(path, tmp_path), optimizer=f"{tmp_path}/b/mine.py:Mine")
     with pytest.raises(UsageError) as error:
-        training.resolve(config)
+        prepare(config)
     assert str(error.value) == (
         f"{tmp_path}/a/layers.py and {tmp_path}/b/layers.py would be one module: rename one, or "
         "put net.py and mine.py in one folder"

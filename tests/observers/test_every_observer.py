@@ -14,7 +14,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.observers.arrays import Array, what_is_wrong, written
 from mnist_bn.observers.base import Observer
 from mnist_bn.observers.gradient_norms import GradientNorms
-from mnist_bn.plotting import comparison
+from mnist_bn.plotting import saving
 from mnist_bn.plotting.results import read_runs
 
 NAMES = list(observers.observers())
@@ -46,7 +46,7 @@ def drawn(runs):
     """The names of the figures, without their format; none is written."""
     names = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "save", lambda figure, out, name, formats: [out / name])
+        patch.setattr(saving, "save", lambda drawn, out, formats: [out / name for name, _ in drawn])
         names += [path.name for path in observations.draw(runs, Path("nowhere"))]
     assert len(set(names)) == len(names)
     return set(names)

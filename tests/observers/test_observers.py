@@ -20,6 +20,7 @@ from mnist_bn.observers.gradient_norms import GradientNorms
 from mnist_bn.observers.probe import nonlinearity_inputs
 from mnist_bn.observers.training_accuracy import TrainingAccuracy
 from mnist_bn.observers.weight_updates import WeightUpdates
+from mnist_bn.training import prepare
 
 CPU = chainer.get_device("@numpy")
 EVERY = (
@@ -34,12 +35,12 @@ def config(tmp_path, tiny_data):
 
 
 def measured(config, name):
-    with np.load(training.resolve(config).folder / f"{name}.npz", allow_pickle=False) as npz:
+    with np.load(prepare(config).folder / f"{name}.npz", allow_pickle=False) as npz:
         return dict(npz)
 
 
 def parameters(config):
-    with np.load(training.resolve(config).folder / "model.npz") as npz:
+    with np.load(prepare(config).folder / "model.npz") as npz:
         return dict(npz)
 
 
@@ -57,7 +58,7 @@ def test_a_wrong_name_lists_the_right_ones():
 
 
 def test_files_hold_a_series_in_time(config):
-    training.train(config)
+    training.train(prepare(config))
     for name, series in ((name, measured(config, name)) for name in EVERY.split(",")):
         assert series["epoch"].tolist() == [1, 2], name
         assert series["iteration"].tolist() == [2, 4]
@@ -68,9 +69,9 @@ def test_files_hold_a_series_in_time(config):
 @pytest.mark.parametrize("model", ["ReluMLP_BN", "MnistCNN_BN_before"])
 def test_observing_changes_no_bit_of_the_run(config, tmp_path, model):
     config = changed(config, model=model)
-    training.train(config)
+    training.train(prepare(config))
     alone = changed(config, observe=None, out=str(tmp_path / "alone"))
-    training.train(alone)
+    training.train(prepare(alone))
     seen, unseen = parameters(config), parameters(alone)
     assert all(np.array_equal(seen[key], unseen[key]) for key in unseen)
 
@@ -99,11 +100,11 @@ def test_observing_a_network_that_draws_random_numbers_when_tested_changes_none_
 
 
 def test_what_was_measured_survives_a_snapshot(config):
-    training.train(config)
+    training.train(prepare(config))
     before = {name: measured(config, name) for name in EVERY.split(",")}
     weights = parameters(config)["l1/W"]
     longer = changed(config, epoch=3)
-    training.train(longer, resume=training.resolve(config).folder / "snapshot_iter_4")
+    training.train(prepare(longer), resume=prepare(config).folder / "snapshot_iter_4")
     for name, series in before.items():
         after = measured(longer, name)
         assert after["epoch"].tolist() == [1, 2, 3]
@@ -118,7 +119,7 @@ def test_what_was_measured_survives_a_snapshot(config):
 
 def test_they_measure_when_the_run_is_evaluated(config):
     config = changed(config, epoch=20, iteration=5, evaluate_every=2)
-    training.train(config)
+    training.train(prepare(config))
     assert measured(config, "gradient-norms")["iteration"].tolist() == [2, 4, 5]
 
 
@@ -126,14 +127,14 @@ def test_one_that_names_its_updates_measures_after_them(config, monkeypatch):
     """0 is the network as initialised, which a resumed run does not measure again."""
     monkeypatch.setattr(GradientNorms, "at", (0, 1, 3))
     config = changed(config, observe="gradient-norms", evaluate_every=4, frequency=1)
-    training.train(config)
+    training.train(prepare(config))
     series = measured(config, "gradient-norms")
     assert series["iteration"].tolist() == [0, 1, 3]
     assert series["epoch"].tolist() == [0, 0, 1]
     assert np.isnan(series["l1/W"][0])  # there has been no minibatch
     assert not np.isnan(series["l1/W"][1:]).any()
-    folder = training.resolve(config).folder
-    training.train(changed(config, epoch=3), resume=folder / "snapshot_iter_2")
+    folder = prepare(config).folder
+    training.train(prepare(changed(config, epoch=3)), resume=folder / "snapshot_iter_2")
     longer = folder / "gradient-norms.npz"
     with np.load(longer) as again:
         assert again["iteration"].tolist() == [0, 1, 3]
@@ -161,7 +162,34 @@ def test_what_has_no_picture_is_one_line(config, tmp_path):
         "        return self.l(x[:, ::2])\n"
     )
     with pytest.raises(UserError, match=r"^--observe weight-updates: expected a layer that looks"):
-        training.train(changed(config, model=f"{net}:Net"))
+        training.train(prepare(changed(config, model=f"{net}:Net")))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("activation-percentiles", "expected a network with one of the nonlinearities ReLU, .*"),
+        ("dead-units", "Net has nothing that it measures"),
+    ],
+)
+def test_a_network_without_what_is_measured_is_one_line_and_no_file(
+    config, tmp_path, name, message
+):
+    path = tmp_path / "net.py"
+    path.write_text(
+        "import chainer\n"
+        "import chainer.functions as F\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        with self.init_scope():\n"
+        "            self.W = chainer.Parameter(0.0, (10, 784))\n"
+        "    def forward(self, x):\n"
+        "        return F.linear(x, self.W)\n"
+    )
+    with pytest.raises(UserError, match=f"^--observe {name}: {message}"):
+        training.train(prepare(changed(config, model=f"{path}:Net", observe=name)))
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def relu_net_with_two_dead_units(dataset):
@@ -192,7 +220,7 @@ def test_a_layer_without_weights_as_yet_is_one_line(config, tmp_path):
         "        return self.l(x)\n"
     )
     with pytest.raises(UserError, match="--observe dead-units: expected layers of known input"):
-        training.train(changed(config, model=f"{path}:Net", observe="dead-units"))
+        training.train(prepare(changed(config, model=f"{path}:Net", observe="dead-units")))
 
 
 def test_dead_units_by_each_sign(tiny_data):
@@ -297,16 +325,16 @@ def test_nothing_measured_writes_nothing(tiny_data, tmp_path):
 
 def test_an_observer_that_the_snapshot_lacks_is_one_line(config):
     alone = changed(config, observe="gradient-norms")
-    training.train(alone)
-    snapshot = training.resolve(alone).folder / "snapshot_iter_4"
+    training.train(prepare(alone))
+    snapshot = prepare(alone).folder / "snapshot_iter_4"
     with pytest.raises(UserError, match=r"snapshot_iter_4: --observe dead-units: the snapshot is"):
-        training.train(changed(config, epoch=3), resume=snapshot)
+        training.train(prepare(changed(config, epoch=3)), resume=snapshot)
 
 
 def test_a_run_that_starts_anew_leaves_no_series_of_another(config):
-    training.train(config)
-    training.train(changed(config, observe=None))
-    folder = training.resolve(config).folder
+    training.train(prepare(config))
+    training.train(prepare(changed(config, observe=None)))
+    folder = prepare(config).folder
     assert [path.name for path in folder.glob("*.npz")] == ["model.npz"]
 
 
@@ -315,10 +343,10 @@ def test_resumed_between_two_evaluations_a_run_is_as_if_never_stopped(config, tm
     # Evaluated at 4, 8 and 11; an epoch has 5 iterations, so the snapshot of 10 is between two.
     settings = {"iteration": 11, "evaluate_every": 4, "frequency": 1, "batchsize": 8}
     whole = changed(config, sampling=sampling, **settings)
-    training.train(whole)
+    training.train(prepare(whole))
     resumed = changed(whole, out=str(tmp_path / "resumed"))
-    training.train(resumed, resume=training.resolve(whole).folder / "snapshot_iter_10")
-    logs = [json.loads((training.resolve(c).folder / "log").read_text()) for c in (whole, resumed)]
+    training.train(prepare(resumed), resume=prepare(whole).folder / "snapshot_iter_10")
+    logs = [json.loads((prepare(c).folder / "log").read_text()) for c in (whole, resumed)]
     for entry in logs[0] + logs[1]:
         del entry["elapsed_time"]
     assert logs[0] == logs[1]

@@ -13,6 +13,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.observers import variance_shift
 from mnist_bn.observers.variance_shift import VarianceShift, shift
 from mnist_bn.studies.variance_shift import theory
+from mnist_bn.training import prepare
 
 CPU = chainer.get_device("@numpy")
 PARTS = ("shift", "real_mean", "real_var", "moving_mean", "moving_var")
@@ -209,4 +210,4 @@ def test_shift_of_two_variances():
 def test_a_network_without_bn_is_one_line(tiny_data, tmp_path, observer):
     config = RunConfig(model="ReluMLP", epoch=1, batchsize=20, out=str(tmp_path), observe=observer)
     with pytest.raises(UserError, match=rf"^--observe {observer}: expected .*; ReluMLP has none$"):
-        training.train(config)
+        training.train(prepare(config))

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, partition
+from mnist_bn.plotting import comparison, curves, partition, saving
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 
@@ -20,7 +20,7 @@ def names(root) -> list[str]:
 
 
 def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
-    paths = comparison.draw(read(result), tmp_path / "out", ("png", "svg"))
+    paths = saving.save(comparison.of_runs(read(result)), tmp_path / "out", ("png", "svg"))
     stems = ["network-MnistCNN", "network-MnistCNN_BN_before"]
     stems += ["optimizer-SGD", "optimizer-Adam", "overview"]
     assert [p.name for p in paths] == [f"{s}.{e}" for s in stems for e in ("png", "svg")]
@@ -39,7 +39,7 @@ def test_long_names_of_curves_stay_apart(tmp_path, make_run):
     for network in networks:
         make_run(tmp_path / "runs", network)
         make_run(tmp_path / "runs", network, **settings)
-    comparison.draw(read(tmp_path / "runs"), tmp_path, ["svg"])
+    saving.save(comparison.of_runs(read(tmp_path / "runs")), tmp_path, ["svg"])
     drawn = (tmp_path / "optimizer-SGD.svg").read_text()
     variant = "augment crop-flip, lr / 10 after epoch 82,123, weight decay 0.0001"
     for network in networks:
@@ -65,7 +65,7 @@ def test_a_wide_subtitle_does_not_widen_a_figure(tmp_path, make_run):
 def test_the_same_runs_give_the_same_bytes(result, tmp_path):
     runs = read(result)[:1]
     for name in "ab":
-        comparison.draw(runs, tmp_path / name, ("png", "svg", "pdf"))
+        saving.save(comparison.of_runs(runs), tmp_path / name, ("png", "svg", "pdf"))
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -111,8 +111,22 @@ def test_the_subtitle_counts_the_seeds_in_the_mean(tmp_path, make_run):
     assert comparison.subtitle(every).endswith("mean and range of up to 2 seeds")
 
 
+def test_seeds_that_all_diverged_are_counted(tmp_path, make_run, entries):
+    make_run(tmp_path, "MnistCNN", "Adam")
+    for seed in range(3):
+        diverged = {"main/loss": None, "diverged_at": [2, 1e9]}
+        log = [entries("MnistCNN", "SGD", seed, 1)[0] | diverged]
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log)
+    every = group_runs(read(tmp_path))
+    assert "  mean and range of up to 3 seeds  " in comparison.subtitle(every)
+    assert {curve.optimizer: curves.fate(curve) for curve in every} == {
+        "Adam": "",
+        "SGD": " (3 of 3 diverged)",
+    }
+
+
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):
-    (old,) = comparison.draw(read(result)[:1], tmp_path / "out")
+    (old,) = saving.save(comparison.of_runs(read(result)[:1]), tmp_path / "out")
     before = old.read_bytes()
 
     def full(self, file, **options):
@@ -121,7 +135,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, mo
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(UserError, match=r"runs\.png: cannot be written \(No space left"):
-        comparison.draw(read(result)[:1], tmp_path / "out")
+        saving.save(comparison.of_runs(read(result)[:1]), tmp_path / "out")
     assert old.read_bytes() == before
     assert list((tmp_path / "out").iterdir()) == [old]
 
@@ -129,7 +143,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, mo
 def test_names_from_outside_are_safe_as_file_names_and_labels(tmp_path, make_run):
     for optimizer in ("SGD", "Adam"):
         make_run(tmp_path / "in", "MnistCNN", optimizer, model="../$x_/\ud800\n" + "数" * 300)
-    paths = comparison.draw(read(tmp_path / "in"), tmp_path / "out", ("png", "svg"))
+    paths = saving.save(comparison.of_runs(read(tmp_path / "in")), tmp_path / "out", ("png", "svg"))
     assert {path.parent for path in paths} == {tmp_path / "out"}
     assert all(path.stat().st_size > 1000 for path in paths)
 

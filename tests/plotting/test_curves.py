@@ -287,6 +287,23 @@ def test_no_two_curves_of_a_figure_look_alike(tmp_path, make_run, networks, sett
     assert len(looks) == len(curves) == networks * settings
 
 
+def test_long_settings_fit_their_panel_of_the_overview(tmp_path, make_run):
+    long = {"holdout": 1000, "lr_drop": "40000,60000", "train_images": 2000, "weight_decay": 0.0001}
+    for network in NETWORKS[:2]:
+        for optimizer in ("SGD", "Adam"):
+            make_run(tmp_path, network, optimizer)
+            make_run(tmp_path, network, optimizer, **long)
+    overview = drawn(tmp_path)["overview"]
+    with appearance.style():
+        renderer = overview.canvas.get_renderer()
+        every = overview.axes
+        assert len(every) == 4
+        for axes in every:
+            name = axes.get_title(loc="left")
+            (title,) = (text for text in axes.findobj(Text) if text.get_text() == name)
+            assert name and title.get_window_extent(renderer).width <= axes.bbox.width
+
+
 def test_the_overview_names_a_network_of_which_a_seed_diverged(tmp_path, make_run, entries):
     log = entries("MnistCNN", "SGD", 1, 9)[:1]
     log[0] |= {"main/loss": None, "validation/main/accuracy": 0.1}
@@ -297,3 +314,16 @@ def test_the_overview_names_a_network_of_which_a_seed_diverged(tmp_path, make_ru
     sgd, adam = drawn(tmp_path)["overview"].axes
     assert [note.get_text() for note in marked(sgd, "note")] == ["✕ MnistCNN (1 of 2 diverged)"]
     assert not marked(adam, "note")
+
+
+def test_a_curve_without_numbers_in_a_panel_is_called_not_recorded(tmp_path, make_run, entries):
+    every = entries("MnistCNN", "SGD", 0, 4)
+    trained = [{k: v for k, v in e.items() if not k.startswith("validation")} for e in every]
+    for optimizer in ("SGD", "Adam"):
+        make_run(tmp_path, "MnistCNN", optimizer)
+        make_run(tmp_path, "MnistCNN_BN_before", optimizer, log=trained)
+    shown = drawn(tmp_path)
+    labels = [text.get_text() for text in marked(shown["optimizer-SGD"].axes[1], "end-label")]
+    assert labels == ["MnistCNN", "MnistCNN_BN_before (not recorded)"]
+    for axes in shown["overview"].axes[:2]:
+        assert [t for t in axes.texts if t.get_text() == "MnistCNN_BN_before (not recorded)"]

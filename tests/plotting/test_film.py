@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_bn.plotting import film
+from mnist_bn.plotting import film, saving
+
+
+def save(networks, out, name):
+    return saving.save([(name, film.files(networks, "epoch"))], out)
 
 
 def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
@@ -15,11 +19,7 @@ def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
     series = {"epoch": np.arange(1, 4), "iteration": np.arange(3), "l1": tiles}
     short = {key: array[:2] for key, array in series.items()}
     assert film._grid(tiles[0]).shape == (8 * 58, 8 * 58)  # the first 64, twice 28 and a gap of 2
-    (path,) = [
-        p
-        for p in film.save(film.Film({"a": series}, "epoch"), tmp_path, "film")
-        if p.suffix == ".gif"
-    ]
+    (path,) = [p for p in save({"a": series}, tmp_path, "film") if p.suffix == ".gif"]
     with Image.open(path) as gif:
         assert gif.n_frames == 3
         levels = []
@@ -28,7 +28,7 @@ def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
             pixel = np.asarray(gif.convert("L"))[film.HEAD + 20, film.MARGIN + 20]
             levels.append(int(pixel))
     assert levels == [0, 255, 0]
-    film.save(film.Film({"a": series, "b": short}, "epoch"), tmp_path, "two")
+    save({"a": series, "b": short}, tmp_path, "two")
     with Image.open(tmp_path / "two.gif") as gif:
         assert gif.n_frames == 2
 
@@ -37,9 +37,7 @@ def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setattr(film.shutil, "which", lambda name: None)
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    assert [
-        path.name for path in film.save(film.Film({"a": series}, "epoch"), tmp_path, "film")
-    ] == ["film.gif"]
+    assert [path.name for path in save({"a": series}, tmp_path, "film")] == ["film.gif"]
 
 
 def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
@@ -56,7 +54,7 @@ def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    paths = film.save(film.Film({"a": series}, "epoch"), tmp_path, "film")
+    paths = save({"a": series}, tmp_path, "film")
     assert [path.name for path in paths] == ["film.gif", "film.mp4"]
     with Image.open(paths[0]) as gif:
         width, height = gif.size
@@ -76,7 +74,7 @@ def test_an_ffmpeg_that_cannot_costs_only_the_mp4(tmp_path, monkeypatch, does):
     monkeypatch.setattr(film, "SECONDS_FOR_FFMPEG", 0.3)
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    paths = film.save(film.Film({"a": series}, "epoch"), tmp_path, "film")
+    paths = save({"a": series}, tmp_path, "film")
     assert [path.name for path in paths] == ["film.gif"]
 
 
@@ -84,7 +82,7 @@ def test_an_ffmpeg_that_cannot_costs_only_the_mp4(tmp_path, monkeypatch, does):
 def test_ffmpeg_makes_a_video(tmp_path):
     tiles = np.zeros((2, 3, 28, 28), np.uint8)
     series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    _, video = film.save(film.Film({"a": series}, "epoch"), tmp_path, "film")
+    _, video = save({"a": series}, tmp_path, "film")
     assert video.read_bytes()[4:8] == b"ftyp"
 
 

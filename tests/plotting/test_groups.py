@@ -2,15 +2,16 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mnist_bn import training
 from mnist_bn.config import IDENTITY, RunConfig
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run, read_run, read_runs
+from mnist_bn.training import prepare
 
 
 def log(*accuracies):
@@ -72,6 +73,15 @@ def test_a_setting_that_differs_is_another_curve_and_named(
     assert sorted(curve.variant for curve in group_runs(runs)) == variants
 
 
+def test_curves_are_in_the_order_of_the_numbers_in_their_names(tmp_path, make_run):
+    sizes = (128, 16, 100)
+    runs = [read_run(make_run(tmp_path, batchsize=size)) for size in sizes]
+    assert [c.variant for c in group_runs(runs)] == ["batch 16", "batch 100", "batch 128"]
+    models = ("Net(depth=110)", "Net(depth=20)")
+    runs = [read_run(make_run(tmp_path, model=model)) for model in models]
+    assert [curve.model for curve in group_runs(runs)] == [*reversed(models)]
+
+
 def test_drops_of_the_learning_rate_after_epochs_are_not_those_after_iterations(tmp_path, make_run):
     log = [{"epoch": 1, "iteration": 10, VALIDATION_ACCURACY: 0.5}]
     settings = {"lr_drop": "2,3", "evaluate_every": 10, "log": log}
@@ -115,6 +125,24 @@ def test_a_run_of_before_there_was_a_setting_had_its_default(tmp_path, make_run)
     assert [c.variant for c in group_runs([*runs, other])] == ["augment crop-flip", "augment none"]
 
 
+def test_a_run_of_before_there_was_sampling_was_shuffled(tmp_path, make_run):
+    new = {"sampling": "shuffle"}
+    runs = [read_run(make_run(tmp_path, seed=i, **s)) for i, s in enumerate(({}, new))]
+    assert len(group_runs(runs)) == 1
+    other = read_run(make_run(tmp_path, sampling="replacement"))
+    variants = [curve.variant for curve in group_runs([*runs, other])]
+    assert variants == ["sampling replacement", "sampling shuffle"]
+
+
+def test_thousands_of_seeds_are_told_apart_in_linear_time(monkeypatch):
+    compared = Counter()
+    monkeypatch.setattr(Run, "__eq__", lambda *_: compared.update("=") or False)
+    runs = [bare_run(seed=i) for i in range(100)]
+    (curve,) = group_runs(runs)
+    assert (len(curve.finished), curve.unfinished) == (100, ())
+    assert compared["="] < 200
+
+
 def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
     short = read_run(make_run(tmp_path / "a", epochs=2))
     long = read_run(make_run(tmp_path / "b", epochs=4))
@@ -124,6 +152,15 @@ def test_the_same_run_twice_is_not_two_seeds(tmp_path, make_run):
     assert notes == [
         f"{short.folder}: same settings and seed as {long.folder}, which is drawn instead"
     ]
+
+
+def test_of_many_times_the_same_run_each_note_names_the_one_that_is_drawn(tmp_path, make_run):
+    runs = [read_run(make_run(tmp_path, epochs=epochs)) for epochs in (2, 2, 3, 2)]
+    notes: list[str] = []
+    (curve,) = group_runs(runs, notes.append)
+    assert curve.runs == (runs[2],)
+    assert [note.partition(": ")[0] for note in notes] == [str(runs[i].folder) for i in (0, 1, 3)]
+    assert all(note.endswith(f"{runs[2].folder}, which is drawn instead") for note in notes)
 
 
 def test_runs_without_args_are_each_their_own_curve(tmp_path, entries):
@@ -170,6 +207,9 @@ def bare_run(**settings) -> Run:
         ([("SGD", None), ("Adam", 0.1)], ["", "lr 0.1"]),
         ([("SGD", 0.1), ("Adam", 0.1)], ["", ""]),
         ([("Mine", 0.1), ("Mine", 0.2)], ["lr 0.1", "lr 0.2"]),
+        ([("Adam(beta1=0.5)", None), ("SGD", 0.1)], ["lr 0.1", ""]),
+        ([("Adam(beta1=0.5)", 0.001), ("SGD", 0.1)], ["lr 0.1", ""]),
+        ([("Adam(alpha=0.01)", None), ("Adam", None)], ["lr 0.001", "lr 0.01"]),
     ],
 )
 def test_learning_rates_tell_the_curves_of_an_optimizer_apart(tmp_path, make_run, runs, variants):
@@ -218,7 +258,7 @@ def test_names_of_any_length_are_cut_and_stay_apart():
 
 def test_what_a_run_records_of_itself_makes_no_other_curve(tiny_data, tmp_path):
     """Whatever `args` has besides the settings that numbers depend on."""
-    recorded = training.describe_run(RunConfig(dataset="mnist", out=str(tmp_path)))
+    recorded = prepare(RunConfig(dataset="mnist", out=str(tmp_path))).to_args()
     own = {key for key in recorded if key in IDENTITY or key.endswith(("_sha256", "_files"))}
     own |= {key for key, value in recorded.items() if isinstance(value, dict | bool)}
     other = {key: value if key in own else f"another {key}" for key, value in recorded.items()}

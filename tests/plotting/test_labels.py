@@ -1,10 +1,11 @@
 """Labels stay apart, in order and within the column, as near to their curves as can be."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.plotting.labels import spread
+from mnist_bn.plotting.labels import EndLabel, label_ends, spread
 
 _wanted = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
@@ -29,3 +30,13 @@ def test_spread_is_the_nearest_arrangement():
     np.testing.assert_allclose(spread([1.0, 0.98], 0.1, 0, 1), [1.0, 0.9])
     np.testing.assert_allclose(spread([0.02, 0.0, 0.9], 0.1, 0, 1), [0.1, 0.0, 0.9])
     assert spread([], 0.1, 0, 1).size == 0
+
+
+def test_of_curves_with_one_end_the_first_is_named_on_top():
+    figure, axes = plt.subplots()
+    names = ["above", "batch 16", "batch 100", "batch 128"]
+    ends = (0.9, 0.5, 0.5, 0.5)
+    label_ends(axes, [EndLabel(name, "black", 1, y) for name, y in zip(names, ends, strict=True)])
+    shown = sorted(axes.texts, key=lambda text: -text.get_position()[1])
+    assert [text.get_text() for text in shown] == names
+    plt.close(figure)

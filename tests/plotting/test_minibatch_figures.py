@@ -10,7 +10,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.observers import activation_moments, gradient_noise, output_gradients
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.relative_loss import RelativeLoss
-from mnist_bn.plotting import heat_maps
+from mnist_bn.plotting import heat_maps, saving
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
 
@@ -89,7 +89,7 @@ def test_what_is_lost_or_zero_is_drawn_as_such(run, tmp_path, value):
     write(run.folder, files)
     with warnings.catch_warnings(action="error"):
         assert len(observations.draw([run], tmp_path / "figures")) == len(FIGURES)
-        paths = understanding_bn.draw([run], tmp_path / "figures")
+        paths = saving.save(understanding_bn.figures([run]), tmp_path / "figures")
     assert {f"{name}.png" for name in FIGURES} <= {path.name for path in paths}
     (best,) = (line for line in paths[-1].read_text().splitlines() if "best step size" in line)
     assert ("nan" in best) == (value != 0)  # where every loss was lost, no step is the best

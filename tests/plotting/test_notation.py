@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_bn.plotting import panels
-from mnist_bn.plotting.notation import decimal, in_one_notation
+from mnist_bn.plotting.notation import by_number, decimal, in_one_notation
 
 _numbers = st.floats(-1e30, 1e30, allow_nan=False, allow_subnormal=False)
 
@@ -63,3 +63,25 @@ def test_the_ticks_of_a_logarithmic_axis_are_in_one_notation():
     assert [text.get_text() for text in axes.get_xticklabels()][1:3] == ["0.00001", "0.0001"]
     ticks = [text.get_text() for text in axes.get_yticklabels()]
     assert len(ticks) > 2 and all(tick.startswith("10") and tick[2] in "⁰⁻" for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    "ascending",
+    [
+        ["batch 16", "batch 100", "batch 128"],
+        ["", "weight decay 0.0001", "weight decay 0.01", "weight decay 1"],
+        ["lr 1e-09", "lr 0.00001", "lr 2e+09"],
+        ["Net(depth=20)", "Net(depth=110)", "Other"],
+        ["Net2", "Net10"],
+        ["x -3, y 2", "x -3, y 10", "x -2"],
+        ["lr / 10 after epoch 9,10", "lr / 10 after epoch 82,123"],
+        ["source 0e5f", "source 1" + "0" * 400, "source b"],
+    ],
+)
+def test_names_with_numbers_are_sorted_by_size(ascending):
+    assert sorted(reversed(ascending), key=by_number) == ascending
+
+
+@given(st.lists(st.text("ab 0123.e-+", max_size=9)))
+def test_any_names_can_be_sorted_and_only_the_same_are_equal(names):
+    assert len({by_number(name) for name in sorted(names, key=by_number)}) == len(set(names))

@@ -23,8 +23,22 @@ def test_panels_share_their_x_axis_and_name_their_lines():
     assert named == ["line 1", "line 2"]
 
 
-def test_a_panel_without_lines_is_drawn():
-    assert len(panels.stacked([panels.Panel("none")], "T", "s", "Step").axes) == 1
+def test_a_panel_without_numbers_says_so():
+    nothing = panels.Series(np.arange(3), np.full(3, np.nan), "line", "#000000")
+    lost = panels.Series(np.zeros(0), np.zeros(0), "lost", "#000000", crosses=[1])
+    some = panels.Series(np.arange(3), np.array([np.nan, 1, np.nan]), "line", "#000000")
+    series = ([], [nothing], [lost], [nothing, some])
+    figure = panels.stacked([panels.Panel("p", lines) for lines in series], "T", "s", "Step")
+    said = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert ["not recorded" in words for words in said] == [True, True, False, False]
+
+
+def test_the_ring_of_an_unfinished_run_is_whole_at_the_edge_and_not_drawn_outside():
+    for y, count in ((0.5, 1), (1, 1), (2, 0)):
+        line = panels.Series(np.arange(2), np.array([0.5, y]), "line", "#000000", is_cut_short=True)
+        (axes,) = panels.stacked([panels.Panel("p", [line], (0, 1))], "T", "s", "Step").axes
+        rings = [line for line in axes.lines if line.get_gid() == "unfinished"]
+        assert [ring.get_clip_on() for ring in rings] == [False] * count
 
 
 def by_iteration(make_run, root, entries, seed=0, **settings):

@@ -60,6 +60,11 @@ def test_a_count_that_is_none(field, value):
         ("Unknown", (0.5, None), (0.5, None)),
         ("AdaDelta", (0.5, None), (0.5, None)),  # whatever that was
         ("net.py:Mine", (None, None), (None, None)),
+        ("Adam(beta1=0.5)", (None, None), (0.001, None)),
+        ("Adam(beta1=0.5)", (0.1, None), (0.1, None)),
+        ("Adam(alpha=0.01)", (None, None), (0.01, None)),
+        ("MomentumSGD(momentum=0.5)", (0.3, None), (0.3, 0.5)),
+        ("Adam(alpha=", (None, None), (None, None)),
         (3, (None, None), (None, None)),
     ],
 )
@@ -69,13 +74,22 @@ def test_an_older_folder_gets_the_rates_that_its_optimizer_had(optimizer, given,
     assert ((args["lr"], args["momentum"]), notes) == (rates, [])
 
 
+def test_an_older_folder_gets_the_name_that_its_optimizer_has_now():
+    rates = {"lr": None, "momentum": None}
+    names = [
+        parsed({"optimizer": name, **rates})[0]["optimizer"]
+        for name in ("Adam(alpha=0.01)", "Adam(alpha=0.01, beta1=0.5)", "mine.py:Adam(alpha=1)")
+    ]
+    assert names == ["Adam", "Adam(beta1=0.5)", "mine.py:Adam(alpha=1)"]
+
+
 def test_settings_of_somebody_elses_program_get_no_rates():
     assert parsed({"optimizer": "Adam", "alpha": 0.1})[0] == {"optimizer": "Adam", "alpha": 0.1}
 
 
 def test_no_file_that_args_names_is_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    for name in (f"{tmp_path / 'evil.py'}:Mine", "evil"):
+    for name in (f"{tmp_path / 'evil.py'}:Mine", "evil", f"{tmp_path / 'evil.py'}:Mine(lr=1)"):
         parsed({"optimizer": name, "lr": None, "momentum": None})
     assert not (tmp_path / "ran").exists()
 

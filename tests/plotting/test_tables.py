@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
     expected = f"{np.mean(final):.4f} ± {np.std(final, ddof=1):.4f}"
     assert rows(text) == [
         ["Optimizer", "MnistCNN", "MnistCNN_BN_before"],
-        ["SGD, lr 0.01", expected, "diverged"],
+        ["SGD, lr 0.01", expected, "diverged (1 seed)"],
         ["Adam, lr 0.001", "", "0.9900 (1 seed, 1 epoch)"],
     ]
     assert text.splitlines()[0] == (
@@ -62,6 +63,16 @@ def test_without_any_accuracy_the_caption_promises_none(tmp_path, make_run):
     text = tables.table(group_runs(read_runs([tmp_path], print)))
     assert text.splitlines()[0] == "No run has a final validation accuracy."
     assert rows(text)[1:] == [["SGD, lr 0.01", "diverged"], ["Adam, lr 0.001", "not recorded"]]
+
+
+def test_a_curve_that_diverged_says_its_seeds_where_they_are_others(tmp_path, make_run):
+    for seed in (1, 2):
+        make_run(tmp_path, "MnistCNN", "SGD", seed, log=log(0.5, None))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged (2 seeds)"]]
+    make_run(tmp_path, "MnistCNN", "Adam", log=log(0.5, 0.9))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text)[1:] == [["SGD, lr 0.01", "diverged (2 seeds)"], ["Adam, lr 0.001", "0.9000"]]
 
 
 def test_the_summary_has_a_row_a_run(result):
@@ -192,3 +203,32 @@ def test_markdown_shows_foreign_text_as_it_is(tmp_path, make_run, text, shown):
     table = tables.table(group_runs(read_runs([tmp_path], print)))
     assert table.splitlines()[3].startswith(f"| Optimizer    | {shown} ")
     assert table.splitlines()[1].startswith(f"{shown}  ·  ")
+
+
+def test_a_table_too_wide_for_the_terminal_is_a_line_a_cell(tmp_path, make_run):
+    for optimizer, lr in (("SGD", 0.1), ("SGD", 0.01), ("Adam", 0.001)):
+        make_run(tmp_path, "MnistCNN", optimizer, lr=lr, log=log(0.5, 0.9))
+    make_run(tmp_path, "MnistCNN_BN_before", "SGD", lr=0.1, log=log(0.5, 0.95))
+    curves = group_runs(read_runs([tmp_path], print))
+    assert tables.on_terminal(curves, 79) == tables.table(curves)
+    assert tables.on_terminal(curves, 45) == (
+        "Final validation accuracy of 1 seed after 2\n"
+        "  epochs where not said otherwise.\n"
+        "MNIST  ·  evaluated in test mode.\n"
+        "\n"
+        "SGD, lr 0.01\n"
+        "  MnistCNN            0.9000\n"
+        "SGD, lr 0.1\n"
+        "  MnistCNN            0.9000\n"
+        "  MnistCNN_BN_before  0.9500\n"
+        "Adam, lr 0.001\n"
+        "  MnistCNN            0.9000\n"
+    )
+
+
+def test_runs_that_recorded_no_optimizer_are_called_by_their_folders(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log").write_text(json.dumps(log(0.9)))
+    text = tables.table(group_runs(read_runs([tmp_path], print)))
+    assert rows(text) == [["Folder", "network not recorded"], ["a", "0.9000"], ["b", "0.9000"]]

@@ -167,7 +167,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_file(path, long_list, monkeypatc
 ADD_FOR_EVER = """
 import sys
 from pathlib import Path
-from mnist_bn import json_list
+from mnist_bn.storage import json_list
 from mnist_bn.storage.json_list import JsonListFile
 json_list.SHORT, json_list.SECONDS_OF_REST = 100, 0.2
 file, entries = JsonListFile(Path(sys.argv[1])), []

@@ -12,11 +12,12 @@ from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.storage import locks
+from mnist_bn.training import prepare
 
 HOLD = """
 import sys
 from pathlib import Path
-from mnist_bn import locks
+from mnist_bn.storage import locks
 with locks.hold(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -46,7 +47,7 @@ def other_process(config):
 
 def test_the_second_process_is_told_and_changes_nothing(config, other_process):
     with pytest.raises(UserError, match=f"^{config.folder}: another process is training in this"):
-        training.train(config)
+        training.train(prepare(config))
     assert os.listdir(config.folder) == [".lock"]
     other_process.kill()
     other_process.wait()
@@ -57,14 +58,14 @@ def test_the_second_process_is_told_and_changes_nothing(config, other_process):
 def test_without_the_lock_both_write_into_the_folder(config, other_process, monkeypatch):
     """The control of the test above."""
     monkeypatch.setattr(training.locks, "hold", contextlib.nullcontext)
-    training.train(config)
+    training.train(prepare(config))
     assert (config.folder / "model.npz").exists() and other_process.poll() is None
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(config):
     (config.folder / ".lock").mkdir(parents=True)
     with pytest.raises(UserError, match=r"\.lock: cannot be written \(Is a directory\)$"):
-        training.train(config)
+        training.train(prepare(config))
 
 
 def test_a_process_may_hold_a_folder_twice(tmp_path):
@@ -77,7 +78,7 @@ def test_a_process_may_hold_a_folder_twice(tmp_path):
 def test_a_removed_lock_file_lets_nobody_in(config, other_process):
     (config.folder / ".lock").unlink()
     with pytest.raises(UserError, match=f"^{config.folder}: another process is training in this"):
-        training.train(config)
+        training.train(prepare(config))
     other_process.kill()
     other_process.wait()
     with locks.hold(config.folder):

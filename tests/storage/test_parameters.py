@@ -15,6 +15,7 @@ from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.storage import archives, parameters, snapshots
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -63,14 +64,14 @@ def test_another_shape_is_refused_where_numpy_would_broadcast(tmp_path):
 def test_a_run_starts_from_a_file_and_says_so(tmp_path, tiny_data, file):
     settings = {"batchsize": 20, "epoch": 1, "optimizer": "SGD", "out": str(tmp_path)}
     plain, begun = RunConfig(**settings), RunConfig(**settings, init=str(file))
-    trainer = training.build_trainer(begun)
+    trainer = training.build_trainer(prepare(begun))
     network = trainer.updater.get_optimizer("main").target.predictor
     saved = models.create("MnistCNN_BN_before")
     parameters.load(file, saved)
     np.testing.assert_array_equal(network.conv1.W.array, saved.conv1.W.array)
     assert begun.name == plain.name.replace("-s0", f"-init{begun.init_sha256[:8]}-s0")
     assert begun.identity() != plain.identity()
-    args = training.describe_run(training.resolve(begun))
+    args = prepare(begun).to_args()
     assert args["init_sha256"] == begun.init_sha256
 
 
@@ -99,10 +100,12 @@ def test_a_wrong_file_to_begin_with_is_one_line_and_trains_nothing(tmp_path, tin
     wrong.write_bytes(b"no archive")
     config = RunConfig(batchsize=20, out=str(tmp_path), init=str(wrong))
     with pytest.raises(UserError, match=f"^{wrong}: damaged, or no such archive"):
-        training.train(config)
-    assert not (training.resolve(config).folder / "args").exists()
+        training.train(prepare(config))
+    assert not (prepare(config).folder / "args").exists()
     with pytest.raises(UserError, match="none: cannot be read"):
-        training.train(RunConfig(batchsize=20, out=str(tmp_path), init=str(tmp_path / "none")))
+        training.train(
+            prepare(RunConfig(batchsize=20, out=str(tmp_path), init=str(tmp_path / "none")))
+        )
 
 
 def test_another_networks_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -117,8 +120,8 @@ SAVE = """
 import sys
 from pathlib import Path
 import numpy as np
-import mnist_bn, models
-from mnist_bn import parameters
+import models
+from mnist_bn.storage import parameters
 np.random.seed(0)
 parameters.save(Path(sys.argv[1]), models.create("MnistCNN_BN_before"))
 print(*{"W", "b", "gamma", "beta", "avg_mean", "avg_var"})

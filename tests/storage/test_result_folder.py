@@ -6,11 +6,12 @@ import os
 
 import pytest
 
-from mnist_bn import sweep, training
+from mnist_bn import resuming, sweep, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.storage import result_folder, snapshots
 from mnist_bn.trainer.plot_report import PlotReport
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def killed(config, monkeypatch, iteration):
     """Runs until it is killed after so many steps."""
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, iteration)
-        training.train(config)
+        training.train(prepare(config))
 
 
 def contents(folder):
@@ -72,7 +73,7 @@ def test_an_unfinished_run_is_set_aside_with_a_line(config, monkeypatch, capsys)
     folder = config.folder
     (folder / "notes.txt").write_text("mine")
     before = contents(folder)
-    training.train(config)
+    training.train(prepare(config))
     aside = folder / "earlier" / "1"
     assert capsys.readouterr().err == (
         f"note: {folder} held an unfinished run (2 of 3 epochs): set aside in earlier/1, training "
@@ -87,11 +88,11 @@ def test_an_unfinished_run_is_set_aside_with_a_line(config, monkeypatch, capsys)
 
 def test_a_run_that_was_set_aside_is_gone_on_with(config, monkeypatch, tmp_path):
     whole = dataclasses.replace(config, epoch=3, out=str(tmp_path / "whole"))
-    training.train(whole)
+    training.train(prepare(whole))
     config = dataclasses.replace(config, epoch=3)
     killed(config, monkeypatch, 12)
     killed(config, monkeypatch, 7)
-    training.train(config, resume=config.folder / "earlier/1/snapshot_iter_10")
+    training.train(prepare(config), resume=config.folder / "earlier/1/snapshot_iter_10")
     assert {path.name for path in (config.folder / "earlier").iterdir()} == {"1", "2"}
     assert (config.folder / "model.npz").read_bytes() == (whole.folder / "model.npz").read_bytes()
     mine, of_snapshots = run_ids(config.folder)
@@ -101,16 +102,16 @@ def test_a_run_that_was_set_aside_is_gone_on_with(config, monkeypatch, tmp_path)
 
 def test_every_run_that_was_there_is_kept(config, monkeypatch, capsys):
     """A finished shorter one, a diverged and a failed one."""
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     failing = dataclasses.replace(config, epoch=2)
 
     def fail():
         killed(failing, monkeypatch, 8)
         raise RuntimeError("broken")
 
-    assert "RuntimeError: broken (traceback in" in sweep.run_one(failing, fail).error
-    training.train(dataclasses.replace(config, epoch=3))
-    training.train(dataclasses.replace(config, epoch=4))
+    assert "RuntimeError: broken (traceback in" in sweep.run_one(prepare(failing), fail).error
+    training.train(prepare(dataclasses.replace(config, epoch=3)))
+    training.train(prepare(dataclasses.replace(config, epoch=4)))
     notes = capsys.readouterr().err.splitlines()
     assert [note.partition(" held ")[2].partition(": set aside in")[0] for note in notes] == [
         "a finished run of 1 epoch",
@@ -125,8 +126,8 @@ def test_every_run_that_was_there_is_kept(config, monkeypatch, capsys):
 def test_a_diverged_run_is_kept_when_it_is_to_train_on(config, capsys):
     settings = {"lr": 1e30, "optimizer": "SGD", "epoch": 2, "frequency": -1}
     config = dataclasses.replace(config, **settings)
-    training.train(config)
-    training.train(dataclasses.replace(config, on_divergence="continue"), autoload=True)
+    training.train(prepare(config))
+    training.train(prepare(dataclasses.replace(config, on_divergence="continue")), autoload=True)
     assert capsys.readouterr().err == (
         f"note: {config.folder} held a run that diverged at iteration 2: set aside in earlier/1, "
         "training anew (it had no snapshot to go on from)\n"
@@ -136,7 +137,7 @@ def test_a_diverged_run_is_kept_when_it_is_to_train_on(config, capsys):
 def test_of_a_run_that_had_saved_nothing_nothing_is_kept(config, monkeypatch, capsys):
     killed(config, monkeypatch, 3)
     before = result_folder.read_args(config.folder)["run_id"]
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     assert result_folder.read_args(config.folder)["run_id"] != before
     assert not (config.folder / "earlier").exists()
     assert capsys.readouterr().err == ""
@@ -150,27 +151,27 @@ def test_autoload_never_takes_the_snapshots_of_the_run_before(config, monkeypatc
     assert snapshots.found(config.folder) == []
     resumed = []
     monkeypatch.setattr(snapshots, "load", lambda *args: resumed.append(args))
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     assert resumed == []
 
 
 def test_a_snapshot_of_another_run_is_refused(config, tmp_path):
     other = dataclasses.replace(config, epoch=2, out=str(tmp_path / "other"))
-    training.train(other)
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(other))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     longer = dataclasses.replace(config, epoch=3)
     (config.folder / "snapshot_iter_5").unlink()
     strange = config.folder / "snapshot_iter_10"
     strange.write_bytes((other.folder / "snapshot_iter_10").read_bytes())
     before = contents(config.folder)
     with pytest.raises(UserError) as error:
-        training.train(longer, autoload=True)
+        training.train(prepare(longer), autoload=True)
     assert str(error.value) == (
         f"{strange} is of another run than `args` beside it: to go on with that one, name it with "
         "--resume"
     )
     assert contents(config.folder) == before
-    training.train(longer, resume=strange)  # as the line says
+    training.train(prepare(longer), resume=strange)  # as the line says
     mine, of_snapshots = run_ids(config.folder)
     assert of_snapshots == {mine}
     assert (config.folder / "earlier/1/snapshot_iter_10").read_bytes() == before["snapshot_iter_10"]
@@ -178,11 +179,11 @@ def test_a_snapshot_of_another_run_is_refused(config, tmp_path):
 
 def test_the_snapshot_before_one_of_another_run_is_used(config, tmp_path, capsys):
     other = dataclasses.replace(config, epoch=2, out=str(tmp_path / "other"))
-    training.train(other)
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(other))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     strange = config.folder / "snapshot_iter_10"
     strange.write_bytes((other.folder / "snapshot_iter_10").read_bytes())
-    training.train(dataclasses.replace(config, epoch=3), autoload=True)
+    training.train(prepare(dataclasses.replace(config, epoch=3)), autoload=True)
     assert capsys.readouterr().err.endswith(
         "set aside as snapshot_iter_10.refused, going on from snapshot_iter_5\n"
     )
@@ -191,26 +192,26 @@ def test_the_snapshot_before_one_of_another_run_is_used(config, tmp_path, capsys
 def test_without_the_id_another_runs_snapshot_is_taken(config, tmp_path, monkeypatch):
     """The control of the tests above."""
     other = dataclasses.replace(config, epoch=2, out=str(tmp_path / "other"))
-    training.train(other)
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(other))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     strange = config.folder / "snapshot_iter_10"
     strange.write_bytes((other.folder / "snapshot_iter_10").read_bytes())
-    monkeypatch.setattr(snapshots, "_check_same_id", lambda *_: None)
-    run = snapshots.Run(snapshots.read(strange).header["identity"], {})
+    monkeypatch.setattr(resuming, "_check_same_id", lambda *_: None)
+    identity = snapshots.read(strange).header["identity"]
     args = result_folder.read_args(config.folder)
-    assert snapshots.newest_usable(config.folder, run, args).path == strange
+    assert resuming.newest_usable(config.folder, identity, args).path == strange
 
 
 def test_without_args_a_snapshot_says_which_run_it_is_of(config, tmp_path):
     """As where someone has copied it to another machine."""
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     path = config.folder / "snapshot_iter_5"
     there = dataclasses.replace(config, epoch=2, out=str(tmp_path / "there"))
     there.folder.mkdir(parents=True)
     (there.folder / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="snapshot_iter_5: not of a run of this program, as no `ar"):
-        training.train(there)
-    training.train(there, autoload=True)
+        training.train(prepare(there))
+    training.train(prepare(there), autoload=True)
     assert run_ids(there.folder)[0] == run_ids(config.folder)[0]
 
 
@@ -223,7 +224,7 @@ MOVED = [
 @pytest.mark.parametrize("moves", range(len(MOVED)))
 def test_a_kill_while_setting_aside_mixes_no_two_runs(config, monkeypatch, moves):
     config = dataclasses.replace(config, epoch=2, observe="gradient-norms")
-    training.train(config)
+    training.train(prepare(config))
     before = contents(config.folder)
     longer = dataclasses.replace(config, epoch=3)
     renamed = []
@@ -242,10 +243,10 @@ def test_a_kill_while_setting_aside_mixes_no_two_runs(config, monkeypatch, moves
             patch.setattr(
                 result_folder.Path, name, killing(getattr(result_folder.Path, name)), raising=True
             )
-        training.train(longer)
+        training.train(prepare(longer))
     assert renamed == MOVED[:moves]
     assert (config.folder / "model.npz").exists() == (moves == 0)
-    training.train(longer, autoload=moves % 2 == 1)
+    training.train(prepare(longer), autoload=moves % 2 == 1)
     assert contents(config.folder / "earlier/1") == before
     mine, of_snapshots = run_ids(config.folder)
     assert of_snapshots == {mine}
@@ -258,7 +259,7 @@ def test_a_kill_while_setting_aside_mixes_no_two_runs(config, monkeypatch, moves
 
 
 def test_a_run_that_was_about_to_be_set_aside_is_gone_on_with(config, monkeypatch):
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     mine = run_ids(config.folder)[0]
     longer = dataclasses.replace(config, epoch=2)
 
@@ -267,18 +268,18 @@ def test_a_run_that_was_about_to_be_set_aside_is_gone_on_with(config, monkeypatc
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(result_folder.Path, "replace", kill)
-        training.train(longer)
-    training.train(longer, autoload=True)
+        training.train(prepare(longer))
+    training.train(prepare(longer), autoload=True)
     assert run_ids(config.folder) == (mine, {mine})
     assert os.listdir(config.folder / "earlier") == []
 
 
 def test_a_place_for_earlier_runs_that_cannot_be_made_is_one_line(config):
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     (config.folder / "earlier").write_text("somebody's file")
     before = contents(config.folder)
     with pytest.raises(UserError, match=r"earlier: cannot be written \("):
-        training.train(dataclasses.replace(config, epoch=2))
+        training.train(prepare(dataclasses.replace(config, epoch=2)))
     assert contents(config.folder) == before
 
 
@@ -287,7 +288,7 @@ def test_what_is_not_ours_is_neither_moved_nor_overwritten(config, name):
     config.folder.mkdir(parents=True)
     (config.folder / name).write_text('[{"somebody": "else"}]')
     with pytest.raises(UserError) as error:
-        training.train(dataclasses.replace(config, epoch=1))
+        training.train(prepare(dataclasses.replace(config, epoch=1)))
     assert str(error.value) == (
         f"{config.folder / name}: not of a run of this program, as no `args` beside it says which: "
         "move it away, or choose another --out"
@@ -298,7 +299,7 @@ def test_what_is_not_ours_is_neither_moved_nor_overwritten(config, name):
 def test_a_report_of_a_run_that_never_began_is_kept(config, capsys):
     config.folder.mkdir(parents=True)
     (config.folder / "error.txt").write_text("Traceback")
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     assert " held a failed run: set aside in " in capsys.readouterr().err
     assert (config.folder / "earlier/1/error.txt").read_text() == "Traceback"
 
@@ -320,7 +321,7 @@ def test_no_file_is_written_through_a_link_or_into_a_pipe(
     victim.write_text("dear")
     path = config.folder / name
     path.symlink_to(victim) if kind == "link" else os.mkfifo(path)
-    training.train(config)
+    training.train(prepare(config))
     assert victim.read_text() == "dear"
     assert path.is_file() and not path.is_symlink()
 
@@ -336,7 +337,7 @@ def test_the_report_of_a_failure_is_written_so_too(config, tmp_path, kind):
     def fail():
         raise RuntimeError("caf\udce9")
 
-    assert sweep.run_one(config, fail).error.endswith(f"(traceback in {path})")
+    assert sweep.run_one(prepare(config), fail).error.endswith(f"(traceback in {path})")
     assert victim.read_text() == "dear"
     assert "RuntimeError" in path.read_text() and not path.is_symlink()
 
@@ -348,7 +349,7 @@ def test_a_run_starts_no_graphviz(config, tmp_path, monkeypatch, does):
     dot.write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n{does}\n")
     dot.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    training.train(dataclasses.replace(config, epoch=1))
+    training.train(prepare(dataclasses.replace(config, epoch=1)))
     assert not (tmp_path / "called").exists()
     assert (config.folder / "cg.dot").read_text().startswith("digraph graphname{")
     assert not (config.folder / "cg.png").exists()
@@ -357,7 +358,7 @@ def test_a_run_starts_no_graphviz(config, tmp_path, monkeypatch, does):
 def test_a_graph_that_cannot_be_written_is_one_line(config):
     (config.folder / "cg.dot").mkdir(parents=True)
     with pytest.raises(UserError, match=r"cg\.dot: cannot be written"):
-        training.train(dataclasses.replace(config, epoch=1))
+        training.train(prepare(dataclasses.replace(config, epoch=1)))
 
 
 def test_in_a_sweep_each_run_has_its_line(config, capfd):
@@ -365,7 +366,7 @@ def test_in_a_sweep_each_run_has_its_line(config, capfd):
     seeds = [dataclasses.replace(config, seed=seed, epoch=1) for seed in (0, 1)]
     assert all(outcome.error is None for outcome in sweep.run_all(seeds))
     longer = [dataclasses.replace(one, epoch=2) for one in seeds]
-    assert not any(map(sweep.is_finished, longer))
+    assert not any(map(sweep.is_finished, map(prepare, longer)))
     for outcome in sweep.run_all(longer[:1], autoload=True) + sweep.run_all(longer[1:]):
         assert outcome.error is None
     notes = [line for line in capfd.readouterr().err.splitlines() if "note: " in line]

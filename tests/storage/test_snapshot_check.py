@@ -12,6 +12,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.storage import snapshots
 from mnist_bn.trainer import signals
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -31,7 +32,7 @@ def config(tmp_path, tiny_data):
 @pytest.fixture
 def snapshot(config):
     """The snapshot of a whole run."""
-    training.train(config)
+    training.train(prepare(config))
     return snapshots.read(config.folder / "snapshot_iter_5")
 
 
@@ -43,7 +44,7 @@ def with_arrays(snapshot, **changed):
 
 def load(snapshot, config):
     np.random.seed(0)
-    snapshots.load(snapshot, training.build_trainer(config))
+    snapshots.load(snapshot, training.build_trainer(prepare(config)))
 
 
 def test_what_is_right_is_loaded(snapshot, config):
@@ -114,14 +115,48 @@ def test_a_random_state_that_is_none_is_one_line(snapshot, config, key, value):
     ("key", "value"),
     [
         ("random", None), ("random", {"python": [3, None]}), ("none", 3), ("none", None),
+        ("none", ["updater/iteration"]),
         ("observation", "x"), ("observation", ["a"]), ("observation", ["main/loss"]),
-        ("observation", [["main/loss"]]),
+        ("observation", [["main/loss"]]), ("optimizer", 3), ("optimizer", {"": 3}),
+        ("optimizer", {"": {"t": [1]}}), ("optimizer", {"/predictor/l1/W": {"enabled": None}}),
     ],
 )  # fmt: skip
 def test_a_header_that_is_none_is_one_line(snapshot, config, key, value):
     snapshot.header[key] = value
     with pytest.raises(UserError, match=f"^{snapshot.path}: "):
         load(snapshot, config)
+
+
+@pytest.mark.parametrize("unit", ["epoch", "iteration"])
+@pytest.mark.parametrize("length", [0, -1, 1.5, True, "1", [1], {}])
+def test_a_length_that_is_none_is_one_line(snapshot, config, unit, length):
+    snapshot.header["identity"][unit] = length
+    with pytest.raises(UserError, match=f"^{snapshot.path}: damaged: expected its run's {unit}"):
+        load(snapshot, config)
+
+
+def test_a_link_under_two_names_is_updated_twice_a_step(tmp_path, tiny_data):
+    """As Chainer does it, which asks a network for its parameters name by name."""
+    net = tmp_path / "net.py"
+    net.write_text(
+        "import chainer, chainer.links as L\n"
+        "class Net(chainer.Chain):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(a=L.Linear(784, 10))\n"
+        "        with self.init_scope():\n"
+        "            self.b = self.a\n"
+        "    def forward(self, x):\n"
+        "        return self.b(x)\n"
+    )
+    config = RunConfig(model=f"{net}:Net", epoch=1, batchsize=8, dataset="mnist", out=str(tmp_path))
+    training.train(prepare(config))
+    snapshot = snapshots.found(config.folder)[0]
+    taken = snapshots.read(snapshot)
+    steps = f"{OPTIMIZER}predictor/b/W/t"
+    assert taken.arrays[steps] == 2 * snapshots.iteration(snapshot)
+    load(taken, config)
+    with pytest.raises(UserError, match=f"expected {steps} to be between 0 and 10, found 11"):
+        load(taken._replace(arrays={**taken.arrays, steps: np.asarray(11)}), config)
 
 
 def test_with_replacement_images_may_be_drawn_twice(config, snapshot):
@@ -131,7 +166,9 @@ def test_with_replacement_images_may_be_drawn_twice(config, snapshot):
         load(bad, config)
     snapshots.snapshot_check.check(
         bad.arrays,
-        training.build_trainer(RunConfig(**{**config.to_args(), "sampling": "replacement"})),
+        training.build_trainer(
+            prepare(RunConfig(**{**config.to_args(), "sampling": "replacement"}))
+        ),
     )
 
 
@@ -149,7 +186,7 @@ def test_any_array_may_hold_anything(snapshot, config, data):
     name = data.draw(st.sampled_from(sorted(set(snapshot.arrays) - {snapshots._HEADER})))
     value = np.asarray(data.draw(values))
     bad = snapshot._replace(arrays={**snapshot.arrays, name: value})
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     try:
         snapshots.load(bad, trainer)
         trainer.get_extension("LogReport").write(trainer)
@@ -166,6 +203,6 @@ def test_a_signals_snapshot_has_what_is_checked(config, monkeypatch):
     """The control of the tests of the observation: that of a run that was stopped is right."""
     monkeypatch.setattr(signals, "requested", lambda: 15)
     with pytest.raises(signals.Stopped):
-        training.train(config)
+        training.train(prepare(config))
     (path,) = snapshots.found(config.folder)
     load(snapshots.read(path), config)

@@ -10,12 +10,13 @@ import chainer
 import numpy as np
 import pytest
 
-from mnist_bn import training
+from mnist_bn import resuming, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError, UserError
-from mnist_bn.storage import archives, snapshots
+from mnist_bn.storage import archives, identity, random_state, snapshots
 from mnist_bn.trainer import signals
 from mnist_bn.trainer.log_report import LogReport
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -51,7 +52,7 @@ def stopped(config, monkeypatch, iteration, priority=AFTER_UPDATE):
     with monkeypatch.context() as patch:
         send_signal_at(patch, iteration, priority)
         with pytest.raises(signals.Stopped, match=f"^stopped at iteration {iteration}, epoch "):
-            training.train(config)
+            training.train(prepare(config))
     return config.folder / f"snapshot_iter_{iteration}"
 
 
@@ -65,7 +66,7 @@ def ending(config):
 
 def never_stopped(config, tmp_path):
     whole = dataclasses.replace(config, out=str(tmp_path / "whole"))
-    training.train(whole)
+    training.train(prepare(whole))
     return ending(whole)
 
 
@@ -87,7 +88,7 @@ def test_a_stopped_run_ends_as_if_never_stopped(
     stopped(config, monkeypatch, iteration, priority)
     assert not (config.folder / "model.npz").exists()
     np.random.seed(99)
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     assert ending(config) == expected
 
 
@@ -97,20 +98,25 @@ def test_a_resumed_evaluation_can_be_stopped_again(config, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         send_signal_at(patch, 5, BEFORE_EVALUATION)
         with pytest.raises(signals.Stopped, match=r"^stopped at iteration 5, epoch "):
-            training.train(config, autoload=True)
+            training.train(prepare(config), autoload=True)
     (snapshot,) = snapshots.found(config.folder)
     assert snapshots.read(snapshot).header["observation"]
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     assert ending(config) == expected
 
 
-@pytest.mark.parametrize("protection", ["_restore_random", "finish_iteration"])
-def test_without_a_protection_the_ending_is_another(config, tmp_path, monkeypatch, protection):
+@pytest.mark.parametrize(
+    ("module", "protection"),
+    [(random_state, "restore"), (snapshots, "finish_iteration")],
+)
+def test_without_a_protection_the_ending_is_another(
+    config, tmp_path, monkeypatch, module, protection
+):
     """The control of the test above."""
     expected = never_stopped(config, tmp_path)
     stopped(config, monkeypatch, 5, BEFORE_EVALUATION)
-    monkeypatch.setattr(snapshots, protection, lambda *_: None)
-    training.train(config, autoload=True)
+    monkeypatch.setattr(module, protection, lambda *_: None)
+    training.train(prepare(config), autoload=True)
     assert ending(config) != expected
 
 
@@ -139,7 +145,7 @@ def test_a_resumed_log_is_the_snapshots(config, monkeypatch):
     stopped_again = dataclasses.replace(config)
     send_signal_at(monkeypatch, 8, AFTER_UPDATE)
     with pytest.raises(signals.Stopped):
-        training.train(stopped_again, autoload=True)
+        training.train(prepare(stopped_again), autoload=True)
     assert [entry["iteration"] for entry in json.loads((config.folder / "log").read_text())] == [5]
 
 
@@ -190,7 +196,7 @@ def test_the_snapshot_before_a_bad_one_is_used(two_snapshots, tmp_path, capsys, 
     newest.write_bytes(bad)
     before = newest.with_name("snapshot_iter_12.refused")
     before.write_bytes(b"set aside before")
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     note = capsys.readouterr().err
     assert note.startswith(f"note: {newest}")
     assert note.endswith("set aside as snapshot_iter_12.refused1, going on from snapshot_iter_10\n")
@@ -209,7 +215,7 @@ def test_with_no_good_snapshot_left_nothing_starts(two_snapshots, damage):
         with pytest.raises(
             UserError, match=r"no usable snapshot|was taken with lr 0\.5, not 0\.001: "
         ):
-            training.train(config, autoload=True)
+            training.train(prepare(config), autoload=True)
     assert {path: path.read_bytes() for path in config.folder.iterdir()} == before
 
 
@@ -218,7 +224,7 @@ def test_a_bad_snapshot_that_is_named_is_an_error(two_snapshots, damage):
     config, newest = two_snapshots
     newest.write_bytes(damage(newest.read_bytes()))
     with pytest.raises(UserError, match=f"{newest}.*"):
-        training.train(config, resume=newest)
+        training.train(prepare(config), resume=newest)
     assert newest.exists()
 
 
@@ -226,8 +232,8 @@ def test_without_the_identity_another_runs_snapshot_is_taken(two_snapshots, monk
     """The control of the tests above."""
     config, newest = two_snapshots
     newest.write_bytes(of_another_run(newest.read_bytes()))
-    monkeypatch.setattr(snapshots, "check_same_run", lambda snapshot, run: None)
-    assert snapshots.newest_usable(config.folder, None).path == newest
+    monkeypatch.setattr(resuming, "check_same_run", lambda snapshot, identity: None)
+    assert resuming.newest_usable(config.folder, None).path == newest
 
 
 OTHER_SETTINGS = {
@@ -241,12 +247,12 @@ def test_other_settings_are_refused_by_name(config, monkeypatch):
     for name, value in OTHER_SETTINGS.items():
         other = dataclasses.replace(config, **{name: value})
         with pytest.raises(UsageError, match=f"{snapshot} was taken with {name} .*, not {value}:"):
-            training.train(other, resume=snapshot)
+            training.train(prepare(other), resume=snapshot)
         assert not (other.folder / "args").exists()
 
 
 def test_a_snapshot_of_before_there_was_a_setting_is_gone_on_with(config, monkeypatch):
-    training.train(config)
+    training.train(prepare(config))
     expected = ending(config)
     (config.folder / "model.npz").unlink()
     newest = stopped(config, monkeypatch, 7)
@@ -256,48 +262,48 @@ def test_a_snapshot_of_before_there_was_a_setting_is_gone_on_with(config, monkey
         del header["identity"][setting]
     arrays["mnist_bn/header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     archives.write(newest, arrays)
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     assert ending(config) == expected
     with pytest.raises(UsageError, match="was taken with weight_decay the default, not"):
-        training.train(dataclasses.replace(config, weight_decay=0.1), resume=newest)
+        training.train(prepare(dataclasses.replace(config, weight_decay=0.1)), resume=newest)
 
 
 def test_another_dataset_is_refused_by_name(config, monkeypatch, tiny_data):
     snapshot = stopped(config, monkeypatch, 3)
     monkeypatch.setitem(tiny_data.sha256, "tiny", "1" * 64)
     with pytest.raises(UsageError, match="was taken with other images"):
-        training.train(config, resume=snapshot)
+        training.train(prepare(config), resume=snapshot)
 
 
 def test_other_circumstances_are_only_noted(config, monkeypatch, capsys):
     snapshot = stopped(config, monkeypatch, 3)
-    real = training.circumstances
-    monkeypatch.setattr(training, "circumstances", lambda c: {**real(c), "acceleration": "abacus"})
-    training.train(config, resume=snapshot)
+    real = identity.circumstances
+    monkeypatch.setattr(identity, "circumstances", lambda d: {**real(d), "acceleration": "abacus"})
+    training.train(prepare(config), resume=snapshot)
     assert ", now abacus: from here on the numbers differ in rounding" in capsys.readouterr().err
 
 
 def test_stock_chainers_snapshot_is_refused(config):
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     os.makedirs(config.folder)
     path = config.folder / "snapshot_iter_1"
     chainer.serializers.save_npz(str(path), trainer.updater)
     with pytest.raises(UserError, match=f"no usable snapshot .{path}: damaged, or no such archive"):
-        training.train(config, autoload=True)
+        training.train(prepare(config), autoload=True)
 
 
 def test_a_network_that_changed_in_its_code_is_one_line(config, monkeypatch):
     snapshot = stopped(config, monkeypatch, 3)
     monkeypatch.setattr(training.networks, "create", lambda _: chainer.links.Linear(784, 10))
     with pytest.raises(UserError, match=f"{snapshot}: does not fit this network"):
-        training.train(config, resume=snapshot)
+        training.train(prepare(config), resume=snapshot)
 
 
 def test_parameters_are_told_from_a_snapshot(config):
-    training.train(config)
+    training.train(prepare(config))
     path = config.folder / "model.npz"
     with pytest.raises(UserError, match=f"^{path}: not a snapshot .* are for --init"):
-        training.train(config, resume=path)
+        training.train(prepare(config), resume=path)
     assert path.exists()
 
 
@@ -333,7 +339,7 @@ def test_a_write_that_fails_leaves_the_last_good_snapshot(
     with monkeypatch.context() as patch:
         patch.setattr(training.files, "os", Disk(failing))
         with pytest.raises(UserError) as error:
-            training.train(config, autoload=True)
+            training.train(prepare(config), autoload=True)
     line = str(error.value)
     assert line.startswith(str(config.folder)) and line.endswith(
         "cannot be written (No space left on device)"
@@ -341,7 +347,7 @@ def test_a_write_that_fails_leaves_the_last_good_snapshot(
     usable = snapshots.found(config.folder)[0]
     snapshots.read(usable)
     assert not list(config.folder.glob(".*.unfinished"))
-    training.train(config, autoload=True)
+    training.train(prepare(config), autoload=True)
     assert ending(config) == expected
 
 
@@ -365,7 +371,7 @@ def test_leftovers_of_killed_runs_are_swept(config, monkeypatch, is_swept):
     (config.folder / "my.unfinished").touch()  # not ours
     if not is_swept:
         monkeypatch.setattr(training.files, "remove_unfinished", lambda folder: None)
-    training.train(config)
+    training.train(prepare(config))
     left = list(config.folder.glob(f".*{training.files.UNFINISHED}"))
     assert len(left) == (0 if is_swept else 1)
     assert (config.folder / "my.unfinished").exists()
@@ -381,7 +387,7 @@ def test_a_full_disk(config, tmp_path):
     try:
         small = dataclasses.replace(config, optimizer="MomentumSGD", frequency=1, out=str(disk))
         with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
-            training.train(small)
+            training.train(prepare(small))
         (snapshot,) = snapshots.found(small.folder)[-1:]
         snapshots.read(snapshot)
     finally:

@@ -11,6 +11,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run, read_runs
 from mnist_bn.studies import cs231n
 from mnist_bn.trainer.divergence import LIMIT
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def tiny_cifar(monkeypatch, no_plots):
 
     dataset = data.Dataset("cifar10", split(60), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    monkeypatch.setattr(training, "_loaded", {})
+    monkeypatch.setattr(data, "_kept", {})
 
 
 def write_run(folder, losses, accuracies, scale=0.01, evaluate_every=20, **args):
@@ -73,10 +74,11 @@ def test_what_is_given_goes_before_the_presets():
 
 
 def test_made_and_drawn(tiny_cifar, tmp_path, monkeypatch):
-    monkeypatch.setitem(cs231n.PRESETS["quick"], "weight_scale", (0.01, 1.0))
+    depth, _ = cs231n.PRESETS["quick"]
+    monkeypatch.setitem(cs231n.PRESETS, "quick", [depth, cs231n._sweep((0.01, 1.0))])
     given = {"train_images": 40, "holdout": 20, "batchsize": 10, "epoch": 2}
     for config in cs231n.configs("quick", {**given, "study": "cs231n", "out": str(tmp_path)}):
-        training.train(config)
+        training.train(prepare(config))
     runs = read_runs([tmp_path], pytest.fail)
     assert [len(run.log) for run in runs if cs231n.weight_scale(run) is None] == [8, 8]
     lost = [run for run in runs if np.isnan(cs231n.final_loss(run))]
@@ -129,10 +131,9 @@ def test_best_accuracies_are_over_all_evaluations(tmp_path):
 def test_depth_is_the_mean_and_range_of_the_seeds(tmp_path):
     for seed, accuracy in enumerate((0.3, 0.4)):
         write_run(tmp_path / str(seed), [1.0], [accuracy], model="CS231nMLP_BN", seed=seed)
-    cs231n.draw(read_runs([tmp_path], pytest.fail), tmp_path / "figures")
-    table = (tmp_path / "figures" / "cs231n.md").read_text()
-    assert "0.350 (0.300 to 0.400)" in table
-    assert not (tmp_path / "figures" / "cs231n-weight-scale.png").exists()
+    figures = dict(cs231n.figures(read_runs([tmp_path], pytest.fail)))
+    assert "0.350 (0.300 to 0.400)" in figures["cs231n"]
+    assert figures.keys() == {"cs231n-depth", "cs231n"}
 
 
 def test_other_settings_are_other_lines_and_never_averaged(tmp_path):
@@ -185,4 +186,4 @@ def test_a_damaged_series_is_one_line(tmp_path):
     run = write_run(tmp_path / "run", [1.0], [0.1])
     (run.folder / "training-accuracy.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"training-accuracy\.npz: expected the arrays that"):
-        cs231n.draw([run], tmp_path / "figures")
+        dict(cs231n.figures([run]))

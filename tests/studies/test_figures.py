@@ -5,9 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mnist_bn import studies
-from mnist_bn.plotting import comparison
+from mnist_bn.plotting.appearance import style
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import CURVE_KEYS, read_runs
 from mnist_bn.studies import understanding_bn
@@ -50,20 +51,18 @@ def write_run(config):
 
 
 @pytest.fixture
-def figures_of(tmp_path, monkeypatch):
+def figures_of(tmp_path):
     """Returns what draws a study's quick preset: its runs, and its figures by name."""
-    saved = {}
-    monkeypatch.setattr(
-        comparison, "save", lambda figure, out, name, formats: saved.update({name: figure}) or []
-    )
 
     def draw(name):
         study = studies.get(name)
-        configs = study.configs("quick", {"out": str(tmp_path / "result"), "study": name})
+        given = {"out": str(tmp_path / "result"), "study": name}
+        configs = studies.configs(study, "quick", given)
         for config in configs:
             write_run(config)
-        study.draw(read_runs([tmp_path / "result"], pytest.fail), tmp_path / "figures")
-        return configs, saved
+        with style():
+            drawn = list(study.figures(read_runs([tmp_path / "result"], pytest.fail)))
+        return configs, {name: one for name, one in drawn if isinstance(one, Figure)}
 
     return draw
 
@@ -97,7 +96,9 @@ def test_dashes_have_a_word(figures_of):
 
 def test_of_a_figure_of_the_first_seed_is_said_so(tmp_path):
     runs = [
-        *studies.get("understanding-bn").configs("quick", {"out": str(tmp_path), "lr": 0.1}),
+        *studies.configs(
+            studies.get("understanding-bn"), "quick", {"out": str(tmp_path), "lr": 0.1}
+        ),
     ]
     for config in runs:
         write_run(config)

@@ -11,12 +11,15 @@ from mnist_bn import studies, training
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
+from mnist_bn.training import prepare
 
 
 def make(study, out, preset="quick", **given):
     """Trains a study's runs and returns them as plotting reads them."""
-    for config in study.configs(preset, {**given, "study": study_name(study), "out": str(out)}):
-        training.train(config)
+    for config in studies.configs(
+        study, preset, {**given, "study": study_name(study), "out": str(out)}
+    ):
+        training.train(prepare(config))
     return read_runs([out], pytest.fail)
 
 
@@ -60,12 +63,12 @@ def test_presets_are_runs_that_the_command_line_takes(name, preset):
 
 def test_what_is_given_goes_before_the_preset(tiny_data):
     given = {"epoch": 2, "seed": [7], "observe": "gradient-norms"}
-    made = exercise.configs("quick", given)
+    made = studies.configs(exercise, "quick", given)
     assert {(c.epoch, c.iteration, c.seed) for c in made} == {(2, None, 7)}
-    sloped = dying_relu.configs("quick", {"batchsize": 20, "observe": "gradient-norms"})
+    sloped = studies.configs(dying_relu, "quick", {"batchsize": 20, "observe": "gradient-norms"})
     assert {c.batchsize for c in sloped} == {20}
     assert {c.observe for c in sloped} == {"dead-units,weight-updates,gradient-norms"}
-    assert [c.lr for c in learning_rate.configs("full", {"lr": 0.5})] == [0.5] * 4
+    assert [c.lr for c in studies.configs(learning_rate, "full", {"lr": 0.5})] == [0.5] * 4
 
 
 def test_exercise(tiny_data, tmp_path):
@@ -191,8 +194,7 @@ def test_learning_rates_of_two_optimizers_are_two_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(
         learning_rate.panels, "stacked", lambda shown, *a, **k: panels.extend(shown)
     )
-    monkeypatch.setattr(learning_rate.comparison, "save", lambda *a: [])
-    learning_rate.draw(read_runs([tmp_path], pytest.fail), tmp_path)
+    dict(learning_rate.figures(read_runs([tmp_path], pytest.fail)))
     labels = [series.label.partition(", trains")[0] for series in panels[0].series]
     assert labels == ["MnistCNN, SGD", "MnistCNN, Adam"]
 
@@ -208,8 +210,7 @@ def test_a_rate_at_which_one_seed_diverged_is_crossed_and_what_is_not_finished_l
     (short / "args").write_text(json.dumps(args))
     drawn = []
     monkeypatch.setattr(learning_rate.panels, "stacked", lambda *args, **_: drawn.append(args))
-    monkeypatch.setattr(learning_rate.comparison, "save", lambda *a: [])
-    learning_rate.draw(read_runs([tmp_path], pytest.fail), tmp_path)
+    dict(learning_rate.figures(read_runs([tmp_path], pytest.fail)))
     (((panel,), _, said, _),) = drawn
     (line,) = panel.series
     assert line.crosses == [0.1] and line.x.tolist() == [0.01, 0.1]
@@ -218,7 +219,7 @@ def test_a_rate_at_which_one_seed_diverged_is_crossed_and_what_is_not_finished_l
 
 
 def test_the_length_that_is_given_takes_the_place_of_the_presets():
-    made = studies.get("blog").configs("quick", {"iteration": 9})
+    made = studies.configs(studies.get("blog"), "quick", {"iteration": 9})
     assert {(config.iteration, config.epoch) for config in made} == {(9, 20)}
 
 

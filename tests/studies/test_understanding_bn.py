@@ -10,9 +10,11 @@ import train_mnist
 from mnist_bn import data, studies, training
 from mnist_bn.errors import UserError
 from mnist_bn.observers import gradient_noise
+from mnist_bn.plotting import saving
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
+from mnist_bn.training import prepare
 
 NETWORKS = [f"ResNetCIFAR(depth=8, bn={bn})" for bn in (True, False)]
 
@@ -28,9 +30,9 @@ def tiny_colours(monkeypatch):
 
     dataset = data.Dataset("cifar10", split(40), split(20), {"tiny": "0" * 64}, "a test", "")
     monkeypatch.setattr(data, "load", lambda *_: dataset)
-    training._loaded.clear()
+    data._kept.clear()
     yield dataset
-    training._loaded.clear()
+    data._kept.clear()
 
 
 @pytest.mark.parametrize(("preset", "runs"), [("quick", 18), ("full", 24), ("cpu", 12)])
@@ -44,7 +46,7 @@ def test_presets_are_runs_that_the_command_line_takes(preset, runs):
 
 def test_the_four_settings_are_in_each_training_preset():
     for preset, epochs, depth in (("full", 165, 110), ("cpu", 16, 20)):
-        long = [c for c in understanding_bn.configs(preset, {}) if c.epoch == epochs]
+        long = [c for c in studies.configs(understanding_bn, preset, {}) if c.epoch == epochs]
         settings = {(config.model, config.lr) for config in long}
         assert settings == {
             (f"ResNetCIFAR(depth={depth}, bn={bn})", lr)
@@ -54,7 +56,9 @@ def test_the_four_settings_are_in_each_training_preset():
 
 
 def test_what_is_given_goes_before_and_is_observed_once():
-    configs = understanding_bn.configs("quick", {"lr": 0.01, "seed": [7], "model": NETWORKS})
+    configs = studies.configs(
+        understanding_bn, "quick", {"lr": 0.01, "seed": [7], "model": NETWORKS}
+    )
     assert [(c.model, c.lr, c.seed) for c in configs] == [(name, 0.01, 7) for name in NETWORKS]
     assert all(config.observed == list(understanding_bn.OBSERVED) for config in configs)
 
@@ -70,8 +74,10 @@ def test_quick(tiny_colours, tmp_path, monkeypatch, no_plots):
         "test_images": 20,
         "out": str(tmp_path),
     }
-    for config in understanding_bn.configs("quick", {**given, "study": "understanding-bn"}):
-        training.train(config)
+    for config in studies.configs(
+        understanding_bn, "quick", {**given, "study": "understanding-bn"}
+    ):
+        training.train(prepare(config))
     understanding_bn.measure(tmp_path / "quick")
     assert plot_results.main([str(tmp_path)]) == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}
@@ -121,7 +127,7 @@ def test_damaged_singular_values_are_one_line(tmp_path, content):
     else:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"singular-values\.npz: "):
-        understanding_bn.draw(read_runs([folder], pytest.fail), tmp_path / "figures")
+        dict(understanding_bn.figures(read_runs([folder], pytest.fail)))
 
 
 def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
@@ -131,7 +137,8 @@ def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
         lost = {"diverged_at": {"iteration": 3 + seed, "value": 1e4}}
         write_run(tmp_path / f"lost{seed}", False, 0.1, seed, epochs=1, **lost)
     runs = read_runs([tmp_path], pytest.fail)
-    names = {path.name for path in understanding_bn.draw(runs, tmp_path / "figures")}
+    paths = saving.save(understanding_bn.figures(runs), tmp_path / "figures")
+    names = {path.name for path in paths}
     assert names == {"accuracy.png", "learning-rates.png", "understanding-bn.md"}
     figure = understanding_bn._accuracy(group_runs(runs))
     for axes in figure.axes:
@@ -210,17 +217,17 @@ def test_singular_values_in_a_file_of_another_order(tmp_path):
     understanding_bn.archives.write(
         tmp_path / "singular-values.npz", {**arrays, "more": arrays["matrices"]}
     )
-    paths = understanding_bn.draw(read_runs([folder], pytest.fail), tmp_path / "figures")
-    assert "singular-values.png" in {path.name for path in paths}
+    figures = understanding_bn.figures(read_runs([folder], pytest.fail))
+    assert "singular-values" in dict(figures)
 
 
 def test_steps_that_are_given_drop_no_learning_rate_at_epochs():
-    (config, *_) = understanding_bn.configs("full", {"iteration": 200})
+    (config, *_) = studies.configs(understanding_bn, "full", {"iteration": 200})
     assert config.iteration == 200
     assert config.lr_drop is None
-    (config, *_) = understanding_bn.configs("full", {"iteration": 200, "lr_drop": "100"})
+    (config, *_) = studies.configs(understanding_bn, "full", {"iteration": 200, "lr_drop": "100"})
     assert config.lr_drop == "100"
-    (config, *_) = understanding_bn.configs("full", {"epoch": 100})
+    (config, *_) = studies.configs(understanding_bn, "full", {"epoch": 100})
     assert config.lr_drop == "82,123"
 
 
@@ -230,4 +237,4 @@ def test_when_a_run_diverged(tmp_path, odd):
     folders = [write_run(tmp_path / "a", **diverged), write_run(tmp_path / "b", diverged_at=odd)]
     runs = read_runs(folders, pytest.fail)
     assert [understanding_bn.diverged_at(run) for run in runs] == [3, None]
-    understanding_bn.draw(runs[1:], tmp_path / "figures")
+    assert "understanding-bn" in dict(understanding_bn.figures(runs[1:]))

@@ -11,6 +11,7 @@ from mnist_bn import studies, training
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import variance_shift
+from mnist_bn.training import prepare
 
 FILES = ["summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
 FILES += ["variance-shift.png"]
@@ -46,7 +47,7 @@ def table(root):
 
 
 def test_every_network_at_every_ratio():
-    made = studies.get("variance-shift").configs("full", {})
+    made = studies.configs(studies.get("variance-shift"), "full", {})
     assert len(made) == (3 * 5 + 1) * 3
     assert {config.observe for config in made} == {"variance-shift,reestimated-bn"}
     line = ["--study", "variance-shift", "--preset", "quick"]
@@ -57,8 +58,8 @@ def test_every_network_at_every_ratio():
 def test_trained_and_drawn(tiny_data, tmp_path):
     given = {"epoch": 1, "batchsize": 20, "out": str(tmp_path), "study": "variance-shift"}
     given["model"] = ["MnistCNN_dropout_BN(ratio=0.7)", "MnistCNN_BN_linear_before"]
-    for config in variance_shift.configs("quick", given):
-        training.train(config)
+    for config in studies.configs(variance_shift, "quick", given):
+        training.train(prepare(config))
     assert drawn(tmp_path) == FILES
     rows = table(tmp_path).splitlines()
     assert "bnorm5" in rows[-4]
@@ -98,20 +99,6 @@ def test_networks_with_other_arguments_are_told_apart(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("model", "network"),
-    [
-        ("Net(ratio=1e-4)", "Net"),
-        ("Net(ratio=0.1, layers=3)", "Net(layers=3)"),
-        ("Net(hidden=50,layers=8,ratio=.1)", "Net(hidden=50,layers=8)"),
-        ("Net(drop_ratio=1)", "Net(drop_ratio=1)"),
-        ("Net", "Net"),
-    ],
-)
-def test_a_network_without_an_argument(model, network):
-    assert studies.without_argument(model, "ratio") == network
-
-
 def test_a_network_without_a_drop_ratio_has_no_place_on_its_axis(tmp_path):
     write_run(tmp_path, "Net")
     assert drawn(tmp_path) == [name for name in FILES if "accuracy" not in name]
@@ -128,8 +115,7 @@ def test_two_optimizers_are_two_panels_and_two_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(
         variance_shift.panels, "stacked", lambda panels, *a, **k: shown.append(panels)
     )
-    monkeypatch.setattr(variance_shift.comparison, "save", lambda *a: [])
-    variance_shift.draw(read_runs([tmp_path], pytest.fail), tmp_path / "figures")
+    dict(variance_shift.figures(read_runs([tmp_path], pytest.fail)))
     layers, (accuracy,) = shown
     assert [panel.title.rpartition(", ")[2] for panel in layers] == ["Adam", "SGD"]
     lines = [series for series in accuracy.series if series.label]
@@ -162,12 +148,11 @@ def test_what_the_observers_measured_is_said_to_be_in_test_mode_where_the_rest_i
 ):
     shown = []
     monkeypatch.setattr(variance_shift.panels, "stacked", lambda *args, **_: shown.append(args))
-    monkeypatch.setattr(variance_shift.comparison, "save", lambda *_: [])
     for semantics, times in (("today", 0), ("2016", 1)):
         folder = write_run(tmp_path / semantics, "MnistCNN_dropout_BN(ratio=0.5)")
         args = json.loads((folder / "args").read_text()) | {"semantics": semantics}
         (folder / "args").write_text(json.dumps(args))
-        variance_shift.draw(read_runs([tmp_path / semantics], pytest.fail), tmp_path / "figures")
+        dict(variance_shift.figures(read_runs([tmp_path / semantics], pytest.fail)))
         (_, _, shift, _), ((accuracy,), *_) = shown[-2:]
         assert shift.partition("MNIST")[0].count("in test mode") == times
         assert accuracy.title.count("in test mode") == times

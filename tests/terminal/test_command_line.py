@@ -10,7 +10,10 @@ from mnist_bn.terminal.command_line import ListAction, Parser, one_of
 
 
 def parse(*words):
-    parser = Parser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    usage = "%(prog)s [--model NAME ...]"
+    parser = Parser("it.py", usage, argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser.add_argument("--lr", type=float)
+    parser.add_argument("--epoch", type=int)
     parser.add_argument("-m", "--model", action=ListAction)
     parser.add_argument("--seed", action=ListAction, of=int, expected="whole numbers")
     parser.add_argument("--format", action=ListAction, of=one_of(("png", "svg")), default=["png"])
@@ -27,6 +30,10 @@ def parse(*words):
         (["A,", "B", ",C"], ["A", "B", "C"]),
         (["A, B"], ["A", "B"]),
         (["A", "B,A"], ["A", "B"]),
+        (["A B"], ["A", "B"]),
+        (["A, B C", "D"], ["A", "B", "C", "D"]),
+        (["my nets/net.py:B,A"], ["my nets/net.py:B", "A"]),
+        (["N (x=1, y=2),A B"], ["N (x=1, y=2)", "A", "B"]),
         (["N(x=1, y=2),N"], ["N(x=1, y=2)", "N"]),
         (["N(x=[1,2]),B"], ["N(x=[1,2])", "B"]),
         (["N(x=1,B"], ["N(x=1,B"]),
@@ -38,6 +45,7 @@ def test_a_list_with_spaces_or_commas_each_once(words, values):
 
 def test_a_flag_given_again_adds_to_the_list():
     assert parse("--seed", "0", "--seed", "1,0").seed == [0, 1]
+    assert parse("--seed", "0 1, 2").seed == [0, 1, 2]
     assert parse("--format", "svg").format == ["svg"]
     assert parse().format == ["png"]
 
@@ -79,7 +87,13 @@ def test_a_file_with_a_comma_in_its_name_is_one_value(tmp_path):
         (["-model", "A"], "there is no flag -model; did you mean '--model'? (see --help)"),
         (["-seed=1"], "there is no flag -seed; did you mean '--seed'? (see --help)"),
         (["--colour"], "unrecognized arguments: --colour (see --help)"),
-        (["word"], "unrecognized arguments: word (see --help)"),
+        (
+            ["word"],
+            "unrecognized arguments: word; a value follows its flag, as in "
+            "it.py [--model NAME ...] (see --help)",
+        ),
+        (["--epoch", "2.5"], "argument --epoch: '2.5': expected a whole number (see --help)"),
+        (["--lr", "big"], "argument --lr: 'big': expected a number (see --help)"),
     ],
 )
 def test_what_is_wrong_is_one_line(words, line):

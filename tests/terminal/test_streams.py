@@ -13,7 +13,7 @@ DIGITS = "--dataset digits --train-images 100 -b 50 -e 1 -m ReluMLP"
 
 PRINT_A_LOT = """
 import sys
-from mnist_bn import streams
+from mnist_bn.terminal import streams
 if {guarded}:
     streams.guard()
 for i in range(100):

@@ -13,6 +13,7 @@ from mnist_bn.errors import UserError
 from mnist_bn.plotting import results
 from mnist_bn.trainer import divergence
 from mnist_bn.trainer.divergence import Divergence
+from mnist_bn.training import prepare
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -64,7 +65,7 @@ def test_a_gpu_is_asked_for_its_loss_now_and_then():
 
 def test_a_gpu_is_asked_where_the_log_has_the_loss(config):
     each = dataclasses.replace(config, evaluate_every=3)
-    trigger = training.build_trainer(each).get_extension("Divergence").trigger
+    trigger = training.build_trainer(prepare(each)).get_extension("Divergence").trigger
     looked_at = [i for i in range(1, 10) if trigger(trainer_with(1, "gpu", i))]
     assert looked_at == [3, 6, 9]
 
@@ -79,13 +80,13 @@ def test_a_large_loss_before_any_step_is_none(iteration, loss, counts):
 
 
 def test_the_run_ends_well_and_says_where(config):
-    outcome = sweep.run_one(config, lambda: training.train(config))
+    outcome = sweep.run_one(prepare(config), lambda: training.train(prepare(config)))
     (entry,) = read_log(config)
     where = entry["diverged_at"]["iteration"]
     assert where == entry["iteration"] < 10
     assert entry["epoch"] == 1
-    assert sweep.is_finished(config)
-    assert f"diverged at iteration {where} (training loss " in sweep.describe(outcome)
+    assert sweep.is_finished(prepare(config))
+    assert f"diverged at iteration {where} (training loss " in outcome.describe()
     run = results.read_run(config.folder)
     assert run.diverged_at == 1
 
@@ -93,7 +94,7 @@ def test_the_run_ends_well_and_says_where(config):
 def test_without_it_the_run_trains_on_and_nothing_says_where(config, monkeypatch):
     """The control of the test above."""
     monkeypatch.setattr(Divergence, "__call__", lambda self, trainer: None)
-    assert "diverged_at" not in training.train(config)
+    assert "diverged_at" not in training.train(prepare(config))
     assert [entry["iteration"] for entry in read_log(config)] == [5, 10]
 
 
@@ -112,13 +113,13 @@ def test_a_run_that_diverged_just_before_a_snapshot(config, monkeypatch, on_dive
     monkeypatch.setattr(Divergence, "trigger", lambda self, t: t.updater.iteration == 5)
     failing = dataclasses.replace(config, lr=0.01, frequency=1, on_divergence="fail")
     with pytest.raises(UserError, match="diverged at iteration 5"):
-        training.train(failing)
+        training.train(prepare(failing))
     kept = dataclasses.replace(failing, on_divergence=on_divergence)
-    assert training.train(kept, autoload=True)["diverged_at"]["iteration"] == 5
+    assert training.train(prepare(kept), autoload=True)["diverged_at"]["iteration"] == 5
     log = read_log(kept)
     assert [entry["iteration"] for entry in log] == iterations
     assert ["diverged_at" in entry for entry in log] == [True, False][: len(log)]
-    assert sweep.is_finished(kept)
+    assert sweep.is_finished(prepare(kept))
 
 
 def test_in_a_sweep_the_others_go_on(config):
@@ -126,31 +127,31 @@ def test_in_a_sweep_the_others_go_on(config):
     failing = dataclasses.replace(config, on_divergence="fail")
     outcomes = {o.config: o for o in sweep.run_all([failing, config, fine])}
     assert outcomes[failing].error.startswith(f"failed: {config.folder}: diverged at iteration ")
-    assert "diverged at iteration" in sweep.describe(outcomes[config])
-    assert "diverged" not in sweep.describe(outcomes[fine])
+    assert "diverged at iteration" in outcomes[config].describe()
+    assert "diverged" not in outcomes[fine].describe()
 
 
 def test_continue_trains_on_also_where_the_run_had_been_ended(config):
-    training.train(config)
+    training.train(prepare(config))
     on = dataclasses.replace(config, on_divergence="continue")
-    assert not sweep.is_finished(on)
-    training.train(on)
+    assert not sweep.is_finished(prepare(on))
+    training.train(prepare(on))
     log = read_log(on)
     assert [entry["iteration"] for entry in log] == [5, 10]
     assert ["diverged_at" in entry for entry in log] == [True, False]
-    assert sweep.is_finished(on)
+    assert sweep.is_finished(prepare(on))
 
 
 def test_fail_is_a_failed_run(config):
     failing = dataclasses.replace(config, on_divergence="fail")
     with pytest.raises(UserError, match=r"diverged at iteration \d+ .training loss .*lower --lr"):
-        training.train(failing)
+        training.train(prepare(failing))
     assert "diverged_at" in read_log(failing)[-1]
-    assert not sweep.is_finished(failing)
+    assert not sweep.is_finished(prepare(failing))
 
 
 def test_a_run_that_does_not_diverge_says_nothing(config):
     fine = dataclasses.replace(config, lr=0.01)
-    assert "diverged_at" not in training.train(fine)
+    assert "diverged_at" not in training.train(prepare(fine))
     assert [entry["iteration"] for entry in read_log(fine)] == [5, 10]
     assert results.read_run(fine.folder).diverged_at is None

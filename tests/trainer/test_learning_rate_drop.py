@@ -11,6 +11,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.storage import snapshots
 from mnist_bn.trainer import learning_rate_drop
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -43,34 +44,34 @@ def rates(monkeypatch):
 
 
 def test_epochs(config, rates):
-    training.train(dataclasses.replace(config, lr_drop="1,2"))
+    training.train(prepare(dataclasses.replace(config, lr_drop="1,2")))
     assert rates == pytest.approx([0.5] * 4 + [0.05] * 4 + [0.005] * 4)
     assert {type(rate) for rate in rates} == {float}  # NumPy's would make float64 of parameters
 
 
 def test_epochs_whose_last_batch_reaches_into_the_next(config, rates):
-    training.train(dataclasses.replace(config, lr_drop="1", batchsize=15))
+    training.train(prepare(dataclasses.replace(config, lr_drop="1", batchsize=15)))
     assert rates == pytest.approx([0.5] * 3 + [0.05] * 5)
 
 
 def test_steps(config, rates):
-    training.train(dataclasses.replace(config, lr_drop="3,5", iteration=7))
+    training.train(prepare(dataclasses.replace(config, lr_drop="3,5", iteration=7)))
     assert rates == pytest.approx([0.5] * 3 + [0.05] * 2 + [0.005] * 2)
 
 
 def test_a_resumed_run_takes_the_rate_of_where_it_is(config, rates):
     config = dataclasses.replace(config, lr_drop="1,2")
-    training.train(dataclasses.replace(config, epoch=2))
-    (snapshot,) = snapshots.found(training.resolve(dataclasses.replace(config, epoch=2)).folder)
+    training.train(prepare(dataclasses.replace(config, epoch=2)))
+    (snapshot,) = snapshots.found(prepare(dataclasses.replace(config, epoch=2)).folder)
     rates.clear()
-    training.train(config, resume=snapshot)
+    training.train(prepare(config), resume=snapshot)
     assert rates == pytest.approx([0.005] * 4)
 
 
 def test_it_is_what_training_by_hand_with_two_rates_is(config):
     """Against SGD written out in NumPy, for a network that is one linear layer."""
     config = dataclasses.replace(config, model=_linear_network(config), lr_drop="1", epoch=2)
-    trainer = training.build_trainer(config)
+    trainer = training.build_trainer(prepare(config))
     network = trainer.updater.get_optimizer("main").target.predictor
     weights, bias = network.l.W.array.astype(float), network.l.b.array.astype(float)
     iterator, batches = trainer.updater.get_iterator("main"), []
@@ -131,7 +132,7 @@ def test_more_drops_than_a_float_has_room_for():
 def test_an_optimizer_without_a_learning_rate(config):
     with pytest.raises(UsageError) as caught:
         training.build_trainer(
-            dataclasses.replace(config, lr=None, optimizer="AdaDelta", lr_drop="1")
+            prepare(dataclasses.replace(config, lr=None, optimizer="AdaDelta", lr_drop="1"))
         )
     assert str(caught.value) == (
         "--lr-drop: AdaDelta has no learning rate; leave --lr-drop out for it"

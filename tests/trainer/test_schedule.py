@@ -10,6 +10,7 @@ from mnist_bn.config import RunConfig
 from mnist_bn.data.iterators import ArrayIterator, ReplacementOrderSampler
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.trainer import schedule
+from mnist_bn.training import prepare
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def config(tmp_path, tiny_data):
 
 
 def log(config):
-    return json.loads((training.resolve(config).folder / "log").read_bytes())
+    return json.loads((prepare(config).folder / "log").read_bytes())
 
 
 def changed(config, **settings):
@@ -27,24 +28,24 @@ def changed(config, **settings):
 
 def test_a_run_ends_at_an_iteration_and_evaluates_there(config):
     config = changed(config, iteration=7)
-    training.train(config)
+    training.train(prepare(config))
     assert [(e["epoch"], e["iteration"]) for e in log(config)] == [(1, 4), (1, 7)]
     assert all("validation/main/accuracy" in entry for entry in log(config))
-    folder = training.resolve(config).folder
+    folder = prepare(config).folder
     assert folder.name == "ReluMLP-Adam-b10-s0"
     assert (folder / "snapshot_iter_7").exists()
-    assert sweep.is_finished(training.resolve(config))
+    assert sweep.is_finished(prepare(config))
 
 
 def test_evaluation_every_few_iterations_and_at_the_end(config):
-    training.train(changed(config, evaluate_every=3))
+    training.train(prepare(changed(config, evaluate_every=3)))
     assert [e["iteration"] for e in log(changed(config, evaluate_every=3))] == [3, 6, 8]
 
 
 def test_how_often_a_run_is_evaluated_does_not_change_it(config):
     def parameters(config):
-        training.train(config)
-        with np.load(training.resolve(config).folder / "model.npz") as npz:
+        training.train(prepare(config))
+        with np.load(prepare(config).folder / "model.npz") as npz:
             return dict(npz)
 
     often, seldom = parameters(changed(config, evaluate_every=1)), parameters(config)
@@ -53,25 +54,25 @@ def test_how_often_a_run_is_evaluated_does_not_change_it(config):
 
 def test_resuming_for_fewer_iterations_is_refused(config):
     config = changed(config, iteration=6)
-    training.train(config)
-    snapshot = training.resolve(config).folder / "snapshot_iter_6"
+    training.train(prepare(config))
+    snapshot = prepare(config).folder / "snapshot_iter_6"
     with pytest.raises(UsageError, match="is of iteration 6: --iteration must not be below that"):
-        training.train(changed(config, iteration=5), resume=snapshot)
+        training.train(prepare(changed(config, iteration=5)), resume=snapshot)
 
 
 @pytest.mark.parametrize("batchsize", [7, 10, 13, 40])
 @pytest.mark.parametrize("sampling", ["shuffle", "replacement"])
 def test_the_last_iteration_is_known_before_training(config, batchsize, sampling):
     config = changed(config, batchsize=batchsize, epoch=3, sampling=sampling)
-    training.train(config)
+    training.train(prepare(config))
     assert schedule.last_iteration(config, 40) == log(config)[-1]["iteration"]
 
 
 def test_a_finished_run_that_did_not_observe_is_not_taken_for_one_that_did(config):
-    training.train(config)
-    observed = training.resolve(changed(config, observe="gradient-norms"))
+    training.train(prepare(config))
+    observed = prepare(changed(config, observe="gradient-norms")).config
     with pytest.raises(UserError, match="a finished run without --observe gradient-norms: choose"):
-        sweep.is_finished(observed)
+        sweep.is_finished(prepare(observed))
 
 
 def test_with_replacement_images_repeat_and_the_seed_decides_which():
@@ -92,7 +93,7 @@ def test_with_replacement_images_repeat_and_the_seed_decides_which():
 
 def test_a_run_that_diverged_before_it_measured_anything_is_finished_too(config):
     config = changed(config, lr=1e30, optimizer="SGD", observe="gradient-norms")
-    assert "diverged_at" in training.train(config)
-    config = training.resolve(config)
+    assert "diverged_at" in training.train(prepare(config))
+    config = prepare(config).config
     assert not (config.folder / "gradient-norms.npz").exists()
-    assert sweep.is_finished(config)
+    assert sweep.is_finished(prepare(config))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-import train_mnist
+from mnist_bn import report
 from mnist_bn.storage import snapshots
 from mnist_bn.trainer import signals
 
@@ -73,7 +73,7 @@ def test_what_was_ignored_from_the_start_stays_ignored():
 def test_a_second_signal_ends_the_process_at_once():
     code = (
         "import os, signal, time\n"
-        "from mnist_bn import signals\n"
+        "from mnist_bn.trainer import signals\n"
         "with signals.deferred():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('still here', flush=True)\n"
@@ -97,7 +97,7 @@ def test_a_terminal_that_goes_away_is_told_twice_and_ends_nothing_at_once():
 def test_a_process_of_a_sweep_hears_what_was_sent_before_it_could():
     code = (
         "import os, signal\n"
-        "from mnist_bn import signals\n"
+        "from mnist_bn.trainer import signals\n"
         "with signals.blocked():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
@@ -158,4 +158,4 @@ def test_a_terminals_ctrl_c_stops_a_sweep_and_leaves_no_process(tmp_path):
     ],
 )
 def test_the_command_that_goes_on(typed, resumed):
-    assert train_mnist.resume_command(shlex.split(typed)) == resumed
+    assert report.resume_command(shlex.split(typed)) == resumed

@@ -11,6 +11,7 @@ from mnist_bn import optimizers, training
 from mnist_bn.config import RunConfig
 from mnist_bn.storage import archives, snapshots
 from mnist_bn.trainer import update_rules
+from mnist_bn.training import prepare
 
 NETS = """
 import chainer
@@ -71,18 +72,18 @@ def config(tmp_path, tiny_data, no_plots):
 
 
 def ending(config):
-    training.train(config)
-    with np.load(training.resolve(config).folder / "model.npz") as npz:
+    training.train(prepare(config))
+    with np.load(prepare(config).folder / "model.npz") as npz:
         return {name: npz[name].tobytes() for name in npz.files}
 
 
 def resumed(config, cut):
     apart = dataclasses.replace(config, out=f"{config.out}/{cut}")
     ending(dataclasses.replace(apart, iteration=cut))
-    cut_config = training.resolve(dataclasses.replace(apart, iteration=cut))
+    cut_config = prepare(dataclasses.replace(apart, iteration=cut)).config
     (snapshot,) = snapshots.found(cut_config.folder)
-    training.train(apart, resume=snapshot)
-    with np.load(training.resolve(apart).folder / "model.npz") as npz:
+    training.train(prepare(apart), resume=snapshot)
+    with np.load(prepare(apart).folder / "model.npz") as npz:
         return {name: npz[name].tobytes() for name in npz.files}
 
 
@@ -109,18 +110,18 @@ def test_without_their_numbers_an_optimizer_does_not_go_on_exactly(config, monke
 
 def test_a_state_that_is_missing_of_a_parameter_in_use_is_an_error(config):
     ending(dataclasses.replace(config, iteration=3))
-    short = training.resolve(dataclasses.replace(config, iteration=3))
+    short = prepare(dataclasses.replace(config, iteration=3)).config
     (path,) = snapshots.found(short.folder)
     arrays = archives.read(path)
     del arrays["updater/optimizer:main/predictor/used/W/m"]
     archives.write(path, arrays)
     with pytest.raises(snapshots.BadSnapshotError, match="does not fit this network"):
-        training.train(config, resume=path)
+        training.train(prepare(config), resume=path)
 
 
 def test_parameters_without_the_unused_layer_are_begun_with(config):
     ending(config)
-    init = training.resolve(config).folder / "model.npz"
+    init = prepare(config).folder / "model.npz"
     again = dataclasses.replace(config, init=str(init))
     assert ending(again).keys() == ending(config).keys() == {"used/W", "used/b", "other/b"}
 
@@ -129,7 +130,7 @@ def test_parameters_without_the_unused_layer_are_begun_with(config):
 def test_what_a_network_disables_in_its_init_stays_as_it_is(config, weight_decay):
     frozen = config.model.replace("Net", "Frozen")
     config = dataclasses.replace(config, model=frozen, weight_decay=weight_decay)
-    trainer = training.build_trainer(training.resolve(config))
+    trainer = training.build_trainer(prepare(config))
     network = trainer.updater.get_optimizer("main").target.predictor
     before = network.used.W.array.copy()
     trainer.run()
@@ -154,7 +155,7 @@ def test_chainer_alone_forgets_it():
 def test_the_header_holds_what_is_not_updated(config):
     frozen = dataclasses.replace(config, model=config.model.replace("Net", "Frozen"), iteration=1)
     ending(frozen)
-    (path,) = snapshots.found(training.resolve(frozen).folder)
+    (path,) = snapshots.found(prepare(frozen).folder)
     saved = json.loads(json.dumps(snapshots.read(path).header["optimizer"]))
     assert saved["/predictor/used/W"]["enabled"] is False
     assert saved["/predictor/other/W"]["enabled"] is True

@@ -1,0 +1,544 @@
+// Every layer but convolution.
+//
+// An array is seen as rows of channels: (N, H, W, C) in memory is N*H*W rows of C floats, (N, C) is
+// N rows. Nothing is checked here: the callers in layers.py answer for shapes and memory.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "vector.h"
+
+// Every library answers with this number: one that does not is not ours, or not whole.
+extern "C" int mnist_bn_kernels_version() { return 1; }
+
+// ---------------------------------------------------------------------------------------------
+// Channels go through the vector unit in tiles of WIDTH.
+
+#define MEMBER __attribute__((always_inline))
+
+// WIDTH channels. Where channels are no multiple of WIDTH, the last tile overlaps the one before
+// it: the same lanes are computed twice, and sums leave out the first `skip` of them.
+struct FullTile {
+  int skip;
+  MEMBER vfloat load(const float* p) const { return ::load(p); }
+  MEMBER vfloat load_constant(const float* p) const { return ::load(p); }
+  MEMBER void store(float* p, vfloat v) const { ::store(p, v); }
+  MEMBER vint load_bytes(const uint8_t* p) const { return ::load_bytes(p); }
+  MEMBER void store_bytes(uint8_t* p, vint v) const { ::store_bytes(p, v); }
+  MEMBER int lanes() const { return WIDTH; }
+};
+
+// All channels of a row that has fewer than WIDTH.
+struct NarrowTile {
+  static constexpr int skip = 0;
+  int count;
+  MEMBER vfloat load(const float* p) const { return load_partial(p, count); }
+  MEMBER vfloat load_constant(const float* p) const { return load_partial(p, count); }
+  MEMBER void store(float* p, vfloat v) const { store_partial(p, v, count); }
+  MEMBER vint load_bytes(const uint8_t* p) const {
+    uint8_t bytes[WIDTH] = {};
+    memcpy(bytes, p, count);
+    return ::load_bytes(bytes);
+  }
+  MEMBER void store_bytes(uint8_t* p, vint v) const {
+    uint8_t bytes[WIDTH];
+    ::store_bytes(bytes, v);
+    memcpy(p, bytes, count);
+  }
+  MEMBER int lanes() const { return count; }
+};
+
+// The same, much faster, where WIDTH floats from the row's first one on are the array's own: the
+// lanes behind the row hold the next rows, are ignored, and are stored anew when those rows come.
+struct LooseTile : NarrowTile {
+  MEMBER vfloat load(const float* p) const { return ::load(p); }
+  MEMBER void store(float* p, vfloat v) const { ::store(p, v); }
+};
+
+template <class Body>
+INLINE void for_channel_tiles(int64_t channels, Body body) {
+  if (channels < WIDTH) return body(0, NarrowTile{(int)channels});
+  int64_t c = 0;
+  for (; c + WIDTH <= channels; c += WIDTH) body(c, FullTile{0});
+  if (c < channels) body(channels - WIDTH, FullTile{(int)(c + WIDTH - channels)});
+}
+
+// As many rows as are still in the L1 cache when they are read again: 4096 floats, 16 of its 32
+// KiB.
+INLINE int64_t rows_in_cache(int64_t channels) { return channels < 256 ? 4096 / channels : 16; }
+
+// One row after the other, as memory lies; narrow ones many at once, to load their constants once.
+INLINE int64_t rows_in_order(int64_t channels) {
+  return channels <= WIDTH ? rows_in_cache(channels) : 1;
+}
+
+// Calls body(first row, number of rows, first channel, tile) for all rows and channels, rows
+// ascending, at most `step` rows at once.
+template <class Body>
+INLINE void for_tiles(int64_t rows, int64_t channels, int64_t step, Body body) {
+  int64_t first = 0;
+  auto steps_to = [&](int64_t end, auto block) {
+    for (; first < end; first += step) block(end - first < step ? end - first : step);
+    first = end;
+  };
+  if (channels >= WIDTH)
+    return steps_to(rows, [&](int64_t count) {
+      for_channel_tiles(channels, [&](int64_t c, auto tile) { body(first, count, c, tile); });
+    });
+  const NarrowTile narrow{(int)channels};
+  if (rows > WIDTH)
+    steps_to(rows - WIDTH, [&](int64_t count) { body(first, count, 0, LooseTile{narrow}); });
+  body(first, rows - first, 0, narrow);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Batch Normalization (Ioffe and Szegedy, 2015). In training, for each channel of m rows x_i:
+//
+//   mean = sum(x_i) / m        var = sum((x_i - mean)^2) / m                       (algorithm 1)
+//   normalized_i = (x_i - mean) / sqrt(var + eps)
+//   y_i = gamma * normalized_i + beta
+//
+// and backwards, from the gradients gy_i of y_i (section 3):
+//
+//   gbeta = sum(gy_i)          ggamma = sum(gy_i * normalized_i)
+//   gx_i = gamma / sqrt(var + eps) * (gy_i - gbeta / m - normalized_i * ggamma / m)
+//
+// After training, y_i is computed with fixed statistics (algorithm 2): averages over minibatches of
+// mean and of m / (m - 1) * var, here running ones.
+
+// Adds up what terms(row, a, b) adds to a and b: floats within 16 rows, doubles across them, so
+// that the error is a few roundings of the sum however many rows there are.
+template <class Terms>
+INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms) {
+  for (int64_t r = 0; r < count;) {
+    const int64_t end = count - r < 16 ? count : r + 16;
+    vfloat a[2] = {}, b[2] = {};  // two chains of additions hide the latency of one
+    for (; r + 2 <= end; r += 2) terms(r, a[0], b[0]), terms(r + 1, a[1], b[1]);
+    if (r < end) terms(r++, a[0], b[0]);
+    first += to_double(a[0] + a[1]);
+    second += to_double(b[0] + b[1]);
+  }
+}
+
+// The sums over rows of (x - origin) and (x - origin)^2, origin being about the mean of the first
+// rows.
+//
+// Within a block of rows, floats: deviations from the block's own mean, small whatever the mean is.
+// Across blocks, doubles. So a large mean with a tiny variance costs no digits, and memory is read
+// once.
+static void bn_sums(const float* x, int64_t rows, int64_t channels, double* origin, double* sums,
+                    double* squares) {
+  memset(sums, 0, channels * sizeof(double));
+  memset(squares, 0, channels * sizeof(double));
+  for_tiles(rows, channels, rows_in_cache(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const float* column = x + first * channels + c;
+              vfloat total[4] = {};
+              int64_t r = 0;
+              for (; r + 4 <= count; r += 4)
+                for (int k = 0; k < 4; k++) total[k] += tile.load(column + (r + k) * channels);
+              for (; r < count; r++) total[0] += tile.load(column + r * channels);
+              const vfloat mean =
+                  ((total[0] + total[1]) + (total[2] + total[3])) / broadcast((float)count);
+
+              vdouble deviation = {}, square = {};
+              add_rows(count, deviation, square, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
+                const vfloat d = tile.load(column + row * channels) - mean;
+                a += d;
+                b += d * d;
+              });
+
+              for (int k = tile.skip; k < tile.lanes(); k++) {
+                // An infinite mean must stay one in the sum: its deviations are NaN, and so is the
+                // variance.
+                const bool finite = mean[k] - mean[k] == 0;
+                if (first == 0) origin[c + k] = finite ? mean[k] : 0;
+                const double offset = mean[k] - origin[c + k], rest = finite ? deviation[k] : 0;
+                sums[c + k] += offset * count + rest;
+                squares[c + k] += offset * (offset * count + 2 * rest) + square[k];
+              }
+            });
+}
+
+// y = (x - mean) * scale + shift
+static void normalize(const float* x, int64_t rows, int64_t channels, const float* mean,
+                      const float* scale, const float* shift, float* y) {
+  for_tiles(rows, channels, rows_in_order(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat m = tile.load_constant(mean + c), a = tile.load_constant(scale + c),
+                           b = tile.load_constant(shift + c);
+              const int64_t start = first * channels + c;
+              for (int64_t i = start; i < start + count * channels; i += channels)
+                tile.store(y + i, (tile.load(x + i) - m) * a + b);
+            });
+}
+
+// The sums over rows of gy and of gy * (x - mean).
+static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int64_t channels,
+                             const float* mean, double* sums, double* products) {
+  memset(sums, 0, channels * sizeof(double));
+  memset(products, 0, channels * sizeof(double));
+  for_tiles(rows, channels, rows_in_cache(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat m = tile.load_constant(mean + c);
+              const int64_t start = first * channels + c;
+              vdouble sum = {}, product = {};
+              add_rows(count, sum, product, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
+                const int64_t i = start + row * channels;
+                const vfloat g = tile.load(gy + i);
+                a += g;
+                b += g * (tile.load(x + i) - m);
+              });
+              for (int k = tile.skip; k < tile.lanes(); k++) {
+                sums[c + k] += sum[k];
+                products[c + k] += product[k];
+              }
+            });
+}
+
+extern "C" {
+
+// Algorithm 1; running statistics, if given, move by 1 - decay. workspace: 4 * channels doubles.
+void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
+                const float* beta, double eps, double decay, float* running_mean,
+                float* running_var, float* mean, float* var, float* inv_std, float* y,
+                double* workspace) {
+  double *origin = workspace, *sums = origin + channels, *squares = sums + channels;
+  float *scale = (float*)(squares + channels), *shift = scale + channels;
+  bn_sums(x, rows, channels, origin, sums, squares);
+  const double unbiased = rows > 1 ? rows / (rows - 1.0) : 1;
+  for (int64_t c = 0; c < channels; c++) {
+    const double offset = sums[c] / rows, exact_mean = origin[c] + offset;
+    double variance = squares[c] / rows - offset * offset;
+    if (variance < 0) variance = 0;  // NaN stays NaN
+    const double exact_inv_std = 1 / sqrt(variance + eps);
+    mean[c] = (float)exact_mean;
+    var[c] = (float)variance;
+    inv_std[c] = (float)exact_inv_std;
+    scale[c] = (float)(gamma[c] * exact_inv_std);
+    // What rounding took from the mean goes into the shift.
+    shift[c] = (float)(beta[c] - (exact_mean - mean[c]) * scale[c]);
+    if (running_mean) {
+      running_mean[c] = (float)(running_mean[c] * decay + (1 - decay) * exact_mean);
+      running_var[c] = (float)(running_var[c] * decay + (1 - decay) * unbiased * variance);
+    }
+  }
+  normalize(x, rows, channels, mean, scale, shift, y);
+}
+
+// The gradients of bn_forward. workspace: 4 * channels doubles.
+void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
+                 const float* gamma, const float* mean, const float* inv_std, float* gx,
+                 float* ggamma, float* gbeta, double* workspace) {
+  double *sums = workspace, *products = sums + channels;
+  float *scale = (float*)(products + channels), *average = scale + channels,
+        *slope = average + channels;
+  bn_gradient_sums(x, gy, rows, channels, mean, sums, products);
+  for (int64_t c = 0; c < channels; c++) {
+    gbeta[c] = (float)sums[c];
+    ggamma[c] = (float)(products[c] * inv_std[c]);
+    scale[c] = gamma[c] * inv_std[c];
+    average[c] = (float)(sums[c] / rows);
+    slope[c] = (float)(products[c] * inv_std[c] * inv_std[c] / rows);
+  }
+  for_tiles(rows, channels, rows_in_order(channels),
+            [&](int64_t first, int64_t count, int64_t c, auto tile) {
+              const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
+                           s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
+              const int64_t start = first * channels + c;
+              for (int64_t i = start; i < start + count * channels; i += channels)
+                tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
+            });
+}
+
+// Algorithm 2's y, with given statistics. workspace: channels doubles.
+void bn_fixed_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
+                      const float* beta, const float* mean, const float* var, double eps,
+                      float* inv_var, float* inv_std, float* y, double* workspace) {
+  float* scale = (float*)workspace;
+  for (int64_t c = 0; c < channels; c++) {
+    const double exact_inv_var = 1 / (var[c] + eps);
+    inv_var[c] = (float)exact_inv_var;
+    inv_std[c] = (float)sqrt(exact_inv_var);
+    scale[c] = (float)(gamma[c] * sqrt(exact_inv_var));
+  }
+  normalize(x, rows, channels, mean, scale, beta, y);
+}
+
+// Its gradients for x, gamma and beta. workspace: 3 * channels doubles.
+void bn_fixed_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
+                       const float* gamma, const float* mean, const float* inv_std, float* gx,
+                       float* ggamma, float* gbeta, double* workspace) {
+  double *sums = workspace, *products = sums + channels;
+  float *scale = (float*)(products + channels), *zero = scale + channels;
+  bn_gradient_sums(x, gy, rows, channels, mean, sums, products);
+  for (int64_t c = 0; c < channels; c++) {
+    gbeta[c] = (float)sums[c];
+    ggamma[c] = (float)(products[c] * inv_std[c]);
+    scale[c] = gamma[c] * inv_std[c];
+    zero[c] = 0;
+  }
+  normalize(gy, rows, channels, zero, scale, zero, gx);
+}
+
+// ---------------------------------------------------------------------------------------------
+// ReLU.
+
+void relu_forward(const float* __restrict x, int64_t size, float* __restrict y) {
+  for (int64_t i = 0; i < size; i++) y[i] = x[i] <= 0 ? 0 : x[i];  // NaN stays NaN
+}
+
+// A product and no selection: 0 * Inf and 0 * NaN are NaN, as in Chainer.
+void relu_backward(const float* __restrict y, const float* __restrict gy, int64_t size,
+                   float* __restrict gx) {
+  for (int64_t i = 0; i < size; i++) gx[i] = gy[i] * (y[i] > 0 ? 1.0f : 0.0f);
+}
+}  // extern "C"
+
+// ---------------------------------------------------------------------------------------------
+// Max pooling over 2x2 windows, stride 2. A window's positions are numbered 0 1 / 2 3; at the right
+// and lower edge of an odd map some of them do not exist.
+
+INLINE void take_larger(vfloat value, int position, vfloat& largest, vint& index) {
+  // The first of equals wins, and the first NaN over all: not (value <= largest) is true for NaN.
+  const vint taken = ~(value <= largest) & (largest == largest);
+  largest = select(taken, value, largest);
+  index = (taken & position) | (~taken & index);
+}
+
+template <bool RIGHT, bool DOWN, class Tile>
+INLINE void pool_window(const float* x, int64_t row, int64_t channels, Tile tile, float* y,
+                        uint8_t* indexes) {
+  vfloat largest = tile.load(x);
+  vint index = {};
+  if (RIGHT) take_larger(tile.load(x + channels), 1, largest, index);
+  if (DOWN) take_larger(tile.load(x + row), 2, largest, index);
+  if (RIGHT && DOWN) take_larger(tile.load(x + row + channels), 3, largest, index);
+  tile.store(y, largest);
+  tile.store_bytes(indexes, index);
+}
+
+template <bool RIGHT, bool DOWN, class Tile>
+INLINE void unpool_window(const float* gy, const uint8_t* indexes, int64_t row, int64_t channels,
+                          Tile tile, float* gx) {
+  const vfloat gradient = tile.load(gy), zero = {};
+  const vint index = tile.load_bytes(indexes);
+  tile.store(gx, select(index == 0, gradient, zero));
+  if (RIGHT) tile.store(gx + channels, select(index == 1, gradient, zero));
+  if (DOWN) tile.store(gx + row, select(index == 2, gradient, zero));
+  if (RIGHT && DOWN) tile.store(gx + row + channels, select(index == 3, gradient, zero));
+}
+
+struct Yes {
+  static constexpr bool value = true;
+};
+struct No {
+  static constexpr bool value = false;
+};
+
+// Calls window(input offset, output offset, is there a right column, a lower row) for every window
+// of one image, the two flags as compile-time constants.
+template <class Window>
+INLINE void for_windows(int64_t height, int64_t width, int64_t channels, int64_t out_height,
+                        int64_t out_width, Window window) {
+  const int64_t row = width * channels, whole = width / 2 < out_width ? width / 2 : out_width;
+  for (int64_t i = 0; i < out_height; i++) {
+    const int64_t in = 2 * i * row, out = i * out_width * channels;
+    auto line = [&](auto down) {
+      for (int64_t j = 0; j < whole; j++)
+        window(in + 2 * j * channels, out + j * channels, Yes{}, down);
+      if (whole < out_width) window(in + 2 * whole * channels, out + whole * channels, No{}, down);
+    };
+    if (2 * i + 1 < height)
+      line(Yes{});
+    else
+      line(No{});
+  }
+}
+
+extern "C" {
+
+void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t width,
+                      int64_t channels, int64_t out_height, int64_t out_width, float* y,
+                      uint8_t* indexes) {
+  const int64_t row = width * channels;
+  for (int64_t n = 0; n < images; n++) {
+    const int64_t out_image = n * out_height * out_width * channels;
+    const float* image = x + n * height * row;
+    for_windows(height, width, channels, out_height, out_width,
+                [&](int64_t in, int64_t out, auto right, auto down) {
+                  for_channel_tiles(channels, [&](int64_t c, auto tile) {
+                    const int64_t o = out_image + out + c;
+                    pool_window<decltype(right)::value, decltype(down)::value>(
+                        image + in + c, row, channels, tile, y + o, indexes + o);
+                  });
+                });
+  }
+}
+
+void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, int64_t height,
+                       int64_t width, int64_t channels, int64_t out_height, int64_t out_width,
+                       float* gx) {
+  const int64_t row = width * channels;
+  for (int64_t n = 0; n < images; n++) {
+    const int64_t out_image = n * out_height * out_width * channels;
+    float* image = gx + n * height * row;
+    for_windows(height, width, channels, out_height, out_width,
+                [&](int64_t in, int64_t out, auto right, auto down) {
+                  for_channel_tiles(channels, [&](int64_t c, auto tile) {
+                    const int64_t o = out_image + out + c;
+                    unpool_window<decltype(right)::value, decltype(down)::value>(
+                        gy + o, indexes + o, row, channels, tile, image + in + c);
+                  });
+                });
+    // An odd last column or row that no window covers.
+    if (2 * out_width < width)
+      for (int64_t i = 0; i < height; i++)
+        memset(image + i * row + 2 * out_width * channels, 0, channels * sizeof(float));
+    if (2 * out_height < height) memset(image + 2 * out_height * row, 0, row * sizeof(float));
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Average pooling over a whole map of `points` places.
+
+void average_pool_forward(const float* x, int64_t images, int64_t points, int64_t channels,
+                          float* y) {
+  for (int64_t n = 0; n < images; n++)
+    for_channel_tiles(channels, [&](int64_t c, auto tile) {
+      const float* column = x + n * points * channels + c;
+      vfloat total[2] = {};
+      int64_t p = 0;
+      for (; p + 2 <= points; p += 2)
+        for (int k = 0; k < 2; k++) total[k] += tile.load(column + (p + k) * channels);
+      if (p < points) total[0] += tile.load(column + p * channels);
+      tile.store(y + n * channels + c, (total[0] + total[1]) / broadcast((float)points));
+    });
+}
+
+void average_pool_backward(const float* gy, int64_t images, int64_t points, int64_t channels,
+                           float* gx) {
+  for (int64_t n = 0; n < images; n++)
+    for_channel_tiles(channels, [&](int64_t c, auto tile) {
+      const vfloat share = tile.load(gy + n * channels + c) / broadcast((float)points);
+      for (int64_t p = 0; p < points; p++) tile.store(gx + (n * points + p) * channels + c, share);
+    });
+}
+
+// ---------------------------------------------------------------------------------------------
+// Dropout, with the bits that numpy.random.rand() would draw from the same generator.
+
+struct MT19937 {  // NumPy's own layout, at bit_generator.ctypes.state_address
+  uint32_t key[624];
+  int32_t position;
+};
+}  // extern "C"
+
+// One turn of the Mersenne Twister (Matsumoto and Nishimura, 1998): all 624 words anew.
+static void mt19937_turn(MT19937* state) {
+  uint32_t* key = state->key;
+  auto twist = [](uint32_t upper, uint32_t lower) {
+    const uint32_t y = (upper & 0x80000000u) | (lower & 0x7fffffffu);
+    return (y >> 1) ^ (-(y & 1) & 0x9908b0dfu);
+  };
+  int i = 0;
+  for (; i < 624 - 397; i++) key[i] = key[i + 397] ^ twist(key[i], key[i + 1]);
+  for (; i < 623; i++) key[i] = key[i - (624 - 397)] ^ twist(key[i], key[i + 1]);
+  key[623] = key[396] ^ twist(key[623], key[0]);
+  state->position = 0;
+}
+
+INLINE uint32_t mt19937_temper(uint32_t y) {
+  y ^= y >> 11;
+  y ^= (y << 7) & 0x9d2c5680u;
+  y ^= (y << 15) & 0xefc60000u;
+  return y ^ (y >> 18);
+}
+
+INLINE uint32_t mt19937_word(MT19937* state) {
+  if (state->position == 624) mt19937_turn(state);
+  return mt19937_temper(state->key[state->position++]);
+}
+
+// rand() is the 53 bits of two words, over 2^53.
+INLINE int64_t rand_bits(uint32_t first, uint32_t second) {
+  return (int64_t)(first >> 5) << 26 | second >> 6;
+}
+
+extern "C" {
+
+// mask = scale where rand() >= ratio, else 0; y = x * mask. least: ratio * 2^53, rounded up.
+void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, int64_t least,
+                     float scale, float* __restrict mask, float* __restrict y) {
+  uint32_t words[624];
+  for (int64_t i = 0; i < size;) {
+    if (state->position >= 623) {  // the two words of a number may lie in two turns
+      const uint32_t first = mt19937_word(state), second = mt19937_word(state);
+      mask[i] = rand_bits(first, second) >= least ? scale : 0;
+      y[i] = x[i] * mask[i];
+      i++;
+      continue;
+    }
+    const int64_t pairs = (624 - state->position) / 2, count = size - i < pairs ? size - i : pairs;
+    const uint32_t* key = state->key + state->position;
+    for (int64_t k = 0; k < 2 * count; k++) words[k] = mt19937_temper(key[k]);
+    for (int64_t k = 0; k < count; k++)
+      mask[i + k] = rand_bits(words[2 * k], words[2 * k + 1]) >= least ? scale : 0;
+    for (int64_t k = 0; k < count; k++) y[i + k] = x[i + k] * mask[i + k];
+    state->position += 2 * count;
+    i += count;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// Softmax cross-entropy and accuracy over (rows, classes).
+
+// softmax is the probabilities, loss[0] the mean over the rows that count. Returns how many those
+// are, or -1 where a label is neither ignored nor in 0 .. classes-1 (then nothing is to be used).
+int64_t softmax_cross_entropy_forward(const float* x, const int32_t* labels, int64_t rows,
+                                      int64_t classes, int64_t ignored, int64_t normalize_by_valid,
+                                      float* softmax, float* loss) {
+  double total = 0;
+  int64_t valid = 0;
+  for (int64_t r = 0; r < rows; r++, x += classes, softmax += classes) {
+    float largest = x[0], sum = 0;
+    for (int64_t c = 1; c < classes; c++) largest = x[c] > largest ? x[c] : largest;
+    for (int64_t c = 0; c < classes; c++) sum += softmax[c] = expf(x[c] - largest);
+    const float inverse = 1 / sum;
+    for (int64_t c = 0; c < classes; c++) softmax[c] *= inverse;
+    const int32_t label = labels[r];
+    if (label != ignored && (label < 0 || label >= classes)) return -1;
+    const double log_p = x[label == ignored ? 0 : label] - ((double)largest + logf(sum));
+    total += log_p * (label != ignored);  // NaN in an ignored row is NaN in the sum, as in Chainer
+    valid += label != ignored;
+  }
+  const int64_t count = normalize_by_valid ? valid : rows;
+  loss[0] = (float)(-total / (count > 0 ? count : 1));
+  return count;
+}
+
+// gx = (softmax - one_hot(label)) * factor, 0 in ignored rows. Returns 0, or -1 as above.
+int32_t softmax_cross_entropy_backward(const float* softmax, const int32_t* labels, int64_t rows,
+                                       int64_t classes, int64_t ignored, double factor, float* gx) {
+  for (int64_t r = 0; r < rows; r++, softmax += classes, gx += classes) {
+    const int32_t label = labels[r];
+    if (label != ignored && (label < 0 || label >= classes)) return -1;
+    const float f = (float)factor * (label != ignored);
+    for (int64_t c = 0; c < classes; c++) gx[c] = (softmax[c] - (c == label)) * f;
+  }
+  return 0;
+}
+
+// The share of rows whose first largest score (or first NaN) stands at the label.
+void accuracy(const float* y, const int32_t* labels, int64_t rows, int64_t classes, float* share) {
+  int64_t right = 0;
+  for (int64_t r = 0; r < rows; r++, y += classes) {
+    int64_t best = 0;
+    for (int64_t c = 1; c < classes; c++)
+      if (!(y[c] <= y[best]) && y[best] == y[best]) best = c;
+    right += best == labels[r];
+  }
+  share[0] = (float)right / (float)rows;
+}
+
+}  // extern "C"

@@ -1,0 +1,464 @@
+"""Functions that wait for what follows them, so that one kernel can do several.
+
+Inside a link's call, a function declared here may *wait*: its Variable has a shape and a dtype, but
+neither array nor node yet. What follows joins it. The first look at a value, or the end of the
+outermost link's call, computes what is due: by one fused node where the chain is one of `fusion`
+and nobody holds the Variables between any more, else by each function's own node.
+
+Nobody can tell, but for rounding:
+- What does not wait (another function, a backward pass, a change of a parameter) has all that waits
+  computed first, so the order is the program's. What would raise or warn does not wait.
+- Arrays are those of the call. A Variable's array that nobody else has is watched: a look at it
+  computes first. Any other is copied; if it has changed since, nothing is fused, as gradients then
+  are of the new numbers.
+- BN's running statistics are watched too. If somebody else has their arrays, BN does not wait.
+- Random numbers are drawn at the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from sys import getrefcount
+from typing import NamedTuple
+
+import chainer
+import numpy as np
+from chainer.configuration import config, global_config
+from chainer.function_node import FunctionNode
+from chainer.variable import Variable
+
+from mnist_bn.kernels import graph
+from mnist_bn.kernels.fused import Fused, Part
+from mnist_bn.kernels.graph import VARIABLES
+
+_FLOAT32 = np.dtype(np.float32)
+_CPU = chainer.backend.CpuDevice()
+_HOLDER = [np.zeros(1)]
+ALONE = getrefcount(_HOLDER[0])  # of what one container has, and nobody else
+
+
+class _Function(NamedTuple):
+    """What is declared of a function that may wait; see `function`."""
+
+    letter: str
+    shape: Callable[[FunctionNode, list], tuple[int, ...] | None]
+    starts: Callable[[FunctionNode, list], bool] | None
+    writes: tuple[str, ...]
+
+
+_functions: dict[type[FunctionNode], _Function] = {}
+_fusions: dict[str, type[Fused]] = {}
+_beginnings: set[str] = set()  # of what `_fusions` has
+
+
+def function(letter: str, *nodes: type[FunctionNode], starts=None, writes: tuple[str, ...] = ()):
+    """Declares that functions of exactly these classes may wait.
+
+    It decorates what returns the shape of the function's output, None if the function is not to
+    wait: `shape(node, inputs)`, with an array or a `Step`, which has a shape as well, for each
+    input. It must know that the function will neither raise nor warn, and return float32. As it
+    returns a shape, it may draw random numbers.
+
+    Args:
+        letter: what the function is called in `fusion`.
+        starts: takes the same and says whether the function may wait though no input waits.
+        writes: attributes of the node, arrays that the function changes, or None.
+    """
+
+    def declare(shape):
+        for node in nodes:
+            _functions[node] = _Function(letter, shape, starts, writes)
+        return shape
+
+    return declare
+
+
+def fusion(*patterns: str):
+    """Declares a `Fused` node that stands for functions, each the only one to use the one before.
+
+    Args:
+        patterns: the functions' letters, in order.
+    """
+
+    def declare(node_class):
+        for pattern in patterns:
+            _fusions[pattern] = node_class
+            _beginnings.update(pattern[:n] for n in range(1, len(pattern) + 1))
+        return node_class
+
+    return declare
+
+
+_methods: dict[type[FunctionNode], tuple] = {}
+
+
+def remember_methods() -> None:
+    """Takes the functions' methods for those that fused nodes stand for."""
+    _methods.update({node: _methods_of(node) for node in _functions})
+
+
+def _methods_of(node: type[FunctionNode]) -> tuple:
+    return node.forward, node.forward_cpu, node.backward, node.check_type_forward
+
+
+class Step:
+    """A function applied, to be computed.
+
+    Attributes:
+        inputs: Variables and arrays, and a Step for a Variable that waits.
+        arrays: those of the inputs, as at the call.
+        copied: indexes of arrays that others may have.
+        written: arrays that the function is going to change.
+        state: of the thread that applied it.
+        output: a weak reference to the Variable.
+        users: the wanted steps that use it and are not computed; see `_chains`.
+        is_taken: whether it is not wanted, or in a chain.
+        value: a Variable with its array and node, once `done` and while somebody needs it.
+    """
+
+    __slots__ = ("arrays", "copied", "done", "function", "inputs", "is_taken", "node", "output")
+    __slots__ += ("settings", "shape", "state", "users", "value", "written")
+    dtype = _FLOAT32
+
+    def __init__(self, function, node, inputs, arrays, copied, written, shape, settings, state):
+        self.function: _Function = function
+        self.node: FunctionNode = node
+        self.inputs: list = inputs
+        self.arrays: list[np.ndarray] = arrays
+        self.copied: list[int] = copied
+        self.written: Sequence[np.ndarray] = written
+        self.shape: tuple[int, ...] = shape
+        self.settings: tuple = settings
+        self.state: _State = state
+        self.users: list[Step] = []
+        self.value: Variable | None = None
+        self.done = self.is_taken = False
+
+    @property
+    def ndim(self) -> int:
+        """As an array's."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """As an array's."""
+        return math.prod(self.shape)
+
+    def has_changed(self) -> bool:
+        """Whether an array that was copied has other numbers now, and a graph will have them."""
+        if config.enable_backprop:
+            for i in self.copied:
+                x = self.inputs[i]
+                if not _are_same(x._data[0] if isinstance(x, Variable) else x, self.arrays[i]):
+                    return True
+        return False
+
+
+def _are_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether they have the same bits."""
+    if a.shape != b.shape:
+        return False
+    unit = np.int64 if a.size % 2 == 0 and a.flags.c_contiguous else np.int32
+    return bool((a.reshape(-1).view(unit) == b.reshape(-1).view(unit)).all())
+
+
+_EVERYWHERE = global_config.__dict__
+
+
+class _State:
+    """What waits in a thread, made in that thread."""
+
+    def __init__(self):
+        self._config = config._local.__dict__  # reading config.name takes ten times as long
+        self._hooks = chainer.get_function_hooks()
+        self.allowed: bool | None = None  # whether functions may wait; None outside links' calls
+        self.steps: list[Step] = []  # in the program's order
+        self.watched: set[int] = set()  # ids of the steps' Variables, and of arrays they will write
+        self.private: set[int] = set()  # ids of statistics that only a BN link has, when called
+        self.lock = threading.RLock()  # a Variable may be looked at by another thread
+
+    def settings(self) -> tuple | None:
+        """Returns what of Chainer's configuration a step needs later, None where none may wait."""
+        own, everywhere = self._config.get, _EVERYWHERE
+        if (
+            self._hooks
+            or own("debug", everywhere["debug"])
+            or own("schedule_func", everywhere["schedule_func"]) is not None
+        ):
+            return None
+        return (
+            own("enable_backprop", everywhere["enable_backprop"]),
+            own("lazy_grad_sum", everywhere["lazy_grad_sum"]),
+            own("in_recomputing", everywhere["in_recomputing"]),
+        )
+
+
+class _Here(threading.local):
+    def __init__(self):
+        self.state = _State()
+
+
+here = _Here()
+busy: set[_State] = set()  # whether any thread has steps, which is quicker to see
+
+
+# --- At the call ---
+
+
+def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
+    """Returns the output if it can wait, None if it is to be computed now."""
+    function = _functions.get(type(node))
+    if function is None or node._local_function_hooks:
+        return None
+    settings = state.settings()
+    known = None if settings is None else _known(state, inputs)
+    if known is None:
+        return None
+    own, arrays, shared, joins, requires_grad = known
+    if not joins and (function.starts is None or not function.starts(node, arrays)):
+        return None
+    written = ()
+    if function.writes:
+        written = [a for name in function.writes if (a := getattr(node, name)) is not None]
+        for a in written:
+            if id(a) not in state.private:
+                return None  # whoever looks at it could not be seen to
+    shape = function.shape(node, arrays)
+    if shape is None:
+        return None
+    for i in shared:
+        arrays[i] = arrays[i].copy("K")
+    step = Step(function, node, own, arrays, shared, written, shape, settings, state)
+    output = _variable(step, requires_grad)
+    step.output = weakref.ref(output)
+    if len(own) > 1 or not joins:
+        state.watched.update(map(id, own), map(id, written))
+    if not state.steps:
+        busy.add(state)
+    state.steps.append(step)
+    return output
+
+
+def _known(state: _State, inputs) -> tuple | None:
+    """Returns what is known of the inputs, None if there is one of another kind.
+
+    Returns:
+        The inputs, and their arrays, with a Step where a Variable waits; indexes of arrays that
+        others may have; whether a Variable waits; whether one requires a gradient.
+    """
+    own, arrays, shared = [], [], []
+    joins = requires_grad = False
+    for x in inputs:
+        kind = type(x)
+        if kind in VARIABLES:
+            requires_grad = requires_grad or x._requires_grad
+            step = x._step
+            if step is not None and not step.done:
+                if step.state is not state:
+                    return None
+                joins = True
+                own.append(step)
+                arrays.append(step)
+                continue
+            if x._layout is not None or x._has_chainerx_array:
+                return None
+            data = x._data
+            array = data[0]
+            is_private = (
+                # Nobody but the Variable, and this function, has the array, or a view of it.
+                getrefcount(array) - (x._node._data is array) == ALONE + 1
+                and getrefcount(data) == ALONE + 1
+                and array.base is None
+            )
+        elif kind is np.ndarray:
+            array, is_private = x, False
+        else:
+            return None
+        if type(array) is not np.ndarray or array.dtype != _FLOAT32 or not array.flags.aligned:
+            return None
+        if not is_private:
+            shared.append(len(arrays))
+        own.append(x)
+        arrays.append(array)
+    return own, arrays, shared, joins, requires_grad
+
+
+def _variable(step: Step, requires_grad: bool) -> Variable:
+    """Returns a Variable without `_data` and `_node`: `Variable.__getattr__` gets both."""
+    v = graph.variable(None, requires_grad, _CPU)
+    v._step = step
+    return v
+
+
+# --- At the look ---
+
+
+def compute_all(state: _State | None = None) -> None:
+    """Computes all that waits in this thread and is wanted.
+
+    If it is interrupted, what is left is forgotten, as if the program had not come so far; a
+    Variable of it that is looked at later is computed then.
+    """
+    state = here.state if state is None else state
+    with state.lock:
+        steps, state.steps, state.watched = state.steps, [], set()
+        busy.discard(state)
+        if not steps:
+            return
+        settings = here.state.settings()
+        try:
+            for chain, pattern in _chains(steps):
+                _compute(chain, pattern, settings)
+                _release(chain)
+        finally:
+            for step in steps:
+                step.users.clear()  # no cycle is to keep arrays
+
+
+def compute(step: Step) -> None:
+    """Computes one step, and all before it."""
+    with step.state.lock:
+        if not step.done:
+            compute_all(step.state)
+        if not step.done:  # it was interrupted
+            for x in step.inputs:
+                if type(x) is Step:
+                    compute(x)
+            _compute([step], step.function.letter, here.state.settings())
+
+
+def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
+    """Returns all that is wanted, what may be fused as one chain, in the order of their lasts.
+
+    A step is wanted if its Variable is held, it writes, or it is used by one that is wanted.
+    """
+    for step in reversed(steps):
+        if step.users or step.written or step.output() is not None:
+            for x in step.inputs:
+                if type(x) is Step and not x.done:
+                    x.users.append(step)
+        else:
+            step.is_taken = True
+    chains = {}  # by last step
+    for step in steps:
+        if not step.is_taken:
+            chain, pattern = _chain(step)
+            for taken in chain:
+                taken.is_taken = True
+            chains[taken] = chain, pattern
+    return [chains[step] for step in steps if step in chains]
+
+
+def _chain(step: Step) -> tuple[list[Step], str]:
+    """Returns the longest chain that begins with the step and has a fused node, else the step."""
+    chain, pattern, longest = [step], step.function.letter, 1
+    settings = step.settings
+    while len(step.users) == 1 and step.output() is None:
+        (step,) = step.users
+        pattern += step.function.letter
+        if pattern not in _beginnings or step.settings != settings:
+            break
+        chain.append(step)
+        if pattern in _fusions:
+            longest = len(chain)
+    return chain[:longest], pattern[:longest]
+
+
+def _compute(chain: list[Step], pattern: str, settings: tuple | None) -> None:
+    """Computes a chain, by one node if there is one.
+
+    Args:
+        pattern: the functions' letters.
+        settings: those of now.
+    """
+    if settings != chain[0].settings:
+        with _as_at_the_call(chain[0].settings):
+            _compute(chain, pattern, chain[0].settings)
+    elif len(chain) == 1 or not _fuse(chain, pattern):
+        for step in chain:
+            inputs, arrays, _ = _gather([step])
+            _run([step], step.node, inputs, arrays)
+
+
+def _fuse(chain: list[Step], pattern: str) -> bool:
+    """Computes the chain by one node, if it can be done, and returns whether it could."""
+    for step in chain:
+        # Anybody may replace a method, to see or to change what the function does.
+        node = type(step.node)
+        if (step.copied and step.has_changed()) or _methods.get(node) != _methods_of(node):
+            return False
+    inputs, arrays, parts = _gather(chain)
+    node_class = _fusions[pattern]
+    if not node_class.covers(parts, inputs, arrays):
+        return False
+    _run(chain, node_class(pattern, parts), inputs, arrays)
+    for step in chain[:-1]:
+        step.done = True
+        for name in step.function.writes:
+            setattr(step.node, name, None)  # when asked to, the fused node applies it again
+    return True
+
+
+def _gather(chain: list[Step]) -> tuple[list, list, list[Part]]:
+    """Returns the inputs, but for those from within the chain, their arrays, and the parts."""
+    inputs, arrays, parts = [], [], []
+    before = None
+    for step in chain:
+        position = None
+        for i, x in enumerate(step.inputs):
+            if type(x) is not Step:
+                inputs.append(x)
+                arrays.append(step.arrays[i])
+            elif x is before:
+                position = i
+            else:
+                inputs.append(x.value)
+                arrays.append(x.value._data[0])
+        parts.append((step.node, len(step.inputs), position))
+        before = step
+    return inputs, arrays, parts
+
+
+def _run(chain: list[Step], node: FunctionNode, inputs: list, arrays: list) -> None:
+    """Sets the value of the chain's last step; if interrupted, what is written is as before."""
+    last = chain[-1]
+    v = last.output()
+    if v is None:
+        v = _variable(last, any([isinstance(x, Variable) and x._requires_grad for x in inputs]))
+    written = [(a, a.copy()) for step in chain for a in step.written]
+    try:
+        graph.run(node, inputs, arrays, last.settings, v, len(chain) - 1)
+        last.value = v
+        last.done = True
+    finally:
+        if not last.done:
+            v.__dict__.pop("_data", None)
+            v.__dict__.pop("_node", None)
+            for array, before in written:
+                array[...] = before
+    if v._step is not None:
+        del v._step
+
+
+def _release(chain: list[Step]) -> None:
+    """Lets go of values that nobody needs any more."""
+    for step in chain:
+        for x in step.inputs:
+            if type(x) is Step and step in x.users:
+                x.users.remove(step)
+                if not x.users:
+                    x.value = None
+
+
+@contextlib.contextmanager
+def _as_at_the_call(settings: tuple):
+    """Sets what `_State.settings` returned; hooks, which nobody calls, stay as they are."""
+    with contextlib.ExitStack() as stack:
+        names = ("enable_backprop", "lazy_grad_sum", "in_recomputing", "debug", "schedule_func")
+        for name, value in zip(names, (*settings, False, None), strict=True):
+            stack.enter_context(chainer.using_config(name, value))
+        yield
