@@ -16,6 +16,7 @@ from mnist_bn.observers.base import Observer
 from mnist_bn.observers.gradient_norms import GradientNorms
 from mnist_bn.plotting import saving
 from mnist_bn.plotting.results import read_runs
+from mnist_bn.preparation import prepare
 
 NAMES = list(observers.observers())
 MORE = {"gradient-histogram": {"gradient-histogram", "gradient-scale"}}
@@ -26,19 +27,18 @@ def runs(tmp_path_factory):
     """Two seeds of a small network, with all observers."""
     out = tmp_path_factory.mktemp("result")
     for seed in (0, 1):
-        training.train(
-            RunConfig(
-                model="MnistCNN_BN_before",
-                dataset="digits",
-                train_images=40,
-                test_images=20,
-                batchsize=20,
-                epoch=2,
-                seed=seed,
-                observe=",".join(NAMES),
-                out=str(out),
-            )
+        config = RunConfig(
+            model="MnistCNN_BN_before",
+            dataset="digits",
+            train_images=40,
+            test_images=20,
+            batchsize=20,
+            epoch=2,
+            seed=seed,
+            observe=",".join(NAMES),
+            out=str(out),
         )
+        training.train(prepare(config))
     return read_runs([out], pytest.fail)
 
 
@@ -123,7 +123,7 @@ def test_an_array_that_is_not_declared_is_one_line(tmp_path, tiny_data, monkeypa
     monkeypatch.setattr(GradientNorms, "arrays", {"l1/*": Array("float64")})
     config = RunConfig(model="ReluMLP", batchsize=20, epoch=1, out=str(tmp_path))
     with pytest.raises(UserError, match=r"^--observe gradient-norms: measured other arrays than "):
-        training.train(dataclasses.replace(config, observe="gradient-norms"))
+        training.train(prepare(dataclasses.replace(config, observe="gradient-norms")))
 
 
 def test_what_is_written_has_the_dtype_that_is_declared():
