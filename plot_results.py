@@ -16,12 +16,11 @@ with door.importing(__name__):
     import os
     import sys
     from collections.abc import Callable, Sequence
-    from functools import partial
     from pathlib import Path
 
-    from mnist_bn import studies
+    from mnist_bn import observations, studies
     from mnist_bn.errors import UserError
-    from mnist_bn.plotting import comparison, observations, partition, saving, tables
+    from mnist_bn.plotting import comparison, partition, saving, tables
     from mnist_bn.plotting.groups import group_runs
     from mnist_bn.plotting.results import read_runs
     from mnist_bn.plotting.words import printable
@@ -105,8 +104,8 @@ def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[
         drawn = comparison.of_runs(runs)
         others = _drawn(f"the curves of {part.name}", saving.save, drawn, out, formats)
         figures = [*(figures or []), *(others or [])]
-    draw = partial(observations.draw, leave_out=getattr(study, "OBSERVED", ()))
-    observed = _drawn(f"the measurements of {part.name}", draw, runs, out, formats)
+    drawn = observations.figures(runs, leave_out=getattr(study, "OBSERVED", ()))
+    observed = _drawn(f"the measurements of {part.name}", saving.save, drawn, out, formats)
     figures = (figures or []) + (observed or [])
     table = tables.table(curves)
     tables.write(table, out / "table.md")

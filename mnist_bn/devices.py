@@ -5,14 +5,21 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from typing import TYPE_CHECKING, TypeAlias
 
 import chainer
+import numpy as np
 
 from mnist_bn.errors import UsageError
 from mnist_bn.terminal import wording
 
-CPU = "CPU"
+if TYPE_CHECKING:
+    import cupy
 
+# Of the CPU or a GPU. Chainer's own type has ChainerX's arrays too, which we never meet.
+NdArray: TypeAlias = "np.ndarray | cupy.ndarray"
+
+CPU = "CPU"
 
 NO_DRIVER = "there is no NVIDIA driver: install it, or run without --gpu"
 
@@ -50,7 +57,7 @@ def normalized(specifier: str) -> str:
 
 def describe(device: chainer.backend.Device) -> str:
     """Returns the device's name in plain words: "CPU", or the GPU's product name."""
-    if device.xp is chainer.backends.cuda.cupy:
+    if isinstance(device, chainer.backend.GpuDevice):
         properties = chainer.backends.cuda.cupy.cuda.runtime.getDeviceProperties(device.device.id)
         return properties["name"].decode()
     return CPU

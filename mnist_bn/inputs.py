@@ -7,6 +7,8 @@ from typing import Any
 import chainer
 import numpy as np
 
+from mnist_bn.devices import NdArray
+
 
 class Input(chainer.Variable):
     """A Variable of images, which no gradient is computed of.
@@ -21,13 +23,13 @@ class Input(chainer.Variable):
             its values too.
     """
 
-    def __init__(self, array: chainer.types.NdArray) -> None:
+    def __init__(self, array: NdArray) -> None:
         # A batch is the network's own; a view may be of the images that other batches are made of.
         its_own = array.view() if array.base is None else array.copy()
         super().__init__(its_own, requires_grad=False)
 
     @classmethod
-    def of_own(cls, array: chainer.types.NdArray) -> Input:
+    def of_own(cls, array: NdArray) -> Input:
         """Makes one of the array itself, which nobody else needs."""
         one = cls.__new__(cls)
         chainer.Variable.__init__(one, array, requires_grad=False)
@@ -101,7 +103,8 @@ def taking_inputs(network: chainer.Link) -> chainer.Link:
     """
     of = type(network)
     names = {name: getattr(of, name) for name in ("__module__", "__qualname__", "__doc__")}
-    network.__class__ = type(of)(of.__name__, (_TakingInputs, of), names)
+    metaclass: type = type(of)
+    network.__class__ = metaclass(of.__name__, (_TakingInputs, of), names)
     return network
 
 

@@ -87,15 +87,15 @@ def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
         network.to_device(device)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             logits = network(device.send(images))
-        shape = getattr(logits, "shape", ())
+        shape: tuple[int, ...] = getattr(logits, "shape", ())
         if len(shape) != 2 or shape[0] != len(images) or shape[1] < CLASSES:
             found = f"shape {shape}" if shape else type(logits).__name__
             raise ValueError(f"expected logits ({len(images)}, {CLASSES}), found {found}")
     except (Exception, SystemExit) as error:
-        shape = ", ".join(["N", *map(str, images.shape[1:])])
+        expected = ", ".join(["N", *map(str, images.shape[1:])])
         raise UsageError(
             f"{spec}: not a network for {dataset.name}, which maps images, {images.dtype} "
-            f"({shape}), to logits (N, {CLASSES}): "
+            f"({expected}), to logits (N, {CLASSES}): "
             f"{user_files.what_failed(error, NetworkSpec(spec).path)}"
         ) from error
 

@@ -39,14 +39,15 @@ def create(
     named = _parse(spec)
     arguments = named.arguments
     _, optimizer_class = _find(spec)
-    given = {learning_rate(optimizer_class): lr, "momentum": momentum}
-    for flag, name in (("--lr", learning_rate(optimizer_class)), ("--momentum", "momentum")):
-        if given.get(name) is None:
+    rate = learning_rate(optimizer_class)
+    for flag, name, value in (("--lr", rate, lr), ("--momentum", "momentum", momentum)):
+        if value is None:
             continue
-        _check_has(optimizer_class, flag, name)
+        if name not in _hyperparameters(optimizer_class):
+            raise _lacks(optimizer_class, flag)
         if name in arguments:
-            raise UsageError(f"{flag} {given[name]}: {spec} has it already; give it once")
-        arguments[name] = given[name]
+            raise UsageError(f"{flag} {value}: {spec} has it already; give it once")
+        arguments[name] = value
     try:
         return optimizer_class(**arguments)
     except (Exception, SystemExit) as error:
@@ -93,7 +94,7 @@ def effective(
     """
     optimizer = create(spec, lr, momentum)
     rate = learning_rate(type(optimizer))
-    return tuple(_value(optimizer, name) for name in (rate, "momentum"))
+    return _value(optimizer, rate), _value(optimizer, "momentum")
 
 
 def resolve(
@@ -183,21 +184,19 @@ def _hyperparameters(optimizer_class: type) -> list[str]:
     for one in optimizer_class.__mro__:
         if "__init__" not in vars(one):
             continue
-        parameters = inspect.signature(one.__init__).parameters.values()
+        parameters = inspect.signature(vars(one)["__init__"]).parameters.values()
         found += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         if not any(p.kind == p.VAR_KEYWORD for p in parameters):
             break
     return found
 
 
-def _check_has(optimizer_class: type, flag: str, name: str | None) -> None:
-    if name in _hyperparameters(optimizer_class):
-        return
+def _lacks(optimizer_class: type, flag: str) -> UsageError:
     its_name = optimizer_class.__name__
     if flag == "--lr":
-        raise UsageError(f"--lr: {its_name} has no learning rate; leave --lr out for it")
-    have = [known for known, one in _classes().items() if name in _hyperparameters(one)]
-    raise UsageError(f"{flag}: {its_name} has no momentum; these have: {', '.join(have)}")
+        return UsageError(f"--lr: {its_name} has no learning rate; leave --lr out for it")
+    have = [known for known, one in _classes().items() if "momentum" in _hyperparameters(one)]
+    return UsageError(f"{flag}: {its_name} has no momentum; these have: {', '.join(have)}")
 
 
 def holder(optimizer: chainer.GradientMethod, name: str) -> object:

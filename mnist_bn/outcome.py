@@ -37,7 +37,7 @@ class Outcome:
     def __str__(self) -> str:
         """One line, without the run's name."""
         if self.entry is None:
-            return self.error or self.left
+            return self.error or self.left or NOT_BEGUN
         entry, parts = self.entry, []
         if diverged_at := entry.get("diverged_at"):
             where, value = diverged_at["iteration"], diverged_at["value"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chainer.training import Trainer
 
+from mnist_bn import observers
 from mnist_bn.config import LENGTHS, RunConfig
 from mnist_bn.errors import UsageError, UserError
 from mnist_bn.preparation import PreparedRun
@@ -71,11 +72,11 @@ def newest_usable(folder: Path, identity: dict, args: dict | None = None) -> Sna
         for bad, reason in refused:
             _set_aside(bad, reason, path)
         return snapshot
-    for _, error in refused:
-        if isinstance(error, OtherRunError):
-            raise error
+    for _, reason in refused:
+        if isinstance(reason, OtherRunError):
+            raise reason
     if refused:
-        reasons = "; ".join(str(error) for _, error in refused)
+        reasons = "; ".join(str(reason) for _, reason in refused)
         raise UserError(
             f"no usable snapshot ({reasons}): put a good one there, or remove {folder} to "
             "train anew"
@@ -186,7 +187,7 @@ def begin(trainer: Trainer, run: PreparedRun, snapshot: Snapshot | None) -> None
     folder = run.folder
     checkpoint = trainer.get_extension("Checkpoint")
     goes_on = snapshot is not None and _is_of_run_in(folder, snapshot)
-    if goes_on:
+    if snapshot is not None and goes_on:
         checkpoint.run = checkpoint.run._replace(run_id=snapshot.header.get("run_id"))
         # It is not finished any more, which model.npz says first. What it had measured, its
         # snapshot has too.
@@ -195,7 +196,7 @@ def begin(trainer: Trainer, run: PreparedRun, snapshot: Snapshot | None) -> None
             files.remove(folder / name)
     else:
         begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
-        result_folder.make_room(folder, begins)
+        result_folder.make_room(folder, begins, observers.file_names())
     run_id = checkpoint.run.run_id
     files.write_json(folder / result_folder.ARGS, {**run.to_args(), "run_id": run_id})
     if snapshot is None:

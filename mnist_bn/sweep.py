@@ -144,7 +144,7 @@ def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
 
 def _differs(field: str, configs: Sequence[RunConfig]) -> bool:
     """Tells whether the setting differs within a sweep, by more than the optimizers' defaults."""
-    by_optimizer = {}
+    by_optimizer: dict[str | None, set[object]] = {}
     for config in configs:
         optimizer = config.optimizer if field in _OF_OPTIMIZERS else None
         by_optimizer.setdefault(optimizer, set()).add(getattr(config, field))

@@ -63,7 +63,7 @@ def train(
     files.make_folder(run.folder)
     with locks.hold(run.folder), signals.deferred():
         files.remove_unfinished(run.folder)
-        result_folder.finish_setting_aside(run.folder)
+        result_folder.finish_setting_aside(run.folder, observers.file_names())
         trainer = build_trainer(run, show_progress=show_progress)
         snapshot = resuming.find(run, resume, autoload)
         if snapshot is not None:

@@ -1,11 +1,17 @@
-"""Datasets by name: MNIST, CIFAR-10, and scikit-learn's digits for where there is no network."""
+"""Datasets by name: MNIST, CIFAR-10, and scikit-learn's digits for where there is no network.
+
+A dataset is a module here of the name that stands in `config.DATASETS`, with a `TITLE` and a
+`load(folder)`, which returns its Dataset; `folder` is the user's, or None.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from pathlib import Path
 
+from mnist_bn.config import CIFAR10, DATASETS
 from mnist_bn.data import cifar10, digits, mnist
 from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UsageError
@@ -19,7 +25,7 @@ _kept: dict[tuple[str, str | None, bool], Dataset] = {}
 def load(
     name: str = "auto", data_dir: str | Path | None = None, unverified: bool = False
 ) -> Dataset:
-    """Loads "mnist", "cifar10", "digits", or "auto": MNIST where it can be had, otherwise digits.
+    """Loads a dataset by its name; "auto" is MNIST where it can be had, otherwise digits.
 
     Args:
         data_dir: folder of the dataset's files; None is the environment's MNIST_BN_DATA, if set.
@@ -33,20 +39,19 @@ def load(
     """
     if name == "digits":
         return digits.load()
-    if name in ("cifar10", "cifar10-unverified"):
-        folder = _existing_folder(data_dir, "CIFAR-10")
+    if name in CIFAR10:
+        folder = _existing_folder(data_dir, cifar10.TITLE)
         return cifar10.load(folder, is_asked=bool(data_dir), unverified=unverified)
-    if name == "mnist":
-        return mnist.load(_existing_folder(data_dir, "MNIST"))
     if name == "auto":
         try:
-            return mnist.load(_existing_folder(data_dir, "MNIST"))
+            return mnist.load(_existing_folder(data_dir, mnist.TITLE))
         except mnist.NotAvailableError as error:
             return dataclasses.replace(digits.load(), tried=error.tried)
-    known = ("auto", "mnist", "digits", "cifar10")
-    raise UsageError(
-        f"--dataset {name}: expected auto, mnist, digits or cifar10{suggestion(name, known)}"
-    )
+    if name in DATASETS:
+        module = importlib.import_module(f"{__name__}.{name}")
+        return module.load(_existing_folder(data_dir, module.TITLE))
+    expected = f"{', '.join(DATASETS[:-1])} or {DATASETS[-1]}"
+    raise UsageError(f"--dataset {name}: expected {expected}{suggestion(name, DATASETS)}")
 
 
 def load_once(name: str = "auto", data_dir: str | None = None, unverified: bool = False) -> Dataset:

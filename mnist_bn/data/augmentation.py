@@ -6,11 +6,12 @@ import chainer
 import numpy as np
 
 from mnist_bn.data.iterators import send_batch
+from mnist_bn.devices import NdArray
 
 PADDING = 4  # of each side
 
 
-def crop_flip(images: chainer.types.NdArray) -> chainer.types.NdArray:
+def crop_flip(images: NdArray) -> NdArray:
     """Pads each image by 4 zeros a side, crops it to its size again, and flips one in two.
 
     The standard augmentation of CIFAR-10 (He et al. 2016, section 4.2), of images that are not yet
@@ -44,8 +45,8 @@ def crop_flip(images: chainer.types.NdArray) -> chainer.types.NdArray:
 
 @chainer.dataset.converter()
 def send_crop_flipped(
-    batch: tuple[chainer.types.NdArray, ...], device: chainer.backend.Device | None
-) -> tuple[chainer.types.NdArray, ...]:
+    batch: tuple[NdArray, ...], device: chainer.backend.Device | None
+) -> tuple[NdArray, ...]:
     """Sends a batch of images and labels to `device`, and augments the images there."""
     images, labels = send_batch(batch, device)
     return crop_flip(images), labels

@@ -53,7 +53,7 @@ def fetch(
             with files.replacing(path) as file:
                 file.write(downloaded)
         except files.CannotWriteError as error:
-            raise _not_writable(path.parent, error.__cause__) from error
+            raise _not_writable(path.parent, error.reason) from error
         return content, mirror
     raise UserError("; ".join(failures))
 
@@ -65,11 +65,11 @@ def _make_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise _not_writable(folder, error.strerror or str(error)) from error
 
 
-def _not_writable(folder: Path, error: OSError) -> UserError:
+def _not_writable(folder: Path, reason: str) -> UserError:
     return UserError(
-        f"{folder}: cannot keep files there: {error.strerror}; name another cache folder with"
+        f"{folder}: cannot keep files there: {reason}; name another cache folder with"
         " MNIST_BN_CACHE"
     )

@@ -16,7 +16,7 @@ import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, cast
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from mnist_bn.errors import UsageError, UserError
 from mnist_bn.storage import files
 from mnist_bn.terminal import wording
 
+TITLE = "CIFAR-10"
 ARCHIVE = "cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
@@ -140,7 +141,7 @@ def _unverified(folder: Path, paths: dict[str, Path]) -> Dataset:
         "cifar10-unverified",
         _split([records[name] for name in train]),
         _split([records[TEST_FILE]]),
-        {name: hashlib.sha256(rows).hexdigest() for name, rows in records.items()},
+        {name: hashlib.sha256(rows.data).hexdigest() for name, rows in records.items()},
         str(folder),
         "not verified to be the official images: every result is labelled so",
     )
@@ -158,7 +159,7 @@ def _split(parts: Sequence[np.ndarray]) -> Split:
     )
 
 
-def _read_records(file: BinaryIO, source: str) -> np.ndarray:
+def _read_records(file: reading.Readable, source: str) -> np.ndarray:
     """Reads records, uint8 (N, 3073), to the end of the file."""
     # One byte more than there may be. Of gzip data this finds the end, where its checksum is.
     body = file.read(MAX_RECORDS * RECORD_BYTES + 1)
@@ -192,7 +193,7 @@ def _read_archive(content: bytes, source: str) -> Records:
                         f"{RECORDS * RECORD_BYTES:,} bytes",
                         f"{member.size:,}",
                     )
-                file = archive.extractfile(member)
+                file = cast(IO[bytes], archive.extractfile(member))  # a file, no folder
                 records[wanted[member.name]] = _read_records(file, f"{source}, {member.name}")
     return records
 

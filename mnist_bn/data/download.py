@@ -38,7 +38,7 @@ class _TooLarge(Exception):
 
 
 class _Bounded(io.BytesIO):
-    def write(self, piece: bytes) -> int:
+    def write(self, piece: bytes) -> int:  # type: ignore[override]  # pooch writes bytes only
         if self.tell() + len(piece) > MAX_BYTES:
             raise _TooLarge
         return super().write(piece)
@@ -46,7 +46,7 @@ class _Bounded(io.BytesIO):
 
 def _describe(error: requests.RequestException) -> str:
     # The messages of requests fill several lines of a terminal.
-    if isinstance(error, requests.HTTPError):
+    if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"HTTP status {error.response.status_code}"
     if isinstance(error, requests.Timeout):
         return "no answer in time"

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from mnist_bn.data import reading
-from mnist_bn.data.reading import bad
+from mnist_bn.data.reading import Readable, bad
 from mnist_bn.terminal import wording
 
 # No file of MNIST holds more; the bounds keep a bad file from taking the memory or the day.
@@ -63,11 +63,11 @@ def sha256(array: np.ndarray) -> str:
     """Returns the SHA-256 of the uncompressed IDX file with `array`: uint8, as from `read`."""
     header = struct.pack(f">{1 + array.ndim}I", _UNSIGNED_BYTES | array.ndim, *array.shape)
     digest = hashlib.sha256(header)
-    digest.update(array)
+    digest.update(array.data)
     return digest.hexdigest()
 
 
-def _decode_plain(file: BinaryIO, source: str, kind: Kind) -> np.ndarray:
+def _decode_plain(file: Readable, source: str, kind: Kind) -> np.ndarray:
     dimensions = 1 + len(kind.item_shape)
     header = file.read(4 * (1 + dimensions))
     if len(header) < 4 * (1 + dimensions):

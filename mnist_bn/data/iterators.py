@@ -12,6 +12,7 @@ from chainer.iterators._statemachine import iterator_statemachine
 from chainer.iterators.order_samplers import OrderSampler
 
 from mnist_bn.data.dataset import SCALE, Split
+from mnist_bn.devices import NdArray
 
 
 class ReplacementOrderSampler(OrderSampler):
@@ -44,7 +45,7 @@ class ArrayIterator(SerialIterator):
 
     def __init__(
         self,
-        arrays: Sequence[chainer.types.NdArray],
+        arrays: Sequence[NdArray],
         batch_size: int,
         repeat: bool = True,
         shuffle: bool | None = None,
@@ -59,16 +60,16 @@ class ArrayIterator(SerialIterator):
             order_sampler=order_sampler,
         )
 
-    def __next__(self) -> tuple[chainer.types.NdArray, ...]:
+    def __next__(self) -> tuple[NdArray, ...]:
         """Returns the next batch: a copy, one array for each of `arrays`."""
         indices = self._next_indices()
         return tuple(array[indices] for array in self._arrays)
 
-    def next(self) -> tuple[chainer.types.NdArray, ...]:
+    def next(self) -> tuple[NdArray, ...]:
         """Returns the next batch."""
         return self.__next__()
 
-    def _next_indices(self) -> np.ndarray:
+    def _next_indices(self) -> NdArray:
         """Goes on by a batch, and returns which examples it is of."""
         self._previous_epoch_detail = self.epoch_detail
         self._state, indices = iterator_statemachine(
@@ -102,13 +103,13 @@ class DeviceIterator(ArrayIterator):
     ) -> None:
         as_bytes = split.to_bytes()
         self._are_bytes = as_bytes is not None
-        images = as_bytes if self._are_bytes else split.images
+        images = split.images if as_bytes is None else as_bytes
         self._device = device
         self._sent: np.ndarray | None = None
         self._unshuffled = np.arange(len(images))
         super().__init__(device.send((images, split.labels)), batch_size, **options)
 
-    def __next__(self) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
+    def __next__(self) -> tuple[NdArray, NdArray]:
         """Returns the next batch, on the device: images, float32 (N, ...), and labels, (N,)."""
         images, labels = super().__next__()
         if self._are_bytes:
@@ -121,7 +122,7 @@ class DeviceIterator(ArrayIterator):
         # Chainer loads the order into the array of the old one, which looks the same as before.
         self._sent = None
 
-    def _next_indices(self) -> chainer.types.NdArray:
+    def _next_indices(self) -> NdArray:
         order = self._unshuffled if self._state.order is None else self._state.order
         start = self.current_position
         indices = super()._next_indices()
@@ -143,7 +144,7 @@ def make_iterator(
 
 @chainer.dataset.converter()
 def send_batch(
-    batch: tuple[chainer.types.NdArray, ...], device: chainer.backend.Device | None
-) -> tuple[chainer.types.NdArray, ...]:
+    batch: tuple[NdArray, ...], device: chainer.backend.Device | None
+) -> tuple[NdArray, ...]:
     """Sends a batch of ArrayIterator to `device`; None leaves it where it is."""
     return batch if device is None else device.send(batch)

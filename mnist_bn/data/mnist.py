@@ -18,6 +18,7 @@ from mnist_bn.data.dataset import Dataset, Split
 from mnist_bn.errors import UserError
 from mnist_bn.storage import archives, files
 
+TITLE = "MNIST"
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

@@ -6,13 +6,20 @@ import gzip
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, TypeVar
 
 from mnist_bn.errors import UserError
 
+
+class Readable(Protocol):
+    """An open file of bytes, which may be unzipped as it is read."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 Content = TypeVar("Content")
 # Makes of an open file, and its name for error messages, what it holds; raises UserError.
-Parser = Callable[[BinaryIO, str], Content]
+Parser = Callable[[Readable, str], Content]
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

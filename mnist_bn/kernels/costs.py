@@ -176,6 +176,7 @@ def _steps(rows: int, columns: int, length: int, channels: int) -> float:
     """Returns the operations of convolving to an image of `channels`; `length` products a sum."""
     pairs, single = divmod(_whole(channels) // _VECTOR, 2)
     total = 0.0
+    pixels: float
     for vectors, count, most in ((2, pairs, 12), (1, single, 14)):
         if columns <= most // 2 and rows > 1:  # two rows to a tile
             tiles, pixels = -(-rows // 2), 2 * columns

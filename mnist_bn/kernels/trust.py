@@ -10,7 +10,7 @@ try:
     import grp
     import pwd
 except ImportError:  # Windows, where the user's cache folder is the user's own
-    grp = pwd = None
+    grp = pwd = None  # type: ignore[assignment]  # modules elsewhere
 
 
 def why_not(folder: Path) -> str | None:

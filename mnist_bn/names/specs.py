@@ -143,17 +143,21 @@ def _plain_arguments(spec: NetworkSpec) -> dict[str, float | str] | None:
     if not spec.call.endswith(")") or "#" in spec.call or not spec.call.isprintable():
         return None
     try:
-        node = ast.parse(spec.call, mode="eval").body
-        values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-        is_call = isinstance(node.func, ast.Name) and node.func.id == spec.class_name
-        is_named = not node.args and len(values) == len(node.keywords) and None not in values
-        return values if is_call and is_named and all(map(_is_plain, values.values())) else None
-    # OverflowError: an integer beyond any float. The last two: nested too deep for the parser.
-    except (SyntaxError, ValueError, AttributeError, OverflowError, RecursionError, MemoryError):
+        call = ast.parse(spec.call, mode="eval").body
+        if not isinstance(call, ast.Call):
+            return None
+        # One without a name is `**options`.
+        values = {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg}
+        is_of_class = isinstance(call.func, ast.Name) and call.func.id == spec.class_name
+        is_named = not call.args and len(values) == len(call.keywords)
+        return values if is_of_class and is_named and all(map(_is_plain, values.values())) else None
+    # TypeError: a list as a key. OverflowError: an integer beyond any float. The last two: nested
+    # too deep for the parser.
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         return None
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, str):
         return value.isascii() and value.isidentifier()
-    return type(value) in (bool, int, float) and math.isfinite(value)
+    return isinstance(value, bool | int | float) and math.isfinite(value)

@@ -38,7 +38,7 @@ def load(path: Path, flag: str) -> ModuleType:
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
     name = f"mnist_bn_user_{path.stem}_{place}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UsageError(f"{flag} {path}: expected a Python file (*.py)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -192,12 +192,12 @@ def what_failed(error: BaseException, path: Path | None) -> str:
     if isinstance(error, SyntaxError):
         where = f"line {error.lineno}: " if error.lineno else ""
         return f"{where}SyntaxError: {error.msg}"
-    lines = [
+    numbers = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
         if path is not None and Path(frame.filename).resolve() == path.resolve()
     ]
-    where = f"line {lines[-1]}: " if lines else ""
+    where = f"line {numbers[-1]}: " if numbers else ""
     # Chainer's messages have several lines, the first of them empty.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = "".join(f": {text}" for text in ["; ".join(lines[:3])] if text)

@@ -1,10 +1,12 @@
 """The observers by name, as `--observe` takes them.
 
-Every public Observer defined in a module of this package is one; adding one is writing its class.
+Every Observer with a name that is defined in a module of this package is one: to add a measurement
+is to write its file, with what it measures, its arrays, and its figure.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from mnist_bn.names.suggestions import suggestion
 from mnist_bn.observers.base import Observer
 
 
+@functools.cache
 def observers() -> dict[str, type[Observer]]:
     """Returns the observers' classes by name, in the order of their modules."""
     found = {}
@@ -31,6 +34,11 @@ def observers() -> dict[str, type[Observer]]:
             ):
                 found[value.name] = value
     return found
+
+
+def file_names() -> set[str]:
+    """Returns the names of the files that observers write into a result folder."""
+    return {f"{name}.npz" for name in observers()}
 
 
 def check(names: Sequence[str]) -> None:

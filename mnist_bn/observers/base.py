@@ -1,41 +1,52 @@
-"""Observer: what a run measures besides loss and accuracy, as a time series in an NPZ file."""
+"""Observer: what a run measures besides loss and accuracy: a time series in an NPZ file, drawn."""
 
 from __future__ import annotations
 
 import json
 import random
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import chainer
 import numpy as np
 from chainer.training import Trainer, extension
 
-from mnist_bn import data
+from mnist_bn import data, plotting
 from mnist_bn.errors import UserError
-from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.observers.arrays import Array, Values, what_is_wrong, written
+from mnist_bn.observers.measured import Head, Measured
 from mnist_bn.storage import archives
+from mnist_bn.storage.growing import GrowingArray
 
 
 class Observer(extension.Extension):
     """An extension that measures arrays while training and writes `<name>.npz` at the end.
 
-    The file holds each measured array with a leading axis of time, float or integer
-    `(T, ...)`, and `epoch` and `iteration`, int64 `(T,)`. A measurement changes nothing of the
-    run: random numbers go on as if none had been drawn, and the network stays as it was. What was
-    measured is part of a snapshot.
+    The file holds the measured arrays with a leading axis of time, `(T, ...)`, and `epoch` and
+    `iteration`, int64 `(T,)`. A measurement changes nothing of the run: random numbers go on as if
+    none had been drawn, and the network stays as it was. What was measured is part of a snapshot.
+
+    A class says what it measures (`measure`), which `arrays` that are, and how they are drawn:
+    `panels` over time, or a `figure` of its own.
 
     Args:
         dataset: the run's images.
         device: where the network is.
 
     Attributes:
+        arrays: the arrays that are measured, by name.
+        title, to_see: of the figure; "{unit}" stands for what the run is counted in.
         at: the numbers of updates after which it measures, 0 being the network as initialised; None
             measures at every evaluation.
     """
 
+    arrays: ClassVar[Mapping[str, Array]]
+    title: str
+    to_see: str
     at: tuple[int, ...] | None = None
 
     # After the update, before a snapshot is taken.
@@ -48,8 +59,36 @@ class Observer(extension.Extension):
         self._series: dict[str, GrowingArray] = {}
 
     @abstractmethod
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
+
+    @classmethod
+    def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
+        """Returns the panels of `figure` for one network."""
+        raise NotImplementedError
+
+    @classmethod
+    def x_axis(cls, group: Measured) -> dict:
+        """Returns what `plotting.panels.stacked` takes for their x axis: time."""
+        return {"x_label": group.unit.capitalize()}
+
+    @classmethod
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
+        """Returns the figure of one network, or of several side by side: a run each, or its seeds.
+
+        Here it has the panels of each network, one below the other.
+        """
+        shown = [
+            replace(panel, title=f"{group.label}: {panel.title}") if len(groups) > 1 else panel
+            for group in groups
+            for panel in cls.panels(group)
+        ]
+        return plotting.panels.stacked(shown, title, subtitle, **cls.x_axis(groups[0]))
+
+    @classmethod
+    def figures(cls, groups: Sequence[Measured], head: Head) -> plotting.Figures:
+        """Yields each figure, or film, and the name of its file, without the format."""
+        yield cls.name, cls.figure(groups, *head(cls.title, cls.to_see))
 
     def initialize(self, trainer: Trainer) -> None:
         """Learns where the file goes, and measures the network as initialised if it is due."""
@@ -60,7 +99,7 @@ class Observer(extension.Extension):
 
     def is_due(self, trainer: Trainer) -> bool:
         """Tells whether an observer with `at` measures after this update."""
-        return trainer.updater.iteration in self.at
+        return self.at is not None and trainer.updater.iteration in self.at
 
     def __call__(self, trainer: Trainer) -> None:
         """Measures.
@@ -69,7 +108,7 @@ class Observer(extension.Extension):
             UserError: there is nothing to measure, or something else than before.
         """
         updater = trainer.updater
-        now = {"epoch": np.int64(updater.epoch), "iteration": np.int64(updater.iteration)}
+        now = {"epoch": updater.epoch, "iteration": updater.iteration}
         network = updater.get_optimizer("main").target.predictor
         # A network may draw random numbers in test mode too.
         with fixed_random_state(self.device):
@@ -78,7 +117,11 @@ class Observer(extension.Extension):
             raise UserError(
                 f"--observe {self.name}: {type(network).__name__} has nothing that it measures"
             )
-        self._add({key: np.array(array)[np.newaxis] for key, array in (now | measured).items()})
+        rows = {key: np.array(array)[np.newaxis] for key, array in measured.items()}
+        if wrong := what_is_wrong(self.arrays, rows):
+            raise UserError(f"--observe {self.name}: measured other arrays than declared ({wrong})")
+        times = {key: np.array([number], np.int64) for key, number in now.items()}
+        self._add(times | written(self.arrays, rows))
 
     def _add(self, rows: dict[str, np.ndarray]) -> None:
         if not self._series:
@@ -167,14 +210,15 @@ def _checked(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         UserError: it is not so.
     """
-    clock = [series.get(name) for name in ("epoch", "iteration")] if series else []
-    are_counts = all(
-        isinstance(array, np.ndarray) and array.ndim == 1 and array.dtype.kind == "i"
-        for array in clock
-    )
-    if not are_counts or any(
-        array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
-        for array in series.values()
+    clock = [series[name] for name in ("epoch", "iteration") if series.get(name) is not None]
+    are_counts = all(array.ndim == 1 and array.dtype.kind == "i" for array in clock)
+    if series and (
+        len(clock) < 2
+        or not are_counts
+        or any(
+            array.dtype.kind not in "biuf" or array.shape[:1] != clock[0].shape
+            for array in series.values()
+        )
     ):
         raise UserError("damaged: expected numbers, as many of each as were measured")
     return series

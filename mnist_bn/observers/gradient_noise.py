@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import ClassVar
 
 import chainer
 import numpy as np
 
+from mnist_bn import plotting
+from mnist_bn.devices import NdArray
+from mnist_bn.observers.arrays import Array, Values
+from mnist_bn.observers.measured import Measured, range_of, slope
 from mnist_bn.observers.minibatch import MinibatchObserver, backpropagate
 
 ALL = 64  # images
@@ -21,14 +27,18 @@ class GradientNoise(MinibatchObserver):
     are drawn with replacement; then, where an image's loss does not depend on the rest of its
     batch (without BN), the two sides are equal, with C the mean over the images of |g - g_i|^2,
     g_i the gradient of a batch of that image alone.
-
-    Series: "batch_size", int64 `(T, B)`, "noise", E |g - g_B|^2, float64 `(T, B)`, a mean over
-    DRAWS batches, and "constant", C, float64 `(T,)`.
     """
 
     name = "gradient-noise"
+    title = "Noise of SGD's gradient"
+    to_see = "See how fast the noise falls as batches grow: by the bound with a slope of minus 1."
+    arrays: ClassVar = {
+        "batch_size": Array("int64", ("sizes",), "above 0"),
+        "noise": Array("float64", ("sizes",)),  # E |g - g_B|^2, a mean over DRAWS batches
+        "constant": Array("float64"),  # C
+    }
 
-    def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x, t) -> Values:
         x, t = x[:ALL], t[:ALL]
         of_all = self._gradient(network, x, t)
         images = np.arange(len(t))
@@ -53,6 +63,28 @@ class GradientNoise(MinibatchObserver):
             "constant": np.float64(constant),
         }
 
-    def _gradient(self, network: chainer.Chain, x, t) -> list[chainer.types.NdArray]:
+    def _gradient(self, network: chainer.Chain, x, t) -> list[NdArray]:
         backpropagate(network, x, t)
         return [parameter.grad for parameter in network.params()]
+
+    @classmethod
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
+        """The noise against the batch size, in units of the bound's constant C."""
+        panels, lines = plotting.panels, []
+        for group in groups:
+            sizes = group.first("batch_size")[0]
+            noise = group.first("noise") / group.first("constant")[:, None]
+            label = f"{group.label}: slope {range_of(slopes(group))}"
+            lines.append(panels.geometric(sizes, noise, label, group.colour, marker="o"))
+        sizes = groups[0].first("batch_size")[0]
+        look = plotting.appearance.GREY, plotting.appearance.DASHES[1]
+        lines.append(panels.Series(sizes, 1 / sizes, "the bound, 1 / |B|", *look))
+        heading = "E |g - g_B|², over C (in a step of size a: times a²)"
+        panel = panels.Panel(heading, lines, log_y=True)
+        return panels.stacked([panel], title, subtitle, "Batch size |B|", log_x=True)
+
+
+def slopes(group: Measured) -> np.ndarray:
+    """Returns the slope of log noise against log batch size, `(seeds,)`; -1 by the bound."""
+    sizes = np.log10(group.first("batch_size")[0])
+    return np.array([slope(sizes, noise) for noise in group.first("noise")])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn import plotting
+from mnist_bn.devices import NdArray
 from mnist_bn.errors import UserError
+from mnist_bn.observers.arrays import Array
+from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import MinibatchObserver, layer_at, loss
 from mnist_bn.observers.probe import Layers
 
@@ -22,17 +29,23 @@ class KernelGradients(MinibatchObserver):
 
         d = gradient of output[b, o, x, y] * input[b, i, x + u, y + v].
 
-    Series: "layer", int64 `(T, K)`, the convolutions chosen; "sum_of_absolute", the sum of |d|, and
-    "absolute_of_sum", |sum of d|, float64 `(T, K)`, both averaged over the weights of the layer.
+    Both sums are averaged over the weights of the layer.
     """
 
     name = "kernel-gradients"
+    title = "Summands of a kernel's gradient, at initialisation"
+    to_see = "See how far the parts of a gradient cancel: where the ratio is 1 they do not."
+    arrays: ClassVar = {
+        "layer": Array("int64", ("chosen",), "a layer"),  # each a convolution
+        "sum_of_absolute": Array("float64", ("chosen",)),  # of |d|
+        "absolute_of_sum": Array("float64", ("chosen",)),  # |sum of d|
+    }
 
     def observe(self, network: chainer.Chain, x, t) -> dict[str, np.ndarray]:
         with Layers(lambda *layer: layer) as layers:
             value = loss(network, x, t)
-        numbers = dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS)
-        numbers = [i for i in numbers if isinstance(layers.seen[i - 1][0], L.Convolution2D)]
+        places = dict.fromkeys(layer_at(layer, len(layers.seen)) for layer in LAYERS)
+        numbers = [i for i in places if isinstance(layers.seen[i - 1][0], L.Convolution2D)]
         if not numbers:
             raise UserError(
                 f"--observe {self.name}: expected a network with L.Convolution2D links among its "
@@ -51,8 +64,26 @@ class KernelGradients(MinibatchObserver):
             "absolute_of_sum": np.array([float(abs(plain).mean()) for _, plain in sums]),
         }
 
+    @classmethod
+    def figure(cls, groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Figure:
+        """Sum of absolute summands against absolute sum, and their ratio, against the layer."""
+        panels, dashed = plotting.panels, plotting.appearance.DASHES[1]
+        sums, ratios = [], []
+        for group in groups:
+            layers, look = group.first("layer")[0], (group.label, group.colour)
+            absolute, plain = group.first("sum_of_absolute"), group.first("absolute_of_sum")
+            sums.append(panels.geometric(layers, absolute, *look, marker="o"))
+            sums.append(panels.geometric(layers, plain, "", group.colour, dashed, "o"))
+            ratios.append(panels.geometric(layers, absolute / plain, *look, marker="o"))
+        heading = "Sum of absolute values; absolute value of the sum, dashed"
+        shown = [
+            panels.Panel(heading, sums, log_y=True),
+            panels.Panel("Their ratio", ratios, log_y=True),
+        ]
+        return panels.stacked(shown, title, subtitle, "Layer")
 
-def summands(link: L.Convolution2D, x, gy) -> tuple[chainer.types.NdArray, chainer.types.NdArray]:
+
+def summands(link: L.Convolution2D, x, gy) -> tuple[NdArray, NdArray]:
     """Returns the sum of |d| and the sum of d for every weight, float64 as `link.W`.
 
     The absolute value of a product is the product of the absolute values, so that the summands

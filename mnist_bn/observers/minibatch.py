@@ -9,10 +9,13 @@ import chainer
 import chainer.functions as F
 import numpy as np
 
+from mnist_bn.devices import NdArray
 from mnist_bn.errors import UserError
+from mnist_bn.observers.arrays import Values
 from mnist_bn.observers.base import Observer, fixed_random_state
 
 IMAGES = 128
+WHEN = "one minibatch, in train mode"  # in the words of a figure
 DEPTH = 110  # layers of the network of "Understanding Batch Normalization"
 
 
@@ -23,12 +26,11 @@ class MinibatchObserver(Observer):
     statistics. What is random in the network, such as dropout, is the same at every measurement.
     """
 
-    at = (0,)
+    at: tuple[int, ...] | None = (0,)
+    shows_first_seed = False  # in the figure of several seeds, and none of the others
 
     @abstractmethod
-    def observe(
-        self, network: chainer.Chain, x: chainer.types.NdArray, t: chainer.types.NdArray
-    ) -> dict[str, np.ndarray]:
+    def observe(self, network: chainer.Chain, x: NdArray, t: NdArray) -> Values:
         """Returns the arrays of now; see `measure`.
 
         Args:
@@ -36,7 +38,7 @@ class MinibatchObserver(Observer):
             x, t: the minibatch, images and labels, on the device.
         """
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         for path, parameter in sorted(network.namedparams()):
             if not parameter.is_initialized:  # a copy would draw weights of its own
                 raise UserError(

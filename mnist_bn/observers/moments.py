@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import chainer
+from mnist_bn.devices import NdArray
 
 
 class Moments:
@@ -18,10 +18,10 @@ class Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.mean: chainer.types.NdArray | float = 0.0
-        self._squares: chainer.types.NdArray | float = 0.0  # summed, of distances from the mean
+        self.mean: NdArray | float = 0.0
+        self._squares: NdArray | float = 0.0  # summed, of distances from the mean
 
-    def add(self, x: chainer.types.NdArray, axis: tuple[int, ...]) -> None:
+    def add(self, x: NdArray, axis: tuple[int, ...]) -> None:
         """Adds a batch.
 
         Args:
@@ -39,6 +39,6 @@ class Moments:
         self.count = total
 
     @property
-    def variance(self) -> chainer.types.NdArray:
+    def variance(self) -> NdArray:
         """The unbiased variance, with n - 1 below, float64 `(channels,)`; NaN of one number."""
         return self._squares / (self.count - 1 or float("nan"))

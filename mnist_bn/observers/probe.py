@@ -9,6 +9,7 @@ import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn.devices import NdArray
 from mnist_bn.errors import UserError
 
 # Chainer's labels of the functions whose inputs are looked at.
@@ -17,7 +18,7 @@ NONLINEARITIES = ("ReLU", "LeakyReLU", "Sigmoid", "Tanh", "ELU", "ClippedReLU", 
 
 def nonlinearity_inputs(
     network: chainer.Chain, images: np.ndarray, device: chainer.backend.Device
-) -> dict[str, chainer.types.NdArray]:
+) -> dict[str, NdArray]:
     """Returns the input of each nonlinearity for `images`, in test mode.
 
     Args:
@@ -39,7 +40,7 @@ class _Inputs(chainer.FunctionHook):
     name = "nonlinearity inputs"
 
     def __init__(self) -> None:
-        self.found: dict[str, chainer.types.NdArray] = {}
+        self.found: dict[str, NdArray] = {}
 
     def forward_preprocess(self, function: chainer.FunctionNode, in_data: tuple) -> None:
         if function.label in NONLINEARITIES:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from copy import deepcopy
+from typing import ClassVar
 
 import chainer
 import chainer.links as L
 import numpy as np
 
+from mnist_bn import plotting
 from mnist_bn.observers.accuracy import accuracy
-from mnist_bn.observers.variance_shift import BNObserver
+from mnist_bn.observers.arrays import ACCURACY, Values
+from mnist_bn.observers.measured import Measured
+from mnist_bn.observers.variance_shift import BNObserver, test_mode
 
 BATCH = 100
 
@@ -21,15 +25,30 @@ class ReestimatedBN(BNObserver):
 
     Dropout is off in that pass, as it will be in the test, so that it shifts no variance. Hendrycks
     & Gimpel (arXiv 1607.02488) do so with the variances. The network itself stays as it is.
-
-    Series: "accuracy", float64 `(T,)`, on the test images.
     """
 
     name = "reestimated-bn"
+    title = "BN's statistics estimated anew, without dropout"
+    to_see = "See how much accuracy BN's statistics of training cost, those with dropout on."
+    arrays: ClassVar = {"accuracy": ACCURACY}  # on the test images
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         copy = reestimated(network, self.dataset.train.images, self.device)
         return {"accuracy": accuracy(copy, self.dataset.test, self.device, BATCH)}
+
+    @classmethod
+    def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
+        """Test accuracy as the run was evaluated, and with BN's statistics estimated anew."""
+        mode, of_seeds = test_mode(group.runs), plotting.panels.of_seeds
+        label = "train mode" if mode else "statistics of training"
+        kept = group.logged(plotting.results.VALIDATION_ACCURACY)
+        lines = [
+            of_seeds(*kept, label, plotting.appearance.BLACK),
+            of_seeds(
+                *group.over_time("accuracy"), f"estimated anew{mode}", plotting.appearance.BLUE
+            ),
+        ]
+        return [plotting.panels.Panel("Test accuracy", lines)]
 
 
 def reestimated(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import chainer
-import numpy as np
+from typing import ClassVar
 
-from mnist_bn import data
+import chainer
+
+from mnist_bn import data, plotting
 from mnist_bn.observers.accuracy import accuracy
+from mnist_bn.observers.arrays import ACCURACY, Values
 from mnist_bn.observers.base import Observer
+from mnist_bn.observers.measured import Measured
 
 IMAGES = 1000  # as CS231n's Solver
 BATCH = 500
@@ -18,12 +21,21 @@ class TrainingAccuracy(Observer):
 
     The log's own is another: it is of minibatches in training mode, averaged since the last
     evaluation while the network changes.
-
-    Series: "accuracy", float64 `(T,)`.
     """
 
     name = "training-accuracy"
+    title = "Training accuracy"
+    to_see = "Unlike the log's training accuracy, measured without dropout, and after the {unit}."
+    arrays: ClassVar = {"accuracy": ACCURACY}
 
-    def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
+    def measure(self, network: chainer.Chain) -> Values:
         first = data.Split(*(array[:IMAGES] for array in self.dataset.train))
         return {"accuracy": accuracy(network, first, self.device, BATCH)}
+
+    @classmethod
+    def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
+        """Accuracy on training images in test mode, from 0 to 1."""
+        x, values = group.over_time("accuracy")
+        label = f"accuracy  {values[:, -1].mean():.4f}"
+        line = plotting.panels.of_seeds(x, values, label, *plotting.appearance.line_look(0))
+        return [plotting.panels.Panel("Training images, in test mode", [line], (0, 1))]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import chainer
 import chainer.links as L
 import numpy as np
 from chainer.backends import cuda
 from chainer.training import Trainer
 
+from mnist_bn import plotting
 from mnist_bn.errors import UserError
+from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.base import Observer
+from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.moments import Moments
 
 BATCH = 100
@@ -53,17 +59,25 @@ class VarianceShift(BNObserver):
 
     Of a layer that the network uses several times, all its inputs together are the real ones.
 
-    Series, float64 `(T, channels)`, for each layer in the order of the forward pass by its path:
-
-    - "shift/bnorm1": max(real / moving, moving / real) variance, eps added to both;
-    - "real_mean/bnorm1", "real_var/bnorm1": of the layer's input;
-    - "moving_mean/bnorm1", "moving_var/bnorm1": the layer's running statistics.
+    The layers are in the order of the forward pass, by their paths, as in "shift/bnorm1".
     """
 
     name = "variance-shift"
+    title = "Variance shift"
+    to_see = (
+        "At 1 BN meets in the test the variance of training. See whether the shift grows from "
+        "layer to layer."
+    )
+    arrays: ClassVar = {
+        "shift/*": Array("float64", (None,)),  # of the variances, eps added to both
+        "real_mean/*": Array("float64", (None,)),  # of the layer's input
+        "real_var/*": Array("float64", (None,)),
+        "moving_mean/*": Array("float64", (None,)),  # the layer's running statistics
+        "moving_var/*": Array("float64", (None,)),
+    }
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
-        series = {}
+        series: dict[str, np.ndarray] = {}
         for path, (link, moments) in self._inputs(network).items():
             real, moving = cuda.to_cpu(moments.variance), cuda.to_cpu(link.avg_var).astype("d")
             measured = {
@@ -92,6 +106,51 @@ class VarianceShift(BNObserver):
                 f"--observe {self.name}: {type(network).__name__} uses none of its BN links"
             )
         return hook.found
+
+    @classmethod
+    def x_axis(cls, group: Measured) -> dict:
+        """BN layers, by their names."""
+        return {"x_label": "BN layer", "x_ticks": layer_ticks(list(shifts(group.seeds[0])))}
+
+    @classmethod
+    def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
+        """The shift against the BN layer, averaged over channels; a line for some of the times."""
+        keys = [name for name in group.names if name.startswith("shift/")]
+        by_layer = [group.over_time(key, lambda array: array.mean(axis=1)) for key in keys]
+        times, mean = by_layer[0][0], np.stack([values for _, values in by_layer], axis=2)
+        layers, colours = np.arange(1, len(keys) + 1), plotting.appearance.LINE_COLOURS
+        some = sorted(set(np.linspace(0, len(times) - 1, len(colours)).astype(int)))
+        lines = [
+            plotting.panels.of_seeds(
+                layers, mean[:, i], f"{group.unit} {times[i]}", colour, marker="o"
+            )
+            for i, colour in zip(some, colours, strict=False)
+        ]
+        heading = (
+            f"max(real / moving, moving / real) variance{test_mode(group.runs)}, mean over channels"
+        )
+        # A ratio: logarithmic, but for one so near 1 that the axis would have no tick.
+        return [plotting.panels.Panel(heading, lines, log_y=mean.max() > 3)]
+
+
+def shifts(series: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the shift of each BN layer, `(T, channels)`, in their order."""
+    return {
+        key.removeprefix("shift/"): array
+        for key, array in series.items()
+        if key.startswith("shift/")
+    }
+
+
+def layer_ticks(layers: Sequence[str]) -> dict[float, str]:
+    """Returns where on an x axis the layers are, from 1 on: their names, or numbers for many."""
+    are_few = len(layers) <= plotting.panels.MAX_TICKS
+    return {i: name if are_few else str(i) for i, name in enumerate(layers, start=1)}
+
+
+def test_mode(runs: Sequence[plotting.results.Run]) -> str:
+    """Returns " in test mode" for observers that measure so, of runs evaluated in train mode."""
+    return " in test mode" * any(run.semantics == "2016" for run in runs)
 
 
 class _BNInputs(chainer.LinkHook):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import chainer
 import chainer.links as L
 import numpy as np
 from chainer.backends import cuda
 from chainer.training import Trainer
 
+from mnist_bn import plotting
 from mnist_bn.errors import UserError
+from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.base import Observer, serialize_arrays
+from mnist_bn.observers.measured import Head, Measured
 
 IMAGE = (28, 28)
 
@@ -73,12 +79,13 @@ class UpdateObserver(Observer):
 class WeightUpdates(UpdateObserver):
     """Pictures of the dW of every unit that looks at the image itself.
 
-    Series: the layer's path, such as "l1", uint8 `(T, units, height, width)`, in the scaling of the
-    dying-ReLU study: black is the unit's least change and white its largest,
+    In the scaling of the dying-ReLU study: black is the unit's least change and white its largest,
     (dW - min) / (max - min + 1e-4) * 255.
     """
 
     name = "weight-updates"
+    # Of a layer by its path, such as "l1": units, height, width.
+    arrays: ClassVar = {"*": Array("uint8", (None, None, None))}
 
     def initialize(self, trainer: Trainer) -> None:
         """Checks that there is such a unit.
@@ -99,6 +106,16 @@ class WeightUpdates(UpdateObserver):
             for name, update in self.updates(network).items()
             if (tile := _tile(update)) is not None
         }
+
+    @classmethod
+    def figures(cls, groups: Sequence[Measured], head: Head) -> plotting.Figures:
+        """A film of all runs side by side."""
+        filmed = {
+            run.name: series
+            for group in groups
+            for run, series in zip(group.runs, group.seeds, strict=True)
+        }
+        yield cls.name, plotting.film.Film(filmed, groups[0].unit)
 
 
 def _tile(weights: np.ndarray) -> tuple[int, int] | None:

@@ -18,7 +18,9 @@ ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#D9C700"
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 MARKERS = "osD^v<>PX*hp"
-DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+DASHES: tuple[str | tuple, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)))
+
+LINE_COLOURS = (BLACK, BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)  # of lines without a look
 
 
 class Look(NamedTuple):
@@ -64,7 +66,7 @@ def told_apart(every: Sequence[Look]) -> list[tuple[str, str, str | tuple]]:
     If all have one look, as one network in several settings, they get a colour each.
     """
     if len(set(every)) == 1 and len(every) > 1:
-        every = list(islice(cycle(every[:1] + list(_SPARE)), len(every)))
+        every = list(islice(cycle([every[0], *_SPARE]), len(every)))
     used: dict[Look, int] = {}
     lines = []
     for look in every:
@@ -73,6 +75,12 @@ def told_apart(every: Sequence[Look]) -> list[tuple[str, str, str | tuple]]:
         marker = MARKERS[(MARKERS.index(look.marker) + again) % len(MARKERS)]
         lines.append((look.colour, marker, DASHES[dash]))
     return lines
+
+
+def line_look(i: int) -> tuple[str, str | tuple]:
+    """Colour and dashes of the i-th line of a panel of what has no look of its own."""
+    again, colour = divmod(i, len(LINE_COLOURS))
+    return LINE_COLOURS[colour], DASHES[again % len(DASHES)]
 
 
 def ink(colour: str) -> str:

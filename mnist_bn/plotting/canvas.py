@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from mnist_bn.plotting.notation import OneNotation
 
 LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.6, 1.15  # margins of a figure, inches
 FONT_SIZE, TITLE_SIZE, AXES_TITLE_SIZE = 9, 15, 11  # points
@@ -21,10 +27,42 @@ STRIP_NAME = 0.14  # inches from a strip to its name: a mark may stand on its ed
 BETWEEN = "  ·  "  # the parts of a subtitle
 
 
-def new_figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height))
+def new_page(
+    title: str, subtitle: str, width: float, height: float, broken_at: float, below: float = 0.0
+) -> Figure:
+    """Returns a figure with its head, as wide as what is on it or a line of the subtitle.
+
+    Args:
+        width, height: of what is drawn on it, inside the margins, inches.
+        broken_at: inches of a line of the subtitle, at most.
+        below: inches between the head and what is drawn.
+    """
+    lines = broken(subtitle, broken_at)
+    top = TOP + (len(lines) - 1) * SUBTITLE_LINE + below
+    full_width = LEFT + max(width, *map(text_width, lines)) + RIGHT
+    figure = Figure(figsize=(full_width, BOTTOM + height + top))
     FigureCanvasAgg(figure)
+    _write_head(figure, title, lines)
     return figure
+
+
+def add_grid(
+    figure: Figure, widths: Sequence[float], heights: Sequence[float], gap_x: float, gap_y: float
+) -> list[list[Axes]]:
+    """Returns rows of axes from above, of these sizes in inches, from the lower left margin on."""
+    return [
+        [
+            add_axes(
+                figure,
+                LEFT + math.fsum(w + gap_x for w in widths[:column]),
+                BOTTOM + math.fsum(h + gap_y for h in heights[row + 1 :]),
+                width,
+                height,
+            )
+            for column, width in enumerate(widths)
+        ]
+        for row, height in enumerate(heights)
+    ]
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -35,12 +73,12 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
     )
 
 
-def write_head(figure: Figure, title: str, subtitle: str) -> None:
+def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
     """Writes the title, smaller where it is too long for the figure, and the subtitle's lines."""
     width, height = figure.get_size_inches()
     size = _size_within(title, TITLE_SIZE, width - LEFT - RIGHT)
     figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=size, weight="bold")
-    for i, line in enumerate(subtitle.split("\n")):
+    for i, line in enumerate(lines):
         y = 1 - (0.67 + SUBTITLE_LINE * i) / height
         figure.text(LEFT / width, y, line, fontsize=FONT_SIZE, color="#5a5a5a")
 
@@ -101,6 +139,32 @@ def boxes_for_unknown_letters() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
+
+
+def label_linear(axis: Axis, ticks: int) -> None:
+    """Labels an axis with so many numbers, at most, all in one notation."""
+    axis.set_major_locator(MaxNLocator(nbins=ticks))
+    axis.set_major_formatter(OneNotation())
+
+
+def label_logarithmic(axis: Axis, ticks: int, subs: Sequence[float] = (1,)) -> None:
+    """Labels a logarithmic axis in plain numbers: the style draws no formulas.
+
+    Args:
+        ticks: how many, at most.
+        subs: at which multiples of the powers of ten.
+    """
+    axis.set_major_locator(LogLocator(subs=subs, numticks=ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(OneNotation())
+
+
+def draw_range(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, **look) -> None:
+    """Draws the range of the seeds: a band, or of a single point, which has no band, a bar."""
+    if len(x) == 1:
+        axes.vlines(x, low, high, linewidth=1.2, **look)
+    else:
+        axes.fill_between(x, low, high, alpha=0.14, linewidth=0, **look)
 
 
 def strip_height(rows: int) -> float:

@@ -20,7 +20,7 @@ from mnist_bn.plotting.appearance import (
 )
 from mnist_bn.plotting.canvas import BETWEEN, boxes_for_unknown_letters
 from mnist_bn.plotting.curves import Line
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, group_runs, in_order, rank
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, SeedGroup, group_runs, in_order, rank
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import Run
 from mnist_bn.plotting.words import joined, printable
@@ -57,7 +57,7 @@ def of_runs(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     return figures(group_runs(runs))
 
 
-def figures(every: Sequence[Curve]) -> Iterator[tuple[str, Figure]]:
+def figures(every: Sequence[SeedGroup]) -> Iterator[tuple[str, Figure]]:
     """File name (without its format) and figure, one after the other.
 
     A network's and an optimizer's figure want two curves or more. Curves that none of these shows,
@@ -65,7 +65,7 @@ def figures(every: Sequence[Curve]) -> Iterator[tuple[str, Figure]]:
     """
     networks = looks(in_order((_network(c) for c in every), NETWORKS), NETWORK_LOOKS)
     optimizers = looks(in_order((_optimizer(c) for c in every), OPTIMIZERS), OPTIMIZER_LOOKS)
-    shown: set[Curve] = set()
+    shown: set[SeedGroup] = set()
     for network, group in _by(every, "model").items():
         if len(group) > 1:
             shown.update(group)
@@ -84,7 +84,7 @@ def figures(every: Sequence[Curve]) -> Iterator[tuple[str, Figure]]:
         yield from _pages("runs", _title(group), lines)
 
 
-def _title(group: Sequence[Curve]) -> str:
+def _title(group: Sequence[SeedGroup]) -> str:
     """What a figure compares and on what data, such as "4 networks under SGD, on MNIST"."""
     networks = _one_or_many([curve.model for curve in group], "network")
     optimizers = _one_or_many([curve.optimizer for curve in group], "optimizer")
@@ -100,7 +100,7 @@ def _title(group: Sequence[Curve]) -> str:
     return f"{title}{on(group)}"
 
 
-def on(group: Sequence[Curve]) -> str:
+def on(group: Sequence[SeedGroup]) -> str:
     """The end of a title: ", on MNIST", or nothing where no dataset is recorded."""
     datasets = sorted(_kinds([run for curve in group for run in curve.runs], "dataset"))
     names = " and ".join(_SHORT_DATASETS.get(name, _short(name)) for name in datasets)
@@ -115,14 +115,16 @@ def _one_or_many(names: Sequence[str | None], noun: str) -> str:
     return f"{len(distinct)} {noun}s" if len(distinct) > 1 else _short(distinct.pop())
 
 
-def _to_see(group: Sequence[Curve]) -> str:
+def _to_see(group: Sequence[SeedGroup]) -> str:
     if max(len(run.log) for curve in group for run in curve.runs) > 1:
         return "See how soon each curve rises, and where it ends."
     bars = any(len(curve.finished) > 1 for curve in group)
     return f"One evaluation each: a point a curve{', its seeds a bar' * bars}."
 
 
-def _overview(every: Sequence[Curve], networks: dict[str, Look]) -> Iterator[tuple[str, Figure]]:
+def _overview(
+    every: Sequence[SeedGroup], networks: dict[str, Look]
+) -> Iterator[tuple[str, Figure]]:
     """A panel for each optimizer and its settings, in it the networks; wants two of both."""
     models = in_order((curve.model for curve in every), NETWORKS)
     every_look = told_apart([networks[model] for model in models])
@@ -163,7 +165,7 @@ def _paged(items: Sequence, size: int) -> list[tuple[Sequence, str]]:
 
 
 def _lines(
-    group: Sequence[Curve], named_by: Sequence[str], look: Callable[[Curve], Look]
+    group: Sequence[SeedGroup], named_by: Sequence[str], look: Callable[[SeedGroup], Look]
 ) -> list[Line]:
     """The curves of one figure, named by what differs, each with a look of its own."""
     names = []
@@ -184,7 +186,7 @@ def _lines(
     return lines
 
 
-def conditions(group: Sequence[Curve]) -> str:
+def conditions(group: Sequence[SeedGroup]) -> str:
     """The data of these curves and how they were evaluated, in words."""
     runs = [run for curve in group for run in curve.runs]
     parts = [data(group), _known(runs, "semantics", _SEMANTICS)]
@@ -195,7 +197,7 @@ def conditions(group: Sequence[Curve]) -> str:
     return BETWEEN.join(parts)
 
 
-def data(group: Sequence[Curve]) -> str:
+def data(group: Sequence[SeedGroup]) -> str:
     """The data of these curves in words, such as "MNIST"."""
     return _known([run for curve in group for run in curve.runs], "dataset", _DATASETS)
 
@@ -218,7 +220,7 @@ def left_out(count: int) -> list[str]:
     return [f"{count} run{'s' * (count > 1)} not finished, left out"] * (count > 0)
 
 
-def subtitle(group: Sequence[Curve]) -> str:
+def subtitle(group: Sequence[SeedGroup]) -> str:
     """What the reader of a figure must know: the conditions, the seeds, what ✕ and ○ mean."""
     counts = {len(curve.finished or curve.runs) for curve in group}
     parts = [conditions(group)]
@@ -258,21 +260,21 @@ def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[P
     return paths
 
 
-def _panel_order(curve: Curve) -> tuple:
+def _panel_order(curve: SeedGroup) -> tuple:
     return rank(curve.optimizer, OPTIMIZERS), by_number(curve.variant)
 
 
-def _network(curve: Curve) -> str:
+def _network(curve: SeedGroup) -> str:
     return curve.model or curve.name
 
 
-def _optimizer(curve: Curve) -> str:
+def _optimizer(curve: SeedGroup) -> str:
     return curve.optimizer or curve.name
 
 
-def _by(every: Sequence[Curve], field: str) -> dict[str, list[Curve]]:
+def _by(every: Sequence[SeedGroup], field: str) -> dict[str, list[SeedGroup]]:
     """Curves by their network or optimizer, those that did not record it left out."""
-    groups: dict[str, list[Curve]] = defaultdict(list)
+    groups: dict[str, list[SeedGroup]] = defaultdict(list)
     for curve in every:
         if getattr(curve, field) is not None:
             groups[getattr(curve, field)].append(curve)

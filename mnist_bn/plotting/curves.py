@@ -1,5 +1,6 @@
 """Drawing learning curves: the figure of four panels, and the overview of small multiples."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,28 +9,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.appearance import ink
 from mnist_bn.plotting.canvas import (
-    BOTTOM,
     FONT_SIZE,
     LEFT,
     RIGHT,
     SUBTITLE_LINE,
     TITLE_SIZE,
     TOP,
-    add_axes,
+    add_grid,
     broken,
+    draw_range,
     draw_strip,
-    new_figure,
+    label_logarithmic,
+    new_page,
     strip_height,
     text_width,
-    write_head,
     write_title,
 )
-from mnist_bn.plotting.groups import Band, Curve
+from mnist_bn.plotting.groups import Band, SeedGroup
 from mnist_bn.plotting.notation import OneNotation, decimal
 from mnist_bn.plotting.results import (
     CURVE_KEYS,
@@ -49,7 +50,7 @@ NOTE_HEIGHT = 0.16
 class Line:
     """A curve and how it looks in one figure."""
 
-    curve: Curve
+    curve: SeedGroup
     label: str
     colour: str
     marker: str
@@ -78,22 +79,17 @@ def learning_curves(lines: Sequence[Line], title: str, subtitle: str) -> Figure:
     heights = [max(height, labels.LINE_HEIGHT * (len(lines) + 1)) for height in (3.4, 2.5)]
     column = max(labels.column_width(row) for row in ends)
     content = max(sum(widths) + gap_x + column, text_width(title, TITLE_SIZE, "bold"))
-    said = broken(subtitle, content)
-    width = LEFT + max(content, *map(text_width, said)) + RIGHT
-    top = TOP + (len(said) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + sum(heights) + gap_y + top)
+    figure = new_page(title, subtitle, content, sum(heights) + gap_y, content)
+    grid = add_grid(figure, widths, heights, gap_x, gap_y)
     for row, keys in enumerate(rows):
-        bottom = BOTTOM if row else BOTTOM + heights[1] + gap_y
         for side, (key, part) in enumerate(zip(keys, ("Training", "Validation"), strict=True)):
-            left = LEFT + side * (widths[0] + gap_x)
-            axes = add_axes(figure, left, bottom, widths[side], heights[row])
+            axes = grid[row][side]
             _draw_panel(axes, lines, key, limits[key], is_loss=row == 1)
             outside = _outside(lines, key, limits[key])
             above = strip_height(len(outside)) * row
             write_title(axes, f"{part} {'loss' if row else 'accuracy'}", widths[side], above)
             draw_strip(axes, outside, "diverged" if side else "", is_above=row == 1)
         labels.label_ends(axes, ends[row])
-    write_head(figure, title, "\n".join(said))
     return figure
 
 
@@ -118,27 +114,26 @@ def small_multiples(
     notes = [_unseen(lines, limits) for _, lines in panels]
     room = NOTE_HEIGHT * max(map(len, notes))
     gap_x, gap_y, height = 0.25, 0.5 + room, 2.0 if columns > 2 else 2.8
-    full_width = max(9.5, LEFT + columns * 3.25 + RIGHT)
-    said = broken(subtitle, full_width - LEFT - RIGHT)
-    full_width = max(full_width, *(LEFT + text_width(line) + RIGHT for line in said))
-    width = (full_width - LEFT - RIGHT + gap_x) / columns - gap_x
-    legend = _legend_rows({line.label: line for line in every}, full_width - LEFT - RIGHT)
-    head = TOP + (len(said) - 1) * SUBTITLE_LINE
-    top = head + 0.2 + LEGEND_HEIGHT * len(legend) + room
-    figure = new_figure(full_width, BOTTOM + rows * (height + gap_y) - gap_y + top)
-    for i, (name, lines) in enumerate(panels):
-        row, column = divmod(i, columns)
-        left, bottom = LEFT + column * (width + gap_x), BOTTOM + (rows - 1 - row) * (height + gap_y)
-        axes = add_axes(figure, left, bottom, width, height)
+    content = max(9.5 - LEFT - RIGHT, columns * 3.25)
+    said = broken(subtitle, content)
+    content = max(content, *map(text_width, said))
+    legend = _legend_rows({line.label: line for line in every}, content)
+    below = 0.2 + LEGEND_HEIGHT * len(legend) + room
+    all_rows = rows * (height + gap_y) - gap_y
+    figure = new_page(title, subtitle, content, all_rows, content, below)
+    width = (content + gap_x) / columns - gap_x
+    grid = itertools.chain(*add_grid(figure, [width] * columns, [height] * rows, gap_x, gap_y))
+    for i, ((name, lines), axes) in enumerate(zip(panels, grid, strict=False)):
         write_title(axes, name, width, NOTE_HEIGHT * len(notes[i]))
         _scale(axes, limits, _epochs(every))
         draw_lines(axes, lines, VALIDATION_ACCURACY)
         _write_notes(axes, notes[i])
         lowest = i + columns >= len(panels)
-        axes.tick_params(labelleft=column == 0, labelbottom=lowest)
+        axes.tick_params(labelleft=i % columns == 0, labelbottom=lowest)
         axes.set_xlabel(_x_label(every) if lowest else "")
-    _draw_legend(figure, legend, head)
-    write_head(figure, title, "\n".join(said))
+    for axes in grid:
+        axes.remove()
+    _draw_legend(figure, legend, TOP + (len(said) - 1) * SUBTITLE_LINE)
     return figure
 
 
@@ -152,7 +147,8 @@ def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
         step = max(1, math.ceil(len(band.epochs) / 6))
         order = 2.5 - i * 0.01
         if len(line.curve.finished) > 1:
-            _draw_range(axes, band, aside, line.colour, order)
+            look = {"color": line.colour, "zorder": order, "gid": "band"}
+            draw_range(axes, band.epochs + aside, band.low, band.high, **look)
         axes.plot(
             band.epochs + aside,
             band.mean,
@@ -179,15 +175,6 @@ def _aside(lines: Sequence[Line]) -> list[float]:
     first, last = _epochs(lines)
     n = len(lines)
     return [0.6 * ((i + 0.5) / n - 0.5) if first == last else 0.0 for i in range(n)]
-
-
-def _draw_range(axes: Axes, band: Band, aside: float, colour: str, order: float) -> None:
-    """The range of the seeds: a band, or of a single point, which has no band, a bar."""
-    look = {"color": colour, "zorder": order, "gid": "band"}
-    if len(band.epochs) == 1:
-        axes.vlines(band.epochs + aside, band.low, band.high, linewidth=1.2, **look)
-    else:
-        axes.fill_between(band.epochs, band.low, band.high, alpha=0.14, linewidth=0, **look)
 
 
 def draw_unfinished(axes: Axes, x: float, y: float, colour: str) -> None:
@@ -332,12 +319,11 @@ def _scale(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
     if log:
         axes.set_yscale("log")
-        narrow = limits[1] < 30 * limits[0]
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1, 3), numticks=12))
-        axes.yaxis.set_minor_locator(NullLocator())
+        is_narrow = limits[1] < 30 * limits[0]
+        label_logarithmic(axes.yaxis, 12, (1, 2, 5) if is_narrow else (1, 3))
     else:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
-    axes.yaxis.set_major_formatter(OneNotation())
+        axes.yaxis.set_major_formatter(OneNotation())
     axes.set_ylim(*limits)
 
 
@@ -352,7 +338,7 @@ def _end(line: Line, key: str, limits: tuple[float, float], aside: float = 0.0) 
     return labels.EndLabel(text, line.colour, float(x) + aside, float(y), line.dashes, line.marker)
 
 
-def fate(curve: Curve) -> str:
+def fate(curve: SeedGroup) -> str:
     """Returns what to add to a curve's name if seeds diverged or did not finish; else nothing."""
     seeds = len(curve.runs)
     if not curve.survivors:
@@ -399,7 +385,8 @@ def _write_notes(axes: Axes, notes: Sequence[labels.EndLabel]) -> None:
 
 def _legend_rows(lines: dict[str, Line], width: float) -> list[list[tuple[float, Line]]]:
     """Rows of legend entries, each with its place from the left in inches, wrapped at `width`."""
-    rows, x = [[]], 0.0
+    rows: list[list[tuple[float, Line]]] = [[]]
+    x = 0.0
     for name, line in lines.items():
         entry = 0.36 + text_width(name)
         if rows[-1] and x + entry > width:

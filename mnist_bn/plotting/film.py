@@ -8,14 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_bn.errors import UserError
-from mnist_bn.storage.files import replacing
+from mnist_bn.storage.files import make_folder, replacing
 
-NAME = "weight-updates"  # of the observer
 UNITS = 64  # of a network, at most: more are too small to see, and too large a file
 COLUMNS = 8
 SECONDS_FOR_FFMPEG = 60
@@ -26,29 +25,29 @@ SECONDS = 0.4  # a frame
 HEAD, MARGIN = 34, 12  # pixels above a network's tiles, and around
 
 
-def save(
-    networks: Mapping[str, Mapping[str, np.ndarray]], out: Path, name: str, unit: str
-) -> list[Path]:
-    """Writes the film's `files`; returns their paths.
+class Film(NamedTuple):
+    """What a film shows.
 
-    Raises:
-        UserError: a file cannot be written.
-    """
-    films = files(networks, unit)
-    return [_write(out / f"{name}.{ending}", film) for ending, film in films.items()]
-
-
-def files(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> dict[str, bytes]:
-    """Returns the film by the ending of its file's name: a GIF, and an MP4 where there is ffmpeg.
-
-    Args:
+    Attributes:
         networks: title -> what the observer measured in a run; they stand side by side, up to the
             end of the shortest.
         unit: what its frames are counted in, "epoch" or "iteration".
     """
-    frames = _frames(networks, unit)
-    film = _mp4(frames) if shutil.which("ffmpeg") is not None else None
-    return {"gif": _gif(frames)} | ({} if film is None else {"mp4": film})
+
+    networks: Mapping[str, Mapping[str, np.ndarray]]
+    unit: str
+
+
+def save(film: Film, out: Path, name: str) -> list[Path]:
+    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    frames = _frames(*film)
+    paths = [_write(out / f"{name}.gif", _gif(frames))]
+    video = _mp4(frames) if shutil.which("ffmpeg") is not None else None
+    return paths if video is None else [*paths, _write(out / f"{name}.mp4", video)]
 
 
 def _frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:
@@ -135,10 +134,7 @@ def _mp4(frames: Sequence[Image.Image]) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    make_folder(path.parent)
+    with replacing(path) as file:
+        file.write(content)
     return path

@@ -1,5 +1,6 @@
 """Which runs are one curve: those that differ only in their seed."""
 
+import functools
 import hashlib
 import json
 import math
@@ -45,7 +46,7 @@ _BEFORE = {
 class Band(NamedTuple):
     """Mean, minimum and maximum over seeds, each (E,) float64, at the epochs (E,) int64.
 
-    Here and in Curve and Run, epochs are iterations where a run's log counts in those.
+    Here and in SeedGroup and Run, epochs are iterations where a run's log counts in those.
     """
 
     epochs: np.ndarray
@@ -55,7 +56,7 @@ class Band(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Curve:
+class SeedGroup:
     """Runs that differ only in their seed. `variant` names the other settings that vary."""
 
     runs: tuple[Run, ...]
@@ -117,19 +118,35 @@ class Curve:
         The other seeds are left out, as the mean would jump or stop where one ends. If all have
         diverged they are what there is.
         """
-        series = []
-        for run in self.finished or self.runs:
-            values = run.values(key)
-            there = np.isfinite(values)
-            series.append(dict(zip(run.epochs[there].tolist(), values[there], strict=True)))
-        epochs = sorted(set.intersection(*map(set, series)))
-        values = [[one[epoch] for epoch in epochs] for one in series]
-        return np.array(epochs, dtype=np.int64), np.array(values, dtype=np.float64)
+        series = [(run.epochs, run.values(key)) for run in self.finished or self.runs]
+        found = [np.isfinite(values) for _, values in series]
+        return aligned(
+            [(x[there], values[there]) for (x, values), there in zip(series, found, strict=True)]
+        )
 
     def band(self, key: str) -> Band:
         """Mean and range over seeds of one series of the log."""
         epochs, values = self.values(key)
         return Band(epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
+
+
+def aligned(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the times that all seeds have, `(T,)`, and their values `(seeds, T, ...)`.
+
+    Args:
+        series: of each seed its times, `(t,)`, and its values then, `(t, ...)`. One seed's stay as
+            they are.
+    """
+    if len(series) == 1:
+        times, values = series[0]
+        return times, values[np.newaxis]
+    indexed = [np.unique(times, return_index=True) for times, _ in series]
+    common = functools.reduce(np.intersect1d, (times for times, _ in indexed))
+    rows = [
+        values[index[np.isin(times, common)]]
+        for (times, index), (_, values) in zip(indexed, series, strict=True)
+    ]
+    return common, np.stack(rows)
 
 
 def complete(runs: Sequence[Run]) -> list[Run]:
@@ -138,7 +155,9 @@ def complete(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.epochs[-1] == last or run.diverged_at is not None]
 
 
-def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: None) -> list[Curve]:
+def group_runs(
+    runs: Sequence[Run], note: Callable[[str], None] = lambda line: None
+) -> list[SeedGroup]:
     """Curves of the runs, networks and optimizers in their usual order, then others by name.
 
     A run that did not record its network, optimizer and seed is a curve of its own. Of two runs
@@ -147,7 +166,7 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     """
     grouped: dict[tuple, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        key = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
+        key: tuple = (run.model or "", run.optimizer or "", *sorted(_settings(run).items()))
         if None in (run.model, run.optimizer, run.seed):
             key = (*key, run.folder)
         grouped[key][run.seed or ""].append(run)
@@ -155,14 +174,14 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
         tuple(_furthest(twins, note) for twins in seeds.values()) for seeds in grouped.values()
     ]
     varying = _varying([group[0] for group in members])
-    models = _short_names({group[0].model for group in members} - {None})
-    optimizers = _short_names({group[0].optimizer for group in members} - {None})
+    models = _short_names(_recorded(group[0].model for group in members))
+    optimizers = _short_names(_recorded(group[0].optimizer for group in members))
     names = Counter(group[0].name for group in members)
     curves = [
-        Curve(
+        SeedGroup(
             runs=group,
-            model=models.get(first.model),
-            optimizer=optimizers.get(first.optimizer),
+            model=models.get(first.model or ""),
+            optimizer=optimizers.get(first.optimizer or ""),
             variant=_variant(first, varying[first.optimizer]),
             name=first.name if names[first.name] == 1 else bounded(printable(first.folder)),
         )
@@ -183,12 +202,12 @@ def group_runs(runs: Sequence[Run], note: Callable[[str], None] = lambda line: N
     )
 
 
-def in_words(curve: Curve, among: Sequence[Curve] = ()) -> str:
+def in_words(curve: SeedGroup, among: Sequence[SeedGroup] = ()) -> str:
     """The network, with what tells the curve from the others: optimizer and settings."""
     return joined(curve.model or curve.name, settings_in_words(curve, among))
 
 
-def settings_in_words(curve: Curve, among: Sequence[Curve] = ()) -> str:
+def settings_in_words(curve: SeedGroup, among: Sequence[SeedGroup] = ()) -> str:
     """The optimizer, if the others have another, and the settings that differ."""
     several = len({other.optimizer for other in among}) > 1
     return joined(curve.optimizer if several else None, curve.variant)
@@ -212,7 +231,11 @@ def _reached(run: Run) -> tuple[int, int]:
 
 def in_order(names: Iterable[str | None], usual: Sequence[str]) -> list[str]:
     """Distinct names, first those of the usual order, then the others by name; None left out."""
-    return sorted(set(names) - {None}, key=lambda name: rank(name, usual))
+    return sorted(_recorded(names), key=lambda name: rank(name, usual))
+
+
+def _recorded(names: Iterable[str | None]) -> set[str]:
+    return {name for name in names if name is not None}
 
 
 def rank(name: str | None, usual: Sequence[str]) -> tuple:

@@ -10,19 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_bn.plotting.canvas import (
-    BOTTOM,
-    LEFT,
-    RIGHT,
-    SUBTITLE_LINE,
-    TOP,
-    add_axes,
-    broken,
-    new_figure,
-    text_width,
-    write_head,
-    write_title,
-)
+from mnist_bn.plotting.canvas import add_grid, new_page, write_title
 from mnist_bn.plotting.notation import OneNotation
 
 WIDTH, HEIGHT = 3.3, 2.8  # of axes, inches
@@ -51,26 +39,9 @@ def grid(
     rows: int, columns: int, title: str, subtitle: str, gap_x: float = GAP_X
 ) -> tuple[Figure, list[list[Axes]]]:
     """Returns a figure with its head, and its axes, row by row from above."""
-    width = columns * (WIDTH + gap_x) - min(gap_x, GAP_X)
-    lines = broken(subtitle, max(width, SUBTITLE_WIDTH))
-    width = LEFT + max(width, *map(text_width, lines)) + RIGHT
-    top = TOP + (len(lines) - 1) * SUBTITLE_LINE
-    figure = new_figure(width, BOTTOM + rows * (HEIGHT + GAP_Y) - GAP_Y + top)
-    write_head(figure, title, "\n".join(lines))
-    every = [
-        [
-            add_axes(
-                figure,
-                LEFT + column * (WIDTH + gap_x),
-                BOTTOM + (rows - 1 - row) * (HEIGHT + GAP_Y),
-                WIDTH,
-                HEIGHT,
-            )
-            for column in range(columns)
-        ]
-        for row in range(rows)
-    ]
-    return figure, every
+    width, height = columns * (WIDTH + gap_x) - min(gap_x, GAP_X), rows * (HEIGHT + GAP_Y) - GAP_Y
+    figure = new_page(title, subtitle, width, height, max(width, SUBTITLE_WIDTH))
+    return figure, add_grid(figure, [WIDTH] * columns, [HEIGHT] * rows, gap_x, GAP_Y)
 
 
 def heat_maps(rows: Sequence[Sequence[HeatMap]], title: str, subtitle: str) -> Figure:
@@ -89,7 +60,7 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
     values = np.ma.masked_invalid(heat_map.values)
     height, width = values.shape
     limit = float(abs(values).max()) if values.count() else 1.0
-    limits = {"vmin": -(limit or 1), "vmax": limit or 1} if heat_map.is_signed else {}
+    highest = (limit or 1) if heat_map.is_signed else None
     image = axes.imshow(
         values,
         cmap="RdBu_r" if heat_map.is_signed else "viridis",
@@ -97,7 +68,8 @@ def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
         interpolation="nearest",
         origin="lower",
         extent=heat_map.extent or (0.5, width + 0.5, 0.5, height + 0.5),
-        **limits,
+        vmin=None if highest is None else -highest,
+        vmax=highest,
     )
     write_title(axes, heat_map.title, WIDTH + GAP_X)
     axes.set_xlabel(heat_map.x_label)

@@ -31,14 +31,14 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.n
     Where they do not fit the gap shrinks. Positions less i·gap must ascend, so this is an isotonic
     regression, solved by pooling adjacent violators.
     """
-    wanted = np.asarray(wanted, dtype=np.float64)
-    if wanted.size == 0:
-        return wanted
-    gap = min(gap, (high - low) / max(1, wanted.size - 1))
-    order = np.argsort(wanted, kind="stable")
-    steps = gap * np.arange(wanted.size)
+    places = np.asarray(wanted, dtype=np.float64)
+    if places.size == 0:
+        return places
+    gap = min(gap, (high - low) / max(1, places.size - 1))
+    order = np.argsort(places, kind="stable")
+    steps = gap * np.arange(places.size)
     pools: list[tuple[float, int]] = []  # mean, size
-    for value in wanted[order] - steps:
+    for value in places[order] - steps:
         mean, size = float(value), 1
         while pools and pools[-1][0] > mean:
             before, n = pools.pop()

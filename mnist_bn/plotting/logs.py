@@ -26,7 +26,7 @@ Entry = dict[str, Any]
 
 _MAX_POSITION = 100_000_000
 _MAX_NUMBER = float(np.finfo(np.float32).max)
-_BEGIN, _BETWEEN = re.compile(r"\s*\["), re.compile(r"[\s,]*")
+_BEGIN, _NOT_BETWEEN = re.compile(r"\s*\["), re.compile(r"[^\s,]")
 
 
 def parse(text: str, notes: list[str]) -> list[Any]:
@@ -48,18 +48,25 @@ def parse(text: str, notes: list[str]) -> list[Any]:
 def _parse(text: str) -> tuple[list[Any], int, bool]:
     """Returns the complete entries of all lists, how many lists, and whether that is all."""
     decoder = json.JSONDecoder()
-    entries, lists, position = [], 0, 0
+    entries: list[Any] = []
+    lists = position = 0
     while begin := _BEGIN.match(text, position):
-        lists, position = lists + 1, _BETWEEN.match(text, begin.end()).end()
+        lists, position = lists + 1, _next(text, begin.end())
         while not text.startswith("]", position):
             try:
                 entry, position = decoder.raw_decode(text, position)
             except (ValueError, RecursionError):
                 return entries, lists, False
             entries.append(entry)
-            position = _BETWEEN.match(text, position).end()
+            position = _next(text, position)
         position += 1
     return entries, lists, not text[position:].strip()
+
+
+def _next(text: str, position: int) -> int:
+    """Returns where the next entry, or the list's end, is."""
+    found = _NOT_BETWEEN.search(text, position)
+    return found.start() if found else len(text)
 
 
 def unit_of(entries: Sequence[Any], args: dict[str, Any]) -> str:
@@ -83,8 +90,8 @@ def _is_by_iteration(entries: Sequence[Any]) -> bool:
     Then an epoch has several entries, of ascending iterations; or there are as many iterations from
     entry to entry, and now one epoch and now two.
     """
-    at = [tuple(position(entry, unit) for unit in UNITS) for entry in entries]
-    at = [both for both in at if None not in both]
+    found = [tuple(position(entry, unit) for unit in UNITS) for entry in entries]
+    at = [(epoch, step) for epoch, step in found if epoch is not None and step is not None]
     steps = {
         (after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(at)
     }

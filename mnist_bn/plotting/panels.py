@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.canvas import (
@@ -18,19 +17,17 @@ from mnist_bn.plotting.canvas import (
     LEFT,
     RIGHT,
     STRIP_NAME,
-    SUBTITLE_LINE,
-    TOP,
     add_axes,
-    broken,
+    draw_range,
     draw_strip,
-    new_figure,
+    label_logarithmic,
+    new_page,
     strip_height,
     text_width,
-    write_head,
     write_title,
 )
 from mnist_bn.plotting.curves import draw_unfinished, fate, say_not_recorded
-from mnist_bn.plotting.groups import Curve
+from mnist_bn.plotting.groups import SeedGroup
 from mnist_bn.plotting.notation import OneNotation, decimal
 
 WIDTH, HEIGHT, GAP = 6.0, 2.8, 0.55  # of a panel, and between two, inches
@@ -84,22 +81,56 @@ class Panel:
         return strip_height(len(self.crossed)) * (is_above == self.lost_is_high)
 
 
-def dotted(curves: Sequence[Curve]) -> str:
+def dotted(curves: Sequence[SeedGroup]) -> str:
     """Returns how dotted lines of these curves look: "dotted", or if each is a point, "hollow"."""
     return "dotted" if max(len(run.log) for curve in curves for run in curve.runs) > 1 else "hollow"
 
 
-def of_curve(curve: Curve, key: str, label: str, colour: str, dashes: str | tuple = "-") -> Series:
+def of_curve(
+    curve: SeedGroup, key: str, label: str, colour: str, dashes: str | tuple = "-"
+) -> Series:
     """Mean over seeds of one series of the log, and if it has a label, their range and fate."""
     band = curve.band(key)
-    limits = (band.low, band.high) if label else (None, None)
-    lost = sorted({run.diverged_at for run in curve.diverged}) if label else ()
+    low, high = (band.low, band.high) if label else (None, None)
+    lost = {run.diverged_at for run in curve.diverged if run.diverged_at is not None and label}
     label += fate(curve) if label else ""
     return Series(
-        *(band.epochs, band.mean, label, colour, dashes, *limits),
-        crosses=lost,
+        *(band.epochs, band.mean, label, colour, dashes, low, high),
+        crosses=sorted(lost),
         is_cut_short=curve.is_cut_short,
     )
+
+
+def of_seeds(
+    x: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    colour: str,
+    dashes: str | tuple = "-",
+    marker: str = "",
+) -> Series:
+    """Returns the mean of `(seeds, n)` and, if there are several, their range."""
+    low, high = (values.min(axis=0), values.max(axis=0)) if len(values) > 1 else (None, None)
+    return Series(x, values.mean(axis=0), label, colour, dashes, low, high, marker=marker)
+
+
+def geometric(
+    x: np.ndarray,
+    values: np.ndarray,
+    label: str,
+    colour: str,
+    dashes: str | tuple = "-",
+    marker: str = "",
+) -> Series:
+    """Returns the geometric mean of `(seeds, n)` and its range, for a logarithmic axis.
+
+    There is none where a value is not above 0.
+    """
+    with np.errstate(invalid="ignore"):
+        values = np.where(values > 0, values, np.nan)
+        mean = np.exp(np.log(values).mean(axis=0))
+    limits = values.min(axis=0), values.max(axis=0)
+    return Series(x, mean, label, colour, dashes, *limits, marker=marker)
 
 
 def stacked(
@@ -120,17 +151,16 @@ def stacked(
     column = max(
         labels.column_width(named), *(STRIP_NAME + text_width(strip) for strip in [*strips, ""])
     )
-    lines = broken(subtitle, SUBTITLE_WIDTH)
-    width = LEFT + max(WIDTH + column, *map(text_width, lines)) + RIGHT
-    top = TOP + (len(lines) - 1) * SUBTITLE_LINE
     heights = [panel.room(False) + HEIGHT + panel.room(True) for panel in panels]
-    figure = new_figure(width, BOTTOM + sum(heights) + GAP * (len(panels) - 1) + top)
+    height = sum(heights) + GAP * (len(panels) - 1)
+    figure = new_page(title, subtitle, WIDTH + column, height, SUBTITLE_WIDTH)
+    room = figure.get_size_inches()[0] - LEFT - RIGHT
     every = [x for panel in panels for series in panel.series for x in (*series.x, *series.crosses)]
     first, last = min(every, default=1), max(every, default=1)
     for i, panel in enumerate(panels):
         below = sum(heights[i + 1 :]) + GAP * (len(panels) - 1 - i)
         axes = add_axes(figure, LEFT, BOTTOM + below + panel.room(False), WIDTH, HEIGHT)
-        write_title(axes, panel.title, width - LEFT - RIGHT, panel.room(True))
+        write_title(axes, panel.title, room, panel.room(True))
         if log_x:
             axes.set_xscale("log")
             margin = (last / first) ** 0.05 if last > first else 2
@@ -147,7 +177,6 @@ def stacked(
         ends = [_end(panel, series) for series in panel.series if series.label]
         labels.label_ends(axes, ends)
         draw_strip(axes, panel.crossed, panel.lost, panel.lost_is_high)
-    write_head(figure, title, "\n".join(lines))
     return figure
 
 
@@ -167,7 +196,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         say_not_recorded(axes)
     for series in panel.series:
         if series.low is not None and series.high is not None:
-            _draw_range(axes, series)
+            draw_range(axes, series.x, series.low, series.high, color=series.colour)
         axes.plot(
             series.x,
             series.y,
@@ -181,21 +210,12 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set_ylim(*(panel.limits or axes.get_ylim()))
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
-            _label_logarithmic(axis)
+            low, high = axis.get_view_interval()
+            label_logarithmic(axis, 8, (1, 2, 5) if high < 200 * low else (1,))
     if not panel.log_y:
         axes.yaxis.set_major_formatter(OneNotation(is_aligned=True))
     for series in panel.series:
         _draw_markers(axes, series)
-
-
-def _draw_range(axes: Axes, series: Series) -> None:
-    """The band of a series, or of a single point, which has no band, a bar."""
-    if len(series.x) == 1:
-        axes.vlines(series.x, series.low, series.high, color=series.colour, linewidth=1.2)
-    else:
-        axes.fill_between(
-            series.x, series.low, series.high, color=series.colour, alpha=0.14, linewidth=0
-        )
 
 
 def _draw_markers(axes: Axes, series: Series) -> None:
@@ -225,14 +245,6 @@ def _draw_markers(axes: Axes, series: Series) -> None:
     )
     if series.is_cut_short and there.any():
         draw_unfinished(axes, x[there][-1], y[there][-1], series.colour)
-
-
-def _label_logarithmic(axis: Axis) -> None:
-    """Ticks of a logarithmic axis in plain numbers: the style draws no formulas."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,), numticks=8))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(OneNotation())
 
 
 def _end(panel: Panel, series: Series) -> labels.EndLabel:

@@ -50,9 +50,8 @@ def _is_usable(key: str, value: Any) -> bool:
 
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:
     """Tells whether a JSON value is of one of these types, and finite."""
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        return False
-    return isinstance(value, str) or (abs(value) <= 1e300 and math.isfinite(value))
+    is_one = isinstance(value, kinds) and not isinstance(value, bool)
+    return is_one and (isinstance(value, str) or (abs(value) <= 1e300 and math.isfinite(value)))
 
 
 def _effective(args: Mapping[str, Any]) -> dict[str, Any]:

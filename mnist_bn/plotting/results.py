@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -101,10 +101,9 @@ class Run:
         """How far the log goes, how far it was to go (None: not recorded), and in what unit."""
         unit = "iteration" if self.args.get("iteration") else "epoch"
         reached, length = self.log[-1].get(unit), self.args.get(unit)
-        is_known = all(
-            isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in (reached, length)
-        )
-        return (reached, length, unit) if is_known else (int(self.epochs[-1]), None, self.unit)
+        if _is_count(reached) and _is_count(length):
+            return reached, length, unit
+        return int(self.epochs[-1]), None, self.unit
 
     @cached_property
     def has_failed(self) -> bool:
@@ -269,4 +268,8 @@ def _word(value: Any) -> str | None:
     """A recorded name or number as one printable word; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         return None
-    return bounded(printable(value))
+    return bounded(printable(str(value)))
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mnist_bn.plotting import comparison, tables
+from mnist_bn.plotting import comparison, film, tables
 from mnist_bn.plotting.appearance import style
-from mnist_bn.storage.files import make_folder, replacing
+from mnist_bn.plotting.film import Film
 
-Drawn = Iterable[tuple[str, Figure | str | Mapping[str, bytes]]]
+Drawn = Iterable[tuple[str, Figure | str | Film]]
 
 
 def save(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Writes each in the project's style, whole or not at all, and returns the files.
 
     Args:
-        drawn: names of files without their format, each with a figure, with Markdown, or with the
-            contents of files by their ending.
+        drawn: names of files without their format, each with a figure, a film, or Markdown.
 
     Raises:
         UserError: `out` cannot be written.
@@ -38,12 +37,5 @@ def save(drawn: Drawn, out: Path, formats: Sequence[str] = ("png",)) -> list[Pat
             elif isinstance(one, str):
                 paths.append(tables.write(one, out / f"{name}.md"))
             else:
-                paths += [_write(out / f"{name}.{end}", content) for end, content in one.items()]
+                paths += film.save(one, out, name)
     return paths
-
-
-def _write(path: Path, content: bytes) -> Path:
-    make_folder(path.parent)
-    with replacing(path) as file:
-        file.write(content)
-    return path

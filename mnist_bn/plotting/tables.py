@@ -15,7 +15,7 @@ from mnist_bn.config import IDENTITY, LENGTHS, RATES
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import logs
 from mnist_bn.plotting.comparison import conditions
-from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Curve, in_order, rank
+from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, SeedGroup, in_order, rank
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import CURVE_KEYS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import printable
@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
-def table(curves: Sequence[Curve]) -> str:
+def table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row an optimizer (and its settings), a column a network, the accuracy at the end.
 
     Rows and columns change places where there are more than MAX_NETWORKS networks.
@@ -44,7 +44,7 @@ def table(curves: Sequence[Curve]) -> str:
     return f"{caption}\n{escaped(said)}\n\n{markdown(lines)}\n"
 
 
-def on_terminal(curves: Sequence[Curve], columns: int) -> str:
+def on_terminal(curves: Sequence[SeedGroup], columns: int) -> str:
     """The same for a terminal of so many columns: if the table is too wide, a line a cell."""
     caption, said, lines = _content(curves)
     table = markdown(lines)
@@ -75,10 +75,10 @@ def _listed(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _content(curves: Sequence[Curve]) -> tuple[str, str, list[list[str]]]:
+def _content(curves: Sequence[SeedGroup]) -> tuple[str, str, list[list[str]]]:
     """The caption, the conditions, and the table's lines of cells, its head first."""
     columns = in_order((curve.model or NOT_RECORDED for curve in curves), NETWORKS)
-    cells: dict[str, dict[str, Curve]] = {}
+    cells: dict[str, dict[str, SeedGroup]] = {}
     order = sorted(curves, key=lambda c: (rank(c.optimizer, OPTIMIZERS), by_number(c.variant)))
     for curve in order:
         row = _row(curve)
@@ -99,7 +99,7 @@ def _content(curves: Sequence[Curve]) -> tuple[str, str, list[list[str]]]:
     return _caption(usual, curves[0].unit), f"{conditions(curves)}.", lines
 
 
-def _row(curve: Curve) -> str:
+def _row(curve: SeedGroup) -> str:
     """The optimizer with its learning rate and momentum, and the other settings that differ."""
     parts = [curve.optimizer or curve.name]
     if curve.optimizer:
@@ -162,13 +162,13 @@ def _caption(usual: tuple[int, int] | None, unit: str) -> str:
     )
 
 
-def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
+def _cell(curve: SeedGroup | None, usual: tuple[int, int] | None) -> str:
     if curve is None:
         return ""
+    usual_seeds, usual_epochs = usual or (1, None)
     if not curve.survivors:
         seeds = len(curve.runs)
-        is_usual = seeds == (1 if usual is None else usual[0])
-        return "diverged" if is_usual else f"diverged ({_many(seeds, 'seed')})"
+        return "diverged" if seeds == usual_seeds else f"diverged ({_many(seeds, 'seed')})"
     if not _is_recorded(curve):
         return "not recorded"
     _, values = curve.values(VALIDATION_ACCURACY)
@@ -180,19 +180,19 @@ def _cell(curve: Curve | None, usual: tuple[int, int] | None) -> str:
     if curve.unfinished:
         remarks = [f"{seeds} of {_many(len(curve.runs), 'seed')}"]
     else:
-        remarks = [_many(seeds, "seed")] * (seeds != usual[0])
-    remarks += [_many(epochs, curve.unit)] * (epochs != usual[1])
+        remarks = [_many(seeds, "seed")] * (seeds != usual_seeds)
+    remarks += [_many(epochs, curve.unit)] * (epochs != usual_epochs)
     remarks += [f"{len(curve.diverged)} diverged"] * bool(curve.diverged)
     return text + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _size(curve: Curve) -> tuple[int, int]:
+def _size(curve: SeedGroup) -> tuple[int, int]:
     """Seeds and epochs behind the final accuracy of a curve that has one."""
     epochs, values = curve.values(VALIDATION_ACCURACY)
     return len(values), int(epochs[-1])
 
 
-def _is_recorded(curve: Curve) -> bool:
+def _is_recorded(curve: SeedGroup) -> bool:
     return curve.values(VALIDATION_ACCURACY)[1].shape[1] > 0
 
 

@@ -12,7 +12,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -161,7 +161,7 @@ def _digest(content: bytes | bytearray) -> bytes:
     return hashlib.sha256(memoryview(content)[:-_DIGITS]).hexdigest().encode()
 
 
-def _read_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Reads the header of an NPY file of `size` bytes; it is not believed before it fits the size.
 
     Returns:
@@ -185,10 +185,11 @@ def _read_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.d
     return shape, is_fortran, dtype
 
 
-def _read_array(file: BinaryIO, size: int) -> np.ndarray:
+def _read_array(file: IO[bytes], size: int) -> np.ndarray:
     """Reads an NPY file of `size` bytes."""
     shape, is_fortran, dtype = _read_header(file, size)
     body = bytearray(size - file.tell())  # the array's own memory: nothing is there twice
-    if file.readinto(body) != len(body) or file.read(1):  # the end is where its CRC-32 is checked
+    found = file.readinto(body)  # type: ignore[attr-defined]  # files that hold bytes have it
+    if found != len(body) or file.read(1):  # the end is where its CRC-32 is checked
         raise ValueError("an array is cut off")
     return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")

@@ -26,7 +26,8 @@ class CannotWriteError(UserError):
     """A file cannot be written: the disk is full, or the place read-only or somebody else's."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"{path}: cannot be written ({error.strerror or error})")
+        self.reason = error.strerror or str(error)
+        super().__init__(f"{path}: cannot be written ({self.reason})")
 
 
 @contextlib.contextmanager

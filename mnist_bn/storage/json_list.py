@@ -83,7 +83,7 @@ class JsonListFile:
         if self._spare is not None and time.monotonic() < self._next_time:
             return
         try:
-            is_done = self._exchange(entries)
+            is_done = self._exchange(self._live, entries)
         except OSError:
             is_done = False  # no room, or a file system without hard links
             self._has_links = False
@@ -108,35 +108,34 @@ class JsonListFile:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def _exchange(self, entries: Sequence[object]) -> bool:
+    def _exchange(self, live: _State, entries: Sequence[object]) -> bool:
         """Adds to the second file and gives it the name; False if a file is not as we left it."""
-        if self._look(self._path, self._live.entries) != self._live:
+        if self._look(self._path, live.entries) != live:
             return False
         spare, free = self._spares
         if self._spare is None:
             files.write_json(spare, entries)
-        elif not self._append(spare, entries[self._spare.entries :]):
+        elif not self._append(spare, self._spare, entries[self._spare.entries :]):
             return False
         with contextlib.suppress(FileNotFoundError):
             free.unlink()
         os.link(self._path, free, follow_symlinks=False)
-        before = self._live
         self._live = self._look(spare, len(entries))
         files.rename(spare, self._path)
-        self._spare = self._look(free, before.entries)
+        self._spare = self._look(free, live.entries)
         self._spares.reverse()
         self._shown = len(entries)
         self._next_time = time.monotonic() + SECONDS_OF_REST
-        return self._spare == before
+        return self._spare == live
 
-    def _append(self, path: Path, entries: Sequence[object]) -> bool:
+    def _append(self, path: Path, before: _State, entries: Sequence[object]) -> bool:
         """Adds to the second file, where nobody looks; False if it is not as we left it."""
         text = b"".join(b",\n" + _indented(entry) for entry in entries) + _END
         flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(path, flags), "wb", buffering=0) as file:
-            if _state(os.fstat(file.fileno()), self._spare.entries) != self._spare:
+            if _state(os.fstat(file.fileno()), before.entries) != before:
                 return False
-            file.seek(self._spare.size - len(_END))
+            file.seek(before.size - len(_END))
             if file.write(text) != len(text):
                 return False
             os.fsync(file.fileno())

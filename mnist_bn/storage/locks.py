@@ -15,7 +15,7 @@ from mnist_bn.storage import files
 try:
     import fcntl
 except ImportError:  # Windows, where no file can be removed that a process has open
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 FILE = ".lock"
 

@@ -14,9 +14,9 @@ import re
 import shlex
 import stat
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from mnist_bn import observers
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.storage import files, snapshots
@@ -64,13 +64,13 @@ def read_log(folder: Path) -> list:
     return log if isinstance(log, list) else []
 
 
-def files_of_run(folder: Path) -> list[Path]:
+def _files_of_run(folder: Path, measured: Collection[str]) -> list[Path]:
     """Returns what a run writes and is there, in the order in which it is best taken away.
 
     `model.npz`, without which no run is finished, comes first, and `args`, without which nobody
     knows which run it is, last.
     """
-    middle = {*_PICTURES, LOG, ERROR, *(f"{name}.npz" for name in observers.observers())}
+    middle = {*_PICTURES, LOG, ERROR, *measured}
     found = sorted(
         path for path in folder.iterdir() if path.name in middle or _SNAPSHOT.fullmatch(path.name)
     )
@@ -78,26 +78,27 @@ def files_of_run(folder: Path) -> list[Path]:
     return [path for path in every if os.path.lexists(path) and not _is(stat.S_ISDIR, path)]
 
 
-def make_room(folder: Path, begins: str) -> None:
+def make_room(folder: Path, begins: str, measured: Collection[str]) -> None:
     """Sets aside an earlier run's files, with a line on stderr that says what they are.
 
     Of a run that had neither logged nor saved anything they are removed.
 
     Args:
         begins: what begins now, in words such as "training anew".
+        measured: the names of the files that observers write.
 
     Raises:
         CannotWriteError: a file cannot be moved.
         UserError: there are files with such names, and no `args` of a run of ours.
     """
-    found = files_of_run(folder)
+    found = _files_of_run(folder, measured)
     _check_are_ours(folder, found)
     if not _is_worth_keeping(folder, found):
         for path in found:
             files.remove(path)
         return
     what = describe(folder)
-    aside = set_aside(folder)
+    aside = _set_aside(folder, measured)
     how = "it had no snapshot to go on from"
     if newest := next(iter(snapshots.found(aside)), None):
         how = f"to go on with that run: --resume {shlex.quote(str(newest))}; next time: --autoload"
@@ -106,7 +107,7 @@ def make_room(folder: Path, begins: str) -> None:
     wording.say(note, file=sys.stderr)
 
 
-def set_aside(folder: Path) -> Path:
+def _set_aside(folder: Path, measured: Collection[str]) -> Path:
     """Moves the files of the run that a folder holds to a new `earlier/<n>`, which it returns.
 
     Raises:
@@ -115,7 +116,7 @@ def set_aside(folder: Path) -> Path:
     unfinished = folder / EARLIER / _UNFINISHED
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        for path in files_of_run(folder):
+        for path in _files_of_run(folder, measured):
             path.replace(unfinished / path.name)
         numbers = [int(p.name) for p in unfinished.parent.iterdir() if p.name.isdecimal()]
         aside = unfinished.with_name(str(max(numbers, default=0) + 1))
@@ -125,8 +126,11 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def finish_setting_aside(folder: Path) -> None:
+def finish_setting_aside(folder: Path, measured: Collection[str]) -> None:
     """Carries through what a kill has interrupted, with a line; forgets what had not begun.
+
+    Args:
+        measured: the names of the files that observers write.
 
     Raises:
         CannotWriteError: a file cannot be moved.
@@ -135,7 +139,7 @@ def finish_setting_aside(folder: Path) -> None:
     with contextlib.suppress(OSError):  # it is not there, or not empty
         unfinished.rmdir()
     if os.path.lexists(unfinished):
-        aside = set_aside(folder).relative_to(folder)
+        aside = _set_aside(folder, measured).relative_to(folder)
         print(
             f"note: {folder} held a run that was being set aside: now in {aside}", file=sys.stderr
         )
@@ -155,7 +159,8 @@ def describe(folder: Path) -> str:
         return f"a run that diverged at iteration {diverged_at.get('iteration')}"
     if os.path.exists(folder / MODEL):
         return f"a finished run of {schedule.describe_length(config)}"
-    reached = last.get(unit) if isinstance(last.get(unit), int) else 0
+    logged = last.get(unit)
+    reached = logged if isinstance(logged, int) else 0
     if unit == "iteration":
         reached = max([reached, *map(snapshots.iteration, snapshots.found(folder))])
     return f"{what} run ({reached} of {schedule.describe_length(config)})"

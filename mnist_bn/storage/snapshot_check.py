@@ -76,8 +76,11 @@ def check_header(header: Mapping, arrays: Arrays, observation_prefix: str) -> No
     names = header["observation"]
     if names is None:
         return
-    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not are_names or "main/loss" not in names:
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or "main/loss" not in names
+    ):
         raise Impossible("the observation", "names, main/loss among them", names)
     for i in range(len(names)):
         _number(arrays, f"{observation_prefix}{i}")

@@ -228,7 +228,7 @@ def _parameters(trainer: Trainer) -> list[tuple[str, chainer.Parameter]]:
 
 def iteration(path: Path) -> int:
     """Returns the number of the step after which a snapshot was taken, by its name."""
-    return int(_NAME.fullmatch(path.name)[1])
+    return int(path.name.rpartition("_")[2])
 
 
 def _copy(value: np.ndarray) -> np.ndarray:

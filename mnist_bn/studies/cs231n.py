@@ -16,14 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn import studies
+from mnist_bn import observations, studies
 from mnist_bn.config import RunConfig
 from mnist_bn.names.specs import NetworkSpec
-from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.curves import fate
-from mnist_bn.plotting.groups import Curve, complete, group_runs, in_words
+from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, in_words
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import joined, mean_and_range
@@ -147,7 +147,7 @@ def _highest(values: np.ndarray) -> float:
     return np.nan if np.isnan(values).all() else float(np.nanmax(values))
 
 
-def _depth_figure(curves: Sequence[Curve]) -> Figure:
+def _depth_figure(curves: Sequence[SeedGroup]) -> Figure:
     """Training loss of each step, and accuracy on the training and the validation images."""
     looks = [(look.label, look.colour) for look in _looks([_key(curve) for curve in curves])]
     losses, validation = (
@@ -186,7 +186,7 @@ def _x_label(run: Run) -> str:
     return run.unit.capitalize()
 
 
-def _training_series(curve: Curve, label: str, colour: str) -> panels.Series | None:
+def _training_series(curve: SeedGroup, label: str, colour: str) -> panels.Series | None:
     """The mean and range of `training_accuracy` over the seeds that went as far as any."""
     measured = [training_accuracy(run) for run in curve.finished or curve.runs]
     measured = [one for one in measured if one is not None]
@@ -257,7 +257,7 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
     ]
 
 
-def _depth_table(curves: Sequence[Curve]) -> str:
+def _depth_table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row a network; its last accuracies, and those that the notebook printed."""
     rows = [
         ["network", "seeds", "training accuracy", "validation accuracy", "the notebook's, 1 seed"]
@@ -304,7 +304,7 @@ def _sweep_table(runs: Sequence[Run]) -> str:
     return tables.markdown(rows) + "\n"
 
 
-def _key(curve: Curve) -> tuple[str, str, str]:
+def _key(curve: SeedGroup) -> tuple[str, str, str]:
     """Returns network, optimizer and the other settings that differ: what a line stands for."""
     return curve.model or curve.name, curve.optimizer or "", curve.variant
 

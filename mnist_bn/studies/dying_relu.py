@@ -8,14 +8,17 @@ is Chainer's scale, sqrt(1 / inputs), and BN stands before the ReLU.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn.plotting import comparison, film, observations, panels, tables
+from mnist_bn import observations
+from mnist_bn.observers.dead_units import count, twice
+from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, ORANGE, PURPLE, VERMILLION
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.film import Film
+from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
 BATCH_SIZE = 100
@@ -59,7 +62,7 @@ _COUNTS = {
 }
 
 
-def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Mapping[str, bytes]]]:
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Film]]:
     """Yields accuracy above and dead units below against the epoch, three times, and the film.
 
     BN against none, BN over the batch sizes, and both over the slopes; of each what was run.
@@ -71,17 +74,17 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Mapping[s
         if shown:
             yield name, _two_panels(shown, title)
     filmed = {
-        label: observations.read(curve.finished[0], film.NAME)
+        label: observations.read(curve.finished[0], "weight-updates")
         for curve, label, *_ in _plain(curves)
         if curve.finished
     }
     filmed = {label: series for label, series in filmed.items() if series is not None}
     if filmed:
-        yield "dying-relu-film", film.files(filmed, curves[0].unit)
+        yield "dying-relu-film", Film(filmed, curves[0].unit)
     yield "dead-units", _table(every)
 
 
-def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
+def counts(curve: SeedGroup, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns epochs, `(T,)`, and how many hidden units are dead, `(seeds, T)`; None: not observed.
 
     Args:
@@ -96,21 +99,20 @@ def counts(curve: Curve, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
         units = next((a for key, a in series.items() if key.startswith(f"{kind}/")), None)
         if units is None:
             return None
-        units = observations.dead(units) if kind == "flat_update" else units
-        found.append((observations.times(run, series), units.sum(axis=1)))
+        found.append((observations.times(run, series), count(kind, units)))
     if not found:
         return None
     length = min(len(x) for x, _ in found)
     return found[0][0][:length], np.array([count[:length] for _, count in found])
 
 
-def hidden_units(curve: Curve) -> int:
+def hidden_units(curve: SeedGroup) -> int:
     """Returns how many units the hidden layer has that `counts` counts."""
     series = observations.read(curve.finished[0], "dead-units")
     return next(a.shape[1] for key, a in series.items() if key.startswith("flat_update/"))
 
 
-def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
+def _figures(curves: Sequence[SeedGroup]) -> list[tuple[str, str, list[tuple]]]:
     """File name, title and what is shown: curve, label, colour and dashes.
 
     Labels are the networks' names, as `--model` takes them.
@@ -138,7 +140,7 @@ def _figures(curves: Sequence[Curve]) -> list[tuple[str, str, list[tuple]]]:
     ]
 
 
-def _plain(curves: Sequence[Curve]) -> list[tuple]:
+def _plain(curves: Sequence[SeedGroup]) -> list[tuple]:
     """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
@@ -169,7 +171,7 @@ def _two_panels(shown: Sequence[tuple], title: str):
     unit = curves[0].unit
     said = (
         f"{comparison.subtitle(curves)}\nSee below how many units no longer learn, their weight "
-        f"update (dW) flat {observations.twice(unit)}; above, what that costs."
+        f"update (dW) flat {twice(unit)}; above, what that costs."
     )
     if has_dotted:
         said += f" {comparison.training_note(unit)}"
@@ -192,9 +194,9 @@ def _two_panels(shown: Sequence[tuple], title: str):
     )
 
 
-def _table(curves: Sequence[Curve]) -> str:
+def _table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row a network and batch size; accuracy and dead units at the last epoch."""
-    signs = {**_COUNTS, "flat_update": f"dW flat {observations.twice(curves[0].unit)}"}
+    signs = {**_COUNTS, "flat_update": f"dW flat {twice(curves[0].unit)}"}
     head = ["network", "batch", "training accuracy", "test accuracy", *signs.values()]
     rows = []
     for curve in curves:
@@ -209,17 +211,17 @@ def _table(curves: Sequence[Curve]) -> str:
     return f"{title}\n\n{tables.markdown([head, *rows])}\n"
 
 
-def _named(curve: Curve, among: Sequence[Curve]) -> str:
+def _named(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     """The network's name, and where others have it too, the settings that differ."""
     name = curve.model or curve.name
     is_alone = sum(other.model == curve.model for other in among) == 1
     return name if is_alone or not curve.variant else f"{name}, {curve.variant}"
 
 
-def _size(curve: Curve) -> int:
+def _size(curve: SeedGroup) -> int:
     size = curve.runs[0].args.get("batchsize")
     return size if isinstance(size, int) else BATCH_SIZE
 
 
-def _slope(curve: Curve) -> float:
+def _slope(curve: SeedGroup) -> float:
     return curve.network.number("slope") or 0.0

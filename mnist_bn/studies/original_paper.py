@@ -13,10 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn import observations
+from mnist_bn.observers.activation_percentiles import percentile_panel
+from mnist_bn.observers.measured import Observed
+from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import Curve, group_runs, in_words
+from mnist_bn.plotting.groups import SeedGroup, group_runs, in_words
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 LAYER = "sigmoid3"  # the last hidden one
@@ -71,7 +74,7 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
     for letter, (curve, x, values) in zip("bcdefghij", percentiles, strict=False):
         name, colour = _look(curve)
         title = f"{letter}  Percentiles of the input to one sigmoid, {name}"
-        shown.append(observations.percentile_panel(title, x, values, colour, limits))
+        shown.append(percentile_panel(title, x, values[np.newaxis], colour, limits))
     parts = [comparison.subtitle(curves), *[f"{', '.join(lost)}: diverged, not drawn"] * bool(lost)]
     title = f"The original paper's figure 1{comparison.on(curves)}"
     said = f"{BETWEEN.join(parts)}\n{TO_SEE}"
@@ -79,7 +82,7 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
     yield "original-paper", _table(curves)
 
 
-def steps_to(curve: Curve, accuracy: float) -> int | None:
+def steps_to(curve: SeedGroup, accuracy: float) -> int | None:
     """Returns the step at which the mean test accuracy first reaches `accuracy`, None if never."""
     band = curve.band(VALIDATION_ACCURACY)
     reached = band.epochs[band.mean >= accuracy]
@@ -121,7 +124,7 @@ def growth(percentiles: np.ndarray) -> np.ndarray:
     return spread.max(axis=0) / spread.min(axis=0)
 
 
-def _table(curves: Sequence[Curve]) -> str:
+def _table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row a network; accuracy, steps, and how steady the last hidden layer's input is.
 
     The numbers of its units are averaged over units and seeds.
@@ -146,17 +149,17 @@ def _table(curves: Sequence[Curve]) -> str:
     return tables.markdown([head, *rows]) + "\n"
 
 
-def _final(curve: Curve) -> float | None:
+def _final(curve: SeedGroup) -> float | None:
     """Returns the last mean test accuracy, None where the log has none."""
     mean = curve.band(VALIDATION_ACCURACY).mean
     return mean[-1] if len(mean) else None
 
 
-def _look(curve: Curve) -> tuple[str, str]:
+def _look(curve: SeedGroup) -> tuple[str, str]:
     return in_words(curve), BLUE if curve.has_bn else BLACK
 
 
-def _measured(curve: Curve) -> list[tuple[Run, observations.Observed]]:
+def _measured(curve: SeedGroup) -> list[tuple[Run, Observed]]:
     """The finished runs whose percentiles of LAYER were measured, and these."""
     found = [(run, observations.read(run, OBSERVED[0])) for run in curve.finished]
     return [(run, series) for run, series in found if series is not None and LAYER in series]

@@ -13,18 +13,22 @@ longer at the lower learning rates; here all settings are equally long.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_bn import observations
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, heat_maps, minibatch, observations, panels, tables
+from mnist_bn.observers import activation_moments, gradient_noise, observers, output_gradients
+from mnist_bn.observers.measured import Measured
+from mnist_bn.observers.minibatch import WHEN
+from mnist_bn.plotting import comparison, heat_maps, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import Curve, group_runs
-from mnist_bn.plotting.minibatch import Group
+from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import mean_and_range
@@ -122,10 +126,10 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
     curves = group_runs(runs)
     singular_values = _read_singular_values(runs)
     with np.errstate(all="ignore"):  # what was lost or zero is drawn as such
-        for name, shown in minibatch.FIGURES.items():
-            if groups := _groups(curves, shown.observer):
-                said = f"{_subtitle(curves, shown.observer)}\n{shown.to_see}"
-                yield name, shown.draw(groups, shown.title, said)
+        for observer in OBSERVED:
+            if groups := _groups(curves, observer):
+                head = functools.partial(_head, _subtitle(curves, observer))
+                yield from observers()[observer].figures(groups, head)
         for name, figure in (
             ("accuracy", _accuracy(curves)),
             ("divergence", _divergence(curves)),
@@ -146,29 +150,34 @@ def diverged_at(run: Run) -> int | None:
     return None
 
 
-def _groups(curves: Sequence[Curve], observer: str) -> list[Group]:
+def _groups(curves: Sequence[SeedGroup], observer: str) -> list[Measured]:
     """The networks that an observer has measured."""
-    found = [(curve, observations.read_all(curve.runs, observer)) for curve in curves]
-    found = [(curve, series) for curve, series in found if series]
+    found = [(curve, observations.measured(curve.runs, observer)) for curve in curves]
+    found = [(curve, measured) for curve, measured in found if measured.seeds]
     names = [_name(curve, curves) for curve, _ in found]
+    labels = [
+        name if names.count(name) == 1 else _with_rate(curve, curves)
+        for name, (curve, _) in zip(names, found, strict=True)
+    ]
     return [
-        Group(name if names.count(name) == 1 else _with_rate(curve, curves), _colour(curve), series)
-        for name, (curve, series) in zip(names, found, strict=True)
+        dataclasses.replace(measured, label=label, colour=_colour(curve))
+        for label, (curve, measured) in zip(labels, found, strict=True)
     ]
 
 
-def _subtitle(curves: Sequence[Curve], observer: str) -> str:
+def _subtitle(curves: Sequence[SeedGroup], observer: str) -> str:
     """What was measured: network, data, seeds."""
     shown = [c for c in curves if any((r.folder / f"{observer}.npz").exists() for r in c.runs)]
     seeds = max(len(curve.runs) for curve in shown)
-    number = comparison.seeds(seeds)
-    if observer in minibatch.FIRST_SEED and seeds > 1:
-        number = f"the first of {number}"
-    parts = [*_networks(shown), comparison.data(shown), "one minibatch, in train mode", number]
-    return BETWEEN.join(parts)
+    number = observations.number_of_seeds(observers()[observer], seeds)
+    return BETWEEN.join([*_networks(shown), comparison.data(shown), WHEN, number])
 
 
-def _networks(curves: Sequence[Curve]) -> list[str]:
+def _head(subtitle: str, title: str, to_see: str) -> tuple[str, str]:
+    return title, f"{subtitle}\n{to_see}"
+
+
+def _networks(curves: Sequence[SeedGroup]) -> list[str]:
     """What each network is called in the figure, and the name that `--model` takes."""
     called = dict.fromkeys((_name(curve, curves), curve.model or curve.name) for curve in curves)
     parts = [name if name == model else f"{name}: {model}" for name, model in called]
@@ -176,19 +185,19 @@ def _networks(curves: Sequence[Curve]) -> list[str]:
     return parts if others or kind in parts else [kind, *parts]  # of several, the names tell it
 
 
-def _without_bn(curve: Curve) -> str:
+def _without_bn(curve: SeedGroup) -> str:
     """The network without its BN, such as "ResNet-110"."""
     name, depth = curve.network.class_name or curve.name, curve.network.argument("depth")
     return f"ResNet-{depth or 110}" if name == "ResNetCIFAR" else name
 
 
-def _bn(curve: Curve) -> str:
+def _bn(curve: SeedGroup) -> str:
     """The network's `bn` as text: "True", "False", or "end"."""
     bn = curve.network.argument("bn")
     return "True" if bn is None else str(bn)
 
 
-def _name(curve: Curve, among: Sequence[Curve]) -> str:
+def _name(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     """What tells a network from the others, such as "without BN"."""
     network = _without_bn(curve)
     bn = {"False": "without BN", "end": "BN at the end"}.get(_bn(curve), "with BN")
@@ -197,20 +206,20 @@ def _name(curve: Curve, among: Sequence[Curve]) -> str:
     return bn if len(set(map(_without_bn, among))) == 1 else f"{network} {bn}"
 
 
-def _colour(curve: Curve) -> str:
+def _colour(curve: SeedGroup) -> str:
     return {"False": BLACK, "end": GREEN}.get(_bn(curve), BLUE)
 
 
-def _rate(curve: Curve) -> float:
+def _rate(curve: SeedGroup) -> float:
     lr = curve.runs[0].args.get("lr")
     return lr if isinstance(lr, int | float) and lr > 0 else 0.01  # Chainer's
 
 
-def _with_rate(curve: Curve, among: Sequence[Curve]) -> str:
+def _with_rate(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
     return f"{_name(curve, among)}, lr {decimal(_rate(curve))}"
 
 
-def _accuracy(curves: Sequence[Curve]) -> Figure | None:
+def _accuracy(curves: Sequence[SeedGroup]) -> Figure | None:
     """Accuracy against % of training, training above and test below."""
     shown = [curve for curve in curves if curve.unit == "epoch" and _last(curve) > 1]
     shown.sort(key=lambda curve: (_bn(curve) == "False", -_rate(curve)))
@@ -237,11 +246,11 @@ def _accuracy(curves: Sequence[Curve]) -> Figure | None:
     return panels.stacked(figures, title, said, "% of training")
 
 
-def _last(curve: Curve) -> int:
+def _last(curve: SeedGroup) -> int:
     return max(int(run.epochs[-1]) for run in curve.runs)
 
 
-def _divergence(curves: Sequence[Curve]) -> Figure | None:
+def _divergence(curves: Sequence[SeedGroup]) -> Figure | None:
     """Loss against minibatches, a panel each with BN and without, a line a seed."""
     shown = [curve for curve in curves if curve.unit == "iteration"]
     rates = sorted({_rate(curve) for curve in shown})
@@ -301,12 +310,12 @@ def _beyond(run: Run) -> np.ndarray:
     return x[y >= _LOSSES[1]]
 
 
-def _fate(curve: Curve) -> str:
+def _fate(curve: SeedGroup) -> str:
     diverged = sum(diverged_at(run) is not None for run in curve.runs)
     return f" ({diverged} of {len(curve.runs)} diverged)" if diverged else ""
 
 
-def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
+def _learning_rates(curves: Sequence[SeedGroup]) -> Figure | None:
     """The share of seeds that diverged, and at which minibatch, against the learning rate."""
     if not any(diverged_at(run) is not None for curve in curves for run in curve.runs):
         return None
@@ -344,7 +353,7 @@ def _learning_rates(curves: Sequence[Curve]) -> Figure | None:
     )
 
 
-def _lengths(curves: Sequence[Curve]) -> str:
+def _lengths(curves: Sequence[SeedGroup]) -> str:
     """How long the runs that did not diverge are, such as "1 to 165 epochs"."""
     lengths = {int(run.epochs[-1]) for curve in curves for run in curve.survivors}
     if not lengths:
@@ -404,13 +413,14 @@ def _singular_values(arrays: dict[str, np.ndarray] | None) -> Figure | None:
     return figure
 
 
-def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | None) -> str:
+def _table(curves: Sequence[SeedGroup], singular_values: dict[str, np.ndarray] | None) -> str:
     """Markdown: the numbers behind the figures, with their range over seeds."""
     rows: dict[str, dict[str, str]] = {}
     for observer, numbers_of in _NUMBERS.items():
         for curve in curves:
-            if series := observations.read_all(curve.runs, observer):
-                for what, values in numbers_of(Group("", "", series)):
+            measured = observations.measured(curve.runs, observer)
+            if measured.seeds:
+                for what, values in numbers_of(measured):
                     rows.setdefault(what, {})[_with_rate(curve, curves)] = mean_and_range(
                         values, ".4g"
                     )
@@ -439,15 +449,15 @@ def _table(curves: Sequence[Curve], singular_values: dict[str, np.ndarray] | Non
     return text
 
 
-def _moments(group: Group) -> list[tuple[str, np.ndarray]]:
+def _moments(group: Measured) -> list[tuple[str, np.ndarray]]:
     what = {"mean": "|channel means|", "std": "std of channel means", "variance": "variance"}
     return [
-        (f"growth of the {name} a layer, log10", minibatch.slopes(group.first(key)))
+        (f"growth of the {name} a layer, log10", activation_moments.slopes(group.first(key)))
         for key, name in what.items()
     ]
 
 
-def _gradients(group: Group) -> list[tuple[str, np.ndarray]]:
+def _gradients(group: Measured) -> list[tuple[str, np.ndarray]]:
     layer = group.first("layer")[0]
     return [
         (f"{name} of the weight gradients of layer {layer}", group.first(key)[:, layer - 1])
@@ -455,18 +465,21 @@ def _gradients(group: Group) -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def _outputs(group: Group) -> list[tuple[str, np.ndarray]]:
+def _outputs(group: Measured) -> list[tuple[str, np.ndarray]]:
     gradients = group.first("gradient")
     return [
-        ("images of one sign in the most one-signed column", minibatch.same_sign(gradients)),
+        (
+            "images of one sign in the most one-signed column",
+            output_gradients.same_sign(gradients),
+        ),
         (
             "spread of the most positive column, std / mean",
-            minibatch.dependence_on_input(gradients),
+            output_gradients.dependence_on_input(gradients),
         ),
     ]
 
 
-def _kernels(group: Group) -> list[tuple[str, np.ndarray]]:
+def _kernels(group: Measured) -> list[tuple[str, np.ndarray]]:
     ratios = group.first("sum_of_absolute") / group.first("absolute_of_sum")
     layers = group.first("layer")[0]
     return [
@@ -476,7 +489,7 @@ def _kernels(group: Group) -> list[tuple[str, np.ndarray]]:
     ]
 
 
-def _steps(group: Group) -> list[tuple[str, np.ndarray]]:
+def _steps(group: Measured) -> list[tuple[str, np.ndarray]]:
     relative, sizes = group.first("relative_loss"), group.first("step_size")
     relative = np.where(np.isnan(relative), np.inf, relative)
     best = np.take_along_axis(sizes, relative.argmin(axis=1)[:, None], 1)[:, 0]
@@ -489,9 +502,9 @@ def _steps(group: Group) -> list[tuple[str, np.ndarray]]:
     return found
 
 
-def _noise(group: Group) -> list[tuple[str, np.ndarray]]:
+def _noise(group: Measured) -> list[tuple[str, np.ndarray]]:
     return [
-        ("slope of log noise against log batch size", minibatch.noise_slopes(group)),
+        ("slope of log noise against log batch size", gradient_noise.slopes(group)),
         ("constant C of the noise", group.first("constant")),
     ]
 

@@ -16,8 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from mnist_bn import observations
 from mnist_bn.names.specs import NetworkSpec
-from mnist_bn.plotting import comparison, observations, panels, tables
+from mnist_bn.observers.measured import Observed
+from mnist_bn.observers.variance_shift import layer_ticks, shifts, test_mode
+from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import (
     BLACK,
     BLUE,
@@ -30,7 +33,7 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
 )
 from mnist_bn.plotting.canvas import BETWEEN
-from mnist_bn.plotting.groups import Curve, complete, group_runs, settings_in_words
+from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, settings_in_words
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 from mnist_bn.plotting.words import joined
@@ -80,7 +83,7 @@ _USUAL_RATIO = 0.5  # of each of these networks, where its name says none
 class _Measured(NamedTuple):
     """What was measured at the end of a network's runs; `layers` and `shift` in order of use."""
 
-    curve: Curve
+    curve: SeedGroup
     name: str  # the network's, without its drop ratio
     setting: str  # the optimizer and other settings, where the runs differ in them
     ratio: float | None  # None: the network's name says none
@@ -124,15 +127,15 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
     yield "variance-shift", _table(every)
 
 
-def measured(curves: Sequence[Curve]) -> list[_Measured]:
+def measured(curves: Sequence[SeedGroup]) -> list[_Measured]:
     """Returns what was measured of those that were: by network, setting and drop ratio."""
     every = [one for curve in curves if (one := _measured(curve, curves)) is not None]
     return sorted(every, key=lambda one: (*_order(one.name, one.setting), one.ratio or 0))
 
 
-def _measured(curve: Curve, among: Sequence[Curve]) -> _Measured | None:
+def _measured(curve: SeedGroup, among: Sequence[SeedGroup]) -> _Measured | None:
     """Returns the last measurements of the finished runs; None: there are none."""
-    accuracy, anew, shifts, predicted, layers = [], [], [], [], None
+    accuracy, anew, shift, predicted, layers = [], [], [], [], None
     name = NetworkSpec(curve.model or curve.name).without("ratio")
     setting = settings_in_words(curve, among)
     ratio = _ratio(curve.model or "")
@@ -140,12 +143,12 @@ def _measured(curve: Curve, among: Sequence[Curve]) -> _Measured | None:
         series = observations.read(run, "variance-shift")
         if series is None:
             continue
-        by_layer = observations.shifts(series)
+        by_layer = shifts(series)
         layers = layers or list(by_layer)
         if list(by_layer) != layers:  # another network under the same name
             continue
         accuracy.append(run.values(VALIDATION_ACCURACY)[-1])
-        shifts.append([array[-1].mean() for array in by_layer.values()])
+        shift.append([array[-1].mean() for array in by_layer.values()])
         if name == CASE_A and ratio is not None:
             predicted.append([_predicted(series, layer, ratio) for layer in layers])
         again = observations.read(run, "reestimated-bn")
@@ -153,12 +156,12 @@ def _measured(curve: Curve, among: Sequence[Curve]) -> _Measured | None:
             anew.append(again["accuracy"][-1])
     if layers is None:
         return None
-    arrays = (np.array(values, dtype=np.float64) for values in (shifts, predicted))
+    arrays = (np.array(values, dtype=np.float64) for values in (shift, predicted))
     accuracies = np.array(accuracy), np.array(anew)
     return _Measured(curve, name, setting, ratio, *accuracies, layers, *arrays)
 
 
-def _predicted(series: observations.Observed, layer: str, ratio: float) -> float:
+def _predicted(series: Observed, layer: str, ratio: float) -> float:
     """Returns by `theory` the shift of one layer, averaged over the channels that have any."""
     with np.errstate(all="ignore"):  # a channel without variance has none
         mean, variance = (series[f"{part}/{layer}"][-1] for part in ("real_mean", "real_var"))
@@ -169,7 +172,7 @@ def _predicted(series: observations.Observed, layer: str, ratio: float) -> float
 def _shift_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
     """The panels of `_TITLES`, then one for each other network; the blog's is in that of case b."""
     layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
-    ticks = observations.layer_ticks(layers)
+    ticks = layer_ticks(layers)
     place = dict(zip(layers, ticks, strict=True))
     shown: dict[tuple[str, str], list[panels.Series]] = {}
     for one in every:
@@ -195,7 +198,7 @@ def _shift_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
         line.y[np.isfinite(line.y)].max(initial=1) for some in shown.values() for line in some
     ]
     limits = (0.85, 1.3 * max(finite))
-    variance = f"variance{observations.test_mode(_runs(every))}, mean over channels"
+    variance = f"variance{test_mode(_runs(every))}, mean over channels"
     return panels.stacked(
         [
             panels.Panel(joined(_TITLES.get(name, name), setting), lines, limits, log_y=True)
@@ -228,7 +231,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
                 )
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
     ratios = sorted({one.ratio for one in every})
-    dashed = f"dashed{observations.test_mode(_runs(every))}"
+    dashed = f"dashed{test_mode(_runs(every))}"
     title = f"Test accuracy ({dashed}: BN's statistics estimated anew, no dropout)"
     panel = panels.Panel(title, lines)
     return panels.stacked(

@@ -62,7 +62,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see --help)")
 
-    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]  # argparse's hints: one for each kind of namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         """Parses the arguments; a flag that there is not is refused with the nearest that is."""
         for word in sys.argv[1:] if args is None else args:
             flag = word.partition("=")[0]
@@ -101,13 +103,9 @@ class ListAction(argparse.Action):
     """
 
     def __init__(
-        self,
-        *args,
-        of: Callable[[str], object] = str,
-        expected: str = "names",
-        **kwargs,
+        self, *, of: Callable[[str], object] = str, expected: str = "names", **kwargs
     ) -> None:
-        super().__init__(*args, nargs="+", **kwargs)
+        super().__init__(nargs="+", **kwargs)
         self._of, self._expected = of, expected
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:

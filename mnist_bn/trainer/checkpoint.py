@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import chainer
+import numpy as np
 from chainer.training import Trainer, extension
 
 from mnist_bn.storage import snapshots
@@ -44,8 +46,7 @@ class Checkpoint(extension.Extension):
         self.is_for_the_end = is_for_the_end
         self.has_gradients = has_gradients
         self.resumed_from: snapshots.Snapshot | None = None
-        self._before_evaluation = None
-        self._trainer: Trainer | None = None
+        self._before_evaluation: dict[str, np.ndarray] | None = None
 
     def extend(
         self,
@@ -63,8 +64,9 @@ class Checkpoint(extension.Extension):
         evaluate_batch = evaluator.eval_func or evaluator.get_target("main")
 
         def eval_func(*arrays):
-            if signals.requested() and self._before_evaluation is not None:
-                self._stop(self._before_evaluation)
+            signal = signals.requested()
+            if signal and self._before_evaluation is not None:
+                _stop(trainer, self._before_evaluation, signal)
             return evaluate_batch(*arrays)
 
         evaluator.eval_func = eval_func
@@ -72,28 +74,28 @@ class Checkpoint(extension.Extension):
         trainer.extend(self, trigger=lambda _: True)
 
     def initialize(self, trainer: Trainer) -> None:
-        self._trainer = trainer
         if self.resumed_from is not None:
             snapshots.finish_iteration(self.resumed_from, trainer)
 
     def __call__(self, trainer: Trainer) -> None:
         before, self._before_evaluation = self._before_evaluation, None
-        is_stopped = signals.requested()
-        if not is_stopped and not self.is_due(trainer):
+        signal = signals.requested()
+        if not signal and not self.is_due(trainer):
             return
         arrays = before
         if arrays is None or not self.is_for_the_end(trainer):
             arrays = snapshots.capture(trainer, self.run)
-        if is_stopped:
-            self._stop(arrays)
+        if signal:
+            _stop(trainer, arrays, signal)
         snapshots.save(snapshots.path_of(trainer), arrays)
 
-    def _stop(self, arrays: dict) -> None:
-        path = snapshots.path_of(self._trainer)
-        snapshots.save(path, arrays)
-        updater = self._trainer.updater
-        raise signals.Stopped(
-            signals.requested(),
-            f"stopped at iteration {updater.iteration}, epoch {updater.epoch_detail:.2f}; "
-            f"saved in {path}",
-        )
+
+def _stop(trainer: Trainer, arrays: dict[str, np.ndarray], signal: int) -> NoReturn:
+    path = snapshots.path_of(trainer)
+    snapshots.save(path, arrays)
+    updater = trainer.updater
+    raise signals.Stopped(
+        signal,
+        f"stopped at iteration {updater.iteration}, epoch {updater.epoch_detail:.2f}; "
+        f"saved in {path}",
+    )

@@ -35,10 +35,10 @@ class LearningRateDrop(extension.Extension):
 
     def __init__(self, optimizer: chainer.GradientMethod, drops: Sequence[int], unit: str) -> None:
         name = type(optimizer).__name__
-        self._hyperparameter = learning_rate(type(optimizer))
-        if self._hyperparameter is None:
+        hyperparameter = learning_rate(type(optimizer))
+        if hyperparameter is None:
             raise UsageError(f"--lr-drop: {name} has no learning rate; leave --lr-drop out for it")
-        self._holder = holder(optimizer, self._hyperparameter)
+        self._hyperparameter, self._holder = hyperparameter, holder(optimizer, hyperparameter)
         self._drops, self._unit = drops, unit
         self._rate = getattr(self._holder, self._hyperparameter)
 

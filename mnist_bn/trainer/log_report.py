@@ -10,7 +10,7 @@ import numpy as np
 from chainer.training import extensions
 
 from mnist_bn.errors import UserError
-from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.storage.growing import GrowingArray
 from mnist_bn.storage.json_list import JsonListFile
 from mnist_bn.trainer.divergence import is_divergence
 
@@ -94,7 +94,8 @@ def _read_log(array: np.ndarray) -> list[dict]:
         UserError: it is none.
     """
     if array.dtype == np.uint8:
-        log = [_from_json(line, "a line of the log") for line in array.tobytes().splitlines()]
+        lines = array.tobytes().splitlines()
+        log: object = [_from_json(line, "a line of the log") for line in lines]
     else:
         log = _from_json(str(array), "the log")
     if not isinstance(log, list) or not all(map(_is_entry, log)):

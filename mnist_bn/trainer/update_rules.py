@@ -20,7 +20,7 @@ def _disable_update_early_too(self: chainer.Link) -> None:
     _disable_update(self)
 
 
-chainer.Link.disable_update = _disable_update_early_too
+chainer.Link.disable_update = _disable_update_early_too  # type: ignore[method-assign]  # see above
 
 
 def setup(optimizer: chainer.GradientMethod, link: chainer.Link) -> None:

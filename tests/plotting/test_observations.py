@@ -1,15 +1,17 @@
-"""Figures and films of what observers measured."""
+"""Reading what observers measured, and a figure or a film of each."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
-from PIL import Image
 
+from mnist_bn import observations
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import film, observations
+from mnist_bn.observers import dead_units, gradient_norms, variance_shift
+from mnist_bn.observers.reestimated_bn import ReestimatedBN
+from mnist_bn.plotting import saving
+from mnist_bn.plotting.appearance import line_look
 from mnist_bn.plotting.results import read_runs
 
 
@@ -45,7 +47,7 @@ def run(tmp_path, make_run):
 
 
 def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
-    names = {path.name for path in observations.draw([run], tmp_path / "figures")}
+    names = {path.name for path in saving.save(observations.figures([run]), tmp_path / "figures")}
     names = {name for name in names if not name.endswith(".mp4")}
     assert names == {
         f"{run.name}-{name}"
@@ -63,19 +65,20 @@ def test_what_was_measured_in_test_mode_says_so_where_the_run_was_evaluated_in_t
         (run, {"statistics of training", "estimated anew"}),
         (of_2016, {"train mode", "estimated anew in test mode"}),
     ):
-        figure = observations._reestimated_bn(one, observations.read(one, "reestimated-bn"))
+        measured = observations.measured([one], "reestimated-bn")
+        figure = ReestimatedBN.figure([measured], "title", "subtitle")
         assert expected <= {text.get_text() for text in figure.findobj(Text)}
 
 
 def test_what_a_study_shows_itself_is_left_out(run, tmp_path):
     shown = ("dead-units", "weight-updates", "activation-percentiles", "gradient-norms")
     shown += ("training-accuracy", "variance-shift", "reestimated-bn")
-    assert observations.draw([run], tmp_path / "figures", leave_out=shown) == []
+    assert list(observations.figures([run], leave_out=shown)) == []
 
 
 def test_dead_is_flat_twice_running():
     flat = np.array([[1, 1, 0], [0, 1, 1], [1, 1, 1]], bool)
-    assert observations.dead(flat).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert dead_units.dead(flat).tolist() == [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
@@ -118,7 +121,7 @@ def test_arrays_of_another_layout_are_one_line(run, tmp_path, name, arrays):
     times = {"epoch": np.arange(3), "iteration": np.arange(3)}
     np.savez(run.folder / f"{name}.npz", **{**times, **arrays})
     with pytest.raises(UserError, match=rf"{name}\.npz: expected the arrays that "):
-        observations.draw([run], tmp_path / "figures")
+        list(observations.figures([run]))
 
 
 @pytest.mark.parametrize("place", [200, 400, -30])
@@ -129,120 +132,33 @@ def test_a_file_with_a_wrong_byte_is_one_line(run, tmp_path, place):
     content[place] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"dead-units\.npz: expected the arrays that"):
-        observations.draw([run], tmp_path / "figures")
+        list(observations.figures([run]))
 
 
 def test_folders_of_one_name_have_figures_of_their_own(run, tmp_path):
-    paths = observations.draw([run, run], tmp_path / "figures", leave_out=("weight-updates",))
+    drawn = observations.figures([run, run], leave_out=("weight-updates",))
+    paths = saving.save(drawn, tmp_path / "figures")
     assert len({path.name for path in paths}) == len(paths) == 12
 
 
 def test_shifts_of_the_layers_in_their_order(run):
-    found = observations.shifts(observations.read(run, "variance-shift"))
+    found = variance_shift.shifts(observations.read(run, "variance-shift"))
     assert {layer: array.shape for layer, array in found.items()} == {
         "bnorm1": (3, 4),
         "block/bnorm2": (3, 4),
     }
-    assert observations.layer_ticks(list(found)) == {1: "bnorm1", 2: "block/bnorm2"}
+    assert variance_shift.layer_ticks(list(found)) == {1: "bnorm1", 2: "block/bnorm2"}
 
 
 def test_many_layers_are_counted():
-    assert observations.layer_ticks([f"bn{i}" for i in range(109)])[109] == "109"
+    assert variance_shift.layer_ticks([f"bn{i}" for i in range(109)])[109] == "109"
 
 
 def test_what_is_counted_in_iterations_says_so(run):
-    assert "two epochs" in observations.twice("epoch")
-    assert "two evaluations" in observations.twice("iteration")
-
-
-def test_a_film_has_a_frame_an_epoch_and_a_tile_a_unit(tmp_path):
-    tiles = np.zeros((3, 70, 28, 28), np.uint8)
-    tiles[1, 0] = 255
-    series = {"epoch": np.arange(1, 4), "iteration": np.arange(3), "l1": tiles}
-    short = {key: array[:2] for key, array in series.items()}
-    assert film._grid(tiles[0]).shape == (8 * 58, 8 * 58)  # the first 64, twice 28 and a gap of 2
-    (path,) = [p for p in film.save({"a": series}, tmp_path, "film", "epoch") if p.suffix == ".gif"]
-    with Image.open(path) as gif:
-        assert gif.n_frames == 3
-        levels = []
-        for i in range(3):
-            gif.seek(i)
-            pixel = np.asarray(gif.convert("L"))[film.HEAD + 20, film.MARGIN + 20]
-            levels.append(int(pixel))
-    assert levels == [0, 255, 0]
-    film.save({"a": series, "b": short}, tmp_path, "two", "epoch")
-    with Image.open(tmp_path / "two.gif") as gif:
-        assert gif.n_frames == 2
-
-
-def test_the_mp4_is_left_out_without_ffmpeg(tmp_path, monkeypatch):
-    monkeypatch.setattr(film.shutil, "which", lambda name: None)
-    tiles = np.zeros((2, 3, 28, 28), np.uint8)
-    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    assert [path.name for path in film.save({"a": series}, tmp_path, "film", "epoch")] == [
-        "film.gif"
-    ]
-
-
-def test_ffmpeg_gets_every_pixel_of_the_film(tmp_path, monkeypatch):
-    """A stand-in for ffmpeg that gives back what it was given."""
-    ffmpeg = tmp_path / "ffmpeg"
-    ffmpeg.write_text(
-        f"#!{sys.executable}\n"
-        "import pathlib, shutil, sys\n"
-        "arguments = pathlib.Path(sys.argv[0]).with_name('arguments')\n"
-        "arguments.write_text(' '.join(sys.argv[1:]))\n"
-        "shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)\n"
-    )
-    ffmpeg.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    tiles = np.zeros((2, 3, 28, 28), np.uint8)
-    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    paths = film.save({"a": series}, tmp_path, "film", "epoch")
-    assert [path.name for path in paths] == ["film.gif", "film.mp4"]
-    with Image.open(paths[0]) as gif:
-        width, height = gif.size
-    assert (width % 2, height % 2) == (0, 0)  # as video wants it
-    assert paths[1].stat().st_size == 2 * width * height
-    assert f"-s {width}x{height}" in (tmp_path / "arguments").read_text()
-
-
-@pytest.mark.parametrize(
-    "does", ["#!/bin/sh\nexit 1\n", "#!/bin/sh\n", "#!/bin/sh\nsleep 5\n", "#!/no/shell\n"]
-)
-def test_an_ffmpeg_that_cannot_costs_only_the_mp4(tmp_path, monkeypatch, does):
-    """It fails, writes nothing, is slow, or cannot be started."""
-    (tmp_path / "ffmpeg").write_text(does)
-    (tmp_path / "ffmpeg").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(film, "SECONDS_FOR_FFMPEG", 0.3)
-    tiles = np.zeros((2, 3, 28, 28), np.uint8)
-    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    paths = film.save({"a": series}, tmp_path, "film", "epoch")
-    assert [path.name for path in paths] == ["film.gif"]
-
-
-@pytest.mark.skipif(film.shutil.which("ffmpeg") is None, reason="no ffmpeg")
-def test_ffmpeg_makes_a_video(tmp_path):
-    tiles = np.zeros((2, 3, 28, 28), np.uint8)
-    series = {"epoch": np.arange(2), "iteration": np.arange(2), "l1": tiles}
-    _, video = film.save({"a": series}, tmp_path, "film", "epoch")
-    assert video.read_bytes()[4:8] == b"ftyp"
-
-
-def test_a_film_of_small_kernels_is_magnified_and_as_wide_as_its_head():
-    random = np.random.RandomState(0)
-    tiles = random.randint(256, size=(2, 16, 3, 3)).astype(np.uint8)
-    assert film._grid(tiles[0]).shape == (2 * 32, 8 * 32)  # ten times 3, and a gap of 2
-    name = "MnistCNN_BN_before-SGD-digits-lr0.05-b100-crop-flip-s0"
-    clock = np.arange(1, 3)
-    frame = film._frames({name: {"epoch": clock, "iteration": clock, "conv1": tiles}}, "epoch")[0]
-    pixels = np.asarray(frame)[: film.HEAD]
-    dark = np.flatnonzero((pixels < 128).any(axis=0))
-    assert frame.width - dark[-1] > film.MARGIN // 2  # the head is not cut
-    assert frame.width > 8 * 32 + 2 * film.MARGIN
+    assert "two epochs" in dead_units.twice("epoch")
+    assert "two evaluations" in dead_units.twice("iteration")
 
 
 def test_lines_of_one_colour_differ_in_dashes():
-    looks = [observations._look(i) for i in range(observations.MAX_LINES)]
+    looks = [line_look(i) for i in range(gradient_norms.MAX_LINES)]
     assert len(set(looks)) == len(looks)

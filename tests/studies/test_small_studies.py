@@ -8,7 +8,7 @@ import pytest
 import plot_results
 import train_mnist
 from mnist_bn import studies, training
-from mnist_bn.plotting.groups import Curve, group_runs
+from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
 from mnist_bn.training import prepare
@@ -179,7 +179,7 @@ def test_a_network_that_diverged_stops_no_figure(tiny_data, tmp_path, study):
 
 def test_slope_of_a_network_by_its_name():
     def slope(model):
-        return dying_relu._slope(Curve((), model, "Adam", "", ""))
+        return dying_relu._slope(SeedGroup((), model, "Adam", "", ""))
 
     names = ("ReluMLP", "ReluMLP(slope=0.01)", "Net(slope=0.1, width=3)", "Net(slope=1e-3)", None)
     assert [slope(name) for name in names] == [0, 0.01, 0.1, 1e-3, 0]

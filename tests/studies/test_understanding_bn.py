@@ -10,7 +10,7 @@ import train_mnist
 from mnist_bn import data, studies, training
 from mnist_bn.errors import UserError
 from mnist_bn.observers import gradient_noise
-from mnist_bn.plotting import minibatch, saving
+from mnist_bn.plotting import saving
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
@@ -82,7 +82,7 @@ def test_quick(tiny_colours, tmp_path, monkeypatch, no_plots):
     assert plot_results.main([str(tmp_path)]) == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"divergence.png", "singular-values.png", "understanding-bn.md"} <= names
-    assert {f"{name}.png" for name in minibatch.FIGURES} <= names
+    assert {f"{name}.png" for name in (*understanding_bn.OBSERVED, "gradient-scale")} <= names
     assert "accuracy.png" not in names
     table = (tmp_path / "figures" / "understanding-bn.md").read_text()
     assert "| with BN, lr 0.01 " in table

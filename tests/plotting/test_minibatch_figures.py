@@ -5,9 +5,12 @@ import warnings
 import numpy as np
 import pytest
 
+from mnist_bn import observations
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import heat_maps, minibatch, observations, saving
-from mnist_bn.plotting.minibatch import Group
+from mnist_bn.observers import activation_moments, gradient_noise, output_gradients
+from mnist_bn.observers.measured import Measured
+from mnist_bn.observers.relative_loss import RelativeLoss
+from mnist_bn.plotting import heat_maps, saving
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
 
@@ -55,6 +58,9 @@ def measured(times=1, layers=110):
     return {name: {**clock, **arrays} for name, arrays in series.items()}
 
 
+FIGURES = {*measured(), "gradient-scale"}
+
+
 def write(folder, files):
     for name, arrays in files.items():
         np.savez(folder / f"{name}.npz", **arrays)
@@ -69,9 +75,8 @@ def run(tmp_path, make_run):
 
 def test_each_has_its_figure(run, tmp_path):
     write(run.folder, measured(times=3, layers=8))
-    names = {path.name for path in observations.draw([run], tmp_path / "figures")}
-    assert names == {f"{run.name}-{name}.png" for name in minibatch.FIGURES}
-    assert {observer for observer, *_ in minibatch.FIGURES.values()} == measured().keys()
+    names = {path.name for path in saving.save(observations.figures([run]), tmp_path / "figures")}
+    assert names == {f"{run.name}-{name}.png" for name in FIGURES}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
@@ -83,9 +88,9 @@ def test_what_is_lost_or_zero_is_drawn_as_such(run, tmp_path, value):
                 array[...] = value
     write(run.folder, files)
     with warnings.catch_warnings(action="error"):
-        assert len(observations.draw([run], tmp_path / "figures")) == len(minibatch.FIGURES)
+        assert len(saving.save(observations.figures([run]), tmp_path / "figures")) == len(FIGURES)
         paths = saving.save(understanding_bn.figures([run]), tmp_path / "figures")
-    assert {f"{name}.png" for name in minibatch.FIGURES} <= {path.name for path in paths}
+    assert {f"{name}.png" for name in FIGURES} <= {path.name for path in paths}
     (best,) = (line for line in paths[-1].read_text().splitlines() if "best step size" in line)
     assert ("nan" in best) == (value != 0)  # where every loss was lost, no step is the best
 
@@ -121,9 +126,9 @@ def test_seeds_of_other_shapes_are_not_averaged(tmp_path, make_run):
     write(folders[1], measured(layers=9))
     runs = read_runs([tmp_path / "result"], pytest.fail)
     with pytest.raises(UserError, match=r"same shapes as in .* draw these runs apart"):
-        observations.read_all(runs, "activation-moments")
+        observations.measured(runs, "activation-moments")
     write(folders[1], measured(times=3))  # the other ended early
-    assert len(observations.read_all(runs, "activation-moments")) == 2
+    assert len(observations.measured(runs, "activation-moments").seeds) == 2
 
 
 def test_minibatches_are_named_where_the_first_seed_ended_early():
@@ -133,7 +138,7 @@ def test_minibatches_are_named_where_the_first_seed_ended_early():
         return {"iteration": np.array(iterations), "step_size": sizes, "relative_loss": sizes}
 
     seeds = [series(0), series(0, 3, 6), series(0, 3)]
-    figure = minibatch.relative_loss([Group("a", "k", seeds)], "title", "subtitle")
+    figure = RelativeLoss.figure([Measured("a", "k", seeds)], "title", "subtitle")
     names = [text.get_text() for text in figure.axes[0].texts]
     assert sorted(names) == ["minibatch 1", "minibatch 4", "minibatch 7"]
 
@@ -142,23 +147,23 @@ def test_slopes_are_of_the_logarithm_and_leave_out_what_has_none():
     layers = np.arange(1, 11)
     rows = np.array([10 ** (0.05 * layers), 3 * 10 ** (-0.2 * layers), np.full(10, np.nan)])
     rows[1, 4] = 0
-    np.testing.assert_allclose(minibatch.slopes(rows), [0.05, -0.2, np.nan])
+    np.testing.assert_allclose(activation_moments.slopes(rows), [0.05, -0.2, np.nan])
 
 
 def test_noise_that_falls_as_one_over_the_batch_size_has_slope_minus_one():
     sizes = np.array([[2, 4, 8]])
-    group = Group("", "", [{"batch_size": sizes, "noise": 7.0 / sizes}])
-    np.testing.assert_allclose(minibatch.noise_slopes(group), [-1])
+    group = Measured("", "", [{"batch_size": sizes, "noise": 7.0 / sizes}])
+    np.testing.assert_allclose(gradient_noise.slopes(group), [-1])
 
 
 def test_signs_and_spread_of_output_gradients():
     saturated = np.zeros((1, 8, 10))
     saturated[0, :, 4] = 1 / 8
     saturated[0, 0, 4] = -1
-    assert minibatch.same_sign(saturated) == [7 / 8]
-    assert minibatch.dependence_on_input(saturated) == [0]
+    assert output_gradients.same_sign(saturated) == [7 / 8]
+    assert output_gradients.dependence_on_input(saturated) == [0]
     saturated[0, 1:, 4] = [1, 3, 1, 3, 1, 3, 2]
-    assert minibatch.dependence_on_input(saturated) == pytest.approx([np.sqrt(6 / 7) / 2])
+    assert output_gradients.dependence_on_input(saturated) == pytest.approx([np.sqrt(6 / 7) / 2])
 
 
 def test_rows_of_heat_maps_may_differ_in_length():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_bn.observers.growing import GrowingArray
+from mnist_bn.storage.growing import GrowingArray
 
 
 @given(lengths=st.lists(st.integers(0, 5)), shape=st.sampled_from([(), (2,), (2, 0)]))
