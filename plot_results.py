@@ -15,13 +15,12 @@ with door.importing(__name__):
     import argparse
     import os
     import sys
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from mnist_bn import observations, studies
+    from mnist_bn import drawing, studies
     from mnist_bn.errors import UserError
-    from mnist_bn.plotting import comparison, partition, saving, tables
-    from mnist_bn.plotting.groups import group_runs
+    from mnist_bn.plotting import claims, partition, pasting, tables
     from mnist_bn.plotting.results import read_runs
     from mnist_bn.plotting.words import printable
     from mnist_bn.storage import files
@@ -58,80 +57,51 @@ def plot(arguments: argparse.Namespace) -> None:
     runs = partition.select(runs, arguments.semantics, arguments.dataset)
     parts = partition.parts(runs)
     files.make_folder(out)
+    made = {}  # by part
     if len(parts) == 1:
-        drawn, names = draw_part(parts[0], out, arguments.format)
-        count = f"Read {wording.count(read, 'run')}" + f", drew {drawn}" * (drawn != read)
-        wording.say(f"{count}. Written to {printable(out)}: {', '.join(names)}")
-        return
-    differences = partition.differences(parts)
-    groups = f"drawn in {len(parts)} groups: they differ in {differences}"
-    wording.say(f"Read {wording.count(read, 'run')}, {groups}.")
-    if (out / "summary.csv").exists():
-        _note(f"{out}: the figures and tables right in it are of an earlier call")
-    failed = 0
-    for part in parts:
+        drawn = _drawn(parts[0], out, arguments.format)
+        made[parts[0].name] = drawn.files
+        count = f"Read {wording.count(read, 'run')}" + f", drew {drawn.runs}" * (drawn.runs != read)
+        wording.say(f"{count}. Written to {printable(out)}: {', '.join(drawn.names)}")
+    else:
+        differences = partition.differences(parts)
+        groups = f"drawn in {len(parts)} groups: they differ in {differences}"
+        wording.say(f"Read {wording.count(read, 'run')}, {groups}.")
+        if (out / "summary.csv").exists():
+            _note(f"{out}: the figures and tables right in it are of an earlier call")
+    for part in parts if len(parts) > 1 else ():
         folder = out / part.name
         print()
         try:
-            drawn, names = draw_part(part, folder, arguments.format)
+            drawn = _drawn(part, folder, arguments.format)
         except UserError as error:
-            failed += 1
             _note(f"{part.name}: not drawn ({error})")
         else:
-            written = f"written to {printable(folder)}: {', '.join(names)}"
-            wording.say(f"{wording.count(drawn, 'run')}, {written}")
-    if failed:
+            made[part.name] = drawn.files
+            written = f"written to {printable(folder)}: {', '.join(drawn.names)}"
+            wording.say(f"{wording.count(drawn.runs, 'run')}, {written}")
+    if arguments.paste:
+        texts = pasting.texts(made)
+        pasted = pasting.paste(texts, Path(arguments.paste))
+        wording.say(f"Pasted into {printable(arguments.paste)}: {', '.join(pasted)}")
+    if failed := len(parts) - len(made):
         raise UserError(f"{failed} of {len(parts)} groups could not be drawn; see above")
 
 
-def draw_part(part: partition.Part, out: Path, formats: Sequence[str]) -> tuple[int, list[str]]:
-    """Draw runs that share figures: their study's if they are of one, and their observers'.
-
-    Returns how many runs are drawn, and the names of the files.
-
-    Raises:
-        UserError: a figure cannot be drawn or written.
-    """
+def _drawn(part: partition.Part, out: Path, formats: Sequence[str]) -> drawing.Drawn:
+    """Draws runs that share figures, and prints their table and what their study claims."""
     of_a_study = part.kind.study in studies.names()
     study = studies.get(part.kind.study) if of_a_study else None
-    curves = group_runs(part.runs, _note)
-    runs = observations.without_bad_files(part.runs, curves, _note)
-    drawn = comparison.of_runs(runs) if study is None else study.figures(runs)
-    figures = _drawn(f"the figures of {part.name}", saving.save, drawn, out, formats)
-    if study is not None and not any(path.suffix != ".md" for path in figures or []):
-        if figures is not None:
-            _note(f"{part.name}: what the study's figures show is not there; drawn as any runs")
-        drawn = comparison.of_runs(runs)
-        others = _drawn(f"the curves of {part.name}", saving.save, drawn, out, formats)
-        figures = [*(figures or []), *(others or [])]
-    drawn = observations.figures(runs, leave_out=getattr(study, "OBSERVED", ()))
-    observed = _drawn(f"the measurements of {part.name}", saving.save, drawn, out, formats)
-    figures = (figures or []) + (observed or [])
-    table = tables.table(curves)
-    tables.write(table, out / "table.md")
-    tables.write(tables.summary(runs), out / "summary.csv")
-    print(tables.on_terminal(curves, wording.columns(sys.stdout)) if sys.stdout.isatty() else table)
-    drawn = sum(len(curve.runs) - len(curve.unfinished) for curve in curves)
-    return drawn, [path.name for path in figures] + ["table.md", "summary.csv"]
-
-
-def _drawn(what: str, draw: Callable[..., list[Path]], *arguments: object) -> list[Path] | None:
-    """What `draw` has written; None, with a note, if it cannot make a figure of these runs.
-
-    Whatever it raises: the runs' files may hold any numbers, and the other figures are to be drawn.
-
-    Raises:
-        CannotWriteError: a figure cannot be written.
-    """
-    try:
-        return draw(*arguments)
-    except files.CannotWriteError:
-        raise
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        reason = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
-        _note(f"{what} are not drawn ({reason})")
-    return None
+    drawn = drawing.draw(part, study, out, formats, _note)
+    if sys.stdout.isatty():
+        print(tables.on_terminal(drawn.curves, wording.columns(sys.stdout)))
+    else:
+        print(tables.table(drawn.curves))
+    if drawn.findings:
+        for line in claims.in_lines(drawn.findings):
+            wording.say(line)
+        print()
+    return drawn
 
 
 def _common(folders: Sequence[Path]) -> Path:
@@ -171,6 +141,12 @@ def _parser() -> Parser:
         default=["png"],
         metavar="FORMAT",
         help="of the figures, one or more of png, svg and pdf (default: png)",
+    )
+    parser.add_argument(
+        "--paste",
+        metavar="FILE",
+        help="a Markdown file to put the tables into, each between the lines `<!-- begin"
+        " exercise/claims.md -->` and `<!-- end exercise/claims.md -->`",
     )
     parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")
     parser.add_argument(

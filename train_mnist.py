@@ -23,9 +23,9 @@ with door.importing(__name__):
     from mnist_bn import checks, finished, report, studies, sweep, training
     from mnist_bn.config import RunConfig, grid
     from mnist_bn.errors import UsageError
-    from mnist_bn.names.suggestions import suggestion
     from mnist_bn.terminal import command_line, flags, wording
     from mnist_bn.trainer import signals
+    from mnist_bn.training import PreparedRun
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,7 +49,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     """
     given = flags.given(arguments)
     if given.pop("study") is not None:
-        configs = _configs_of_study(arguments, given)
+        configs = studies.asked_for(arguments.study, arguments.preset, given)
     elif arguments.preset is not None:
         raise UsageError(f"--preset {arguments.preset} goes with --study")
     else:
@@ -65,42 +65,7 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     return configs
 
 
-def _configs_of_study(arguments: argparse.Namespace, given: dict) -> list[RunConfig]:
-    study = studies.get(arguments.study)
-    preset = arguments.preset or "quick"
-    if preset not in study.PRESETS:
-        raise UsageError(
-            f"--preset {preset}: {arguments.study} has {', '.join(study.PRESETS)}"
-            f"{suggestion(preset, study.PRESETS)}"
-        )
-    out = str(Path(given.pop("out", RunConfig.out)) / arguments.study)
-    return studies.configs(study, preset, {**given, "study": arguments.study, "out": out})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Carries out the command line and returns the exit status."""
-    arguments = parse_arguments(argv)
-    if arguments.list_models:
-        return report.list_models()
-    runs = prepare_all(make_configs(arguments))
-    if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
-        study.measure(Path(runs[0].config.out))
-    waiting = waiting_of(runs, arguments)
-    outcomes = train_all(waiting, arguments)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
-    if failed:
-        report.print_failed(failed, len(waiting))
-    if signum := signals.requested():
-        done = {outcome.config for outcome in outcomes if outcome.is_success}
-        left = [run.config for run in waiting if run.config not in done]
-        wording.say(*report.describe_stop(signum, outcomes, left), file=sys.stderr)
-        return 1 if failed else signals.exit_status(signum)
-    if len(failed) < len(runs):
-        report.print_results(runs)
-    return 1 if failed else 0
-
-
-def prepare_all(configs: Sequence[RunConfig]) -> list[training.PreparedRun]:
+def prepare(configs: Sequence[RunConfig]) -> list[PreparedRun]:
     """Prepares the runs, without those that were named twice (SGD and sgd), and checks them.
 
     Raises:
@@ -114,38 +79,42 @@ def prepare_all(configs: Sequence[RunConfig]) -> list[training.PreparedRun]:
     return runs
 
 
-def waiting_of(
-    runs: Sequence[training.PreparedRun], arguments: argparse.Namespace
-) -> list[training.PreparedRun]:
-    """Returns those of the runs that are not finished; says how many are."""
+def without_finished(runs: Sequence[PreparedRun], resume: Path | None) -> list[PreparedRun]:
+    """Returns the runs that are to be trained; a line says how many are finished.
+
+    Raises:
+        UserError: the one to resume is, or a folder holds another run.
+    """
     waiting = [run for run in runs if not finished.is_finished(run)]
     done = [run for run in runs if run not in waiting]
     if line := finished.longer_than_asked(done):
         wording.say(f"note: {line}", file=sys.stderr)
-    if done and arguments.resume is not None:
+    if done and resume is not None:
         raise UsageError(f"--resume: {runs[0].folder} is finished; more epochs are -e N")
     if done:
         wording.say(report.describe_finished(len(done), len(runs)))
     return waiting
 
 
-def train_all(
-    runs: Sequence[training.PreparedRun], arguments: argparse.Namespace
-) -> list[sweep.Outcome]:
-    """Trains a single run with its log on the terminal, several as a sweep."""
-    if len(runs) != 1:
-        configs = [run.config for run in runs]
-        return sweep.run_all(configs, arguments.jobs, arguments.autoload) if runs else []
-    (run,) = runs
-    resume, autoload = arguments.resume, arguments.autoload
-    outcome = sweep.run_one(
-        run,
-        lambda: training.train(run, resume=resume, autoload=autoload, show_progress=True),
-    )
-    has_diverged = outcome.entry is not None and "diverged_at" in outcome.entry
-    if has_diverged or (outcome.left is not None and not signals.requested()):
-        print(outcome.describe())
-    return [outcome]
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carries out the command line and returns the exit status."""
+    arguments = parse_arguments(argv)
+    if arguments.list_models:
+        return report.list_models()
+    runs = prepare(make_configs(arguments))
+    if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
+        study.measure(Path(runs[0].config.out))
+    waiting = without_finished(runs, arguments.resume)
+    outcomes = sweep.train(waiting, arguments.jobs, arguments.autoload, arguments.resume)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        report.print_failed(failed, len(waiting))
+    if signum := signals.requested():
+        report.print_stop(signum, outcomes, [run.config for run in waiting])
+        return 1 if failed else signals.exit_status(signum)
+    if len(failed) < len(runs):
+        report.print_results(runs)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

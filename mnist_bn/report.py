@@ -89,6 +89,13 @@ def print_failed(outcomes: Sequence[Outcome], runs: int) -> None:
         wording.say(f"  {outcome.describe()}", file=sys.stderr)
 
 
+def print_stop(signum: int, outcomes: Sequence[Outcome], configs: Sequence[RunConfig]) -> None:
+    """Prints on stderr that a signal has ended the runs, and how they are gone on with."""
+    done = {outcome.config for outcome in outcomes if outcome.is_success}
+    left = [config for config in configs if config not in done]
+    wording.say(*describe_stop(signum, outcomes, left), file=sys.stderr)
+
+
 def describe_stop(
     signum: int, outcomes: Sequence[Outcome], left: Sequence[RunConfig]
 ) -> tuple[str, str]:

@@ -41,7 +41,7 @@ def find(run: PreparedRun, resume: Path | None, autoload: bool) -> Snapshot | No
         return snapshot
     if not autoload or not snapshots.found(run.folder):
         return None
-    has_args = os.path.lexists(run.folder / "args")
+    has_args = os.path.lexists(run.folder / result_folder.ARGS)
     args = result_folder.read_args(run.folder) if has_args else None
     return newest_usable(run.folder, run.identity, args)
 
@@ -191,13 +191,14 @@ def begin(trainer: Trainer, run: PreparedRun, snapshot: Snapshot | None) -> None
         checkpoint.run = checkpoint.run._replace(run_id=snapshot.header.get("run_id"))
         # It is not finished any more, which model.npz says first. What it had measured, its
         # snapshot has too.
-        for name in ("model.npz", "error.txt", *(f"{name}.npz" for name in run.config.observed)):
+        measured = (f"{name}.npz" for name in run.config.observed)
+        for name in (result_folder.MODEL, result_folder.ERROR, *measured):
             files.remove(folder / name)
     else:
         begins = "training anew" if snapshot is None else f"going on from {snapshot.path}"
         result_folder.make_room(folder, begins, observers.file_names())
     run_id = checkpoint.run.run_id
-    files.write_json(folder / "args", {**run.to_args(), "run_id": run_id})
+    files.write_json(folder / result_folder.ARGS, {**run.to_args(), "run_id": run_id})
     if snapshot is None:
         return
     if not goes_on:
@@ -210,6 +211,6 @@ def _is_of_run_in(folder: Path, snapshot: Snapshot) -> bool:
     """Tells whether the snapshot lies in the folder and is of the run that the folder is of."""
     if snapshot.path.resolve().parent != folder.resolve():
         return False
-    if not os.path.lexists(folder / "args"):
+    if not os.path.lexists(folder / result_folder.ARGS):
         return True
     return result_folder.read_args(folder).get("run_id") == snapshot.header.get("run_id")

@@ -1,4 +1,4 @@
-"""Many runs, several at once: finished ones are skipped, a failing one does not stop the others."""
+"""One run or many, several at once: a failing one does not stop the others."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ from mnist_bn.training import PreparedRun
 
 TICK_SECONDS = 1
 _OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
+
+
+def train(
+    runs: Sequence[PreparedRun], jobs: int, autoload: bool, resume: Path | None = None
+) -> list[Outcome]:
+    """Trains a single run with its log on the terminal, several as a sweep."""
+    if len(runs) != 1:
+        return run_all([run.config for run in runs], jobs, autoload) if runs else []
+    options = {"resume": resume, "autoload": autoload, "show_progress": True}
+    outcome = run_one(runs[0], lambda: training.train(runs[0], **options))
+    has_diverged = outcome.entry is not None and "diverged_at" in outcome.entry
+    if has_diverged or (outcome.left is not None and not signals.requested()):
+        print(outcome.describe())
+    return [outcome]
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False) -> list[Outcome]:

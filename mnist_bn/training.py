@@ -87,7 +87,7 @@ def _finish(trainer: Trainer, config: RunConfig) -> dict:
             f"{diverged_at['value']:g}); try a lower --lr, or keep it with --on-divergence stop"
         )
     network = trainer.updater.get_optimizer("main").target.predictor
-    parameters.save(config.folder / "model.npz", network)
+    parameters.save(config.folder / result_folder.MODEL, network)
     entry = trainer.get_extension("LogReport").log[-1]
     return entry if diverged_at is None else {**entry, "diverged_at": diverged_at}
 

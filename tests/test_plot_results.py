@@ -117,7 +117,7 @@ def test_what_cannot_share_a_figure_is_drawn_in_a_folder_each(tmp_path, capsys, 
         "digits": {"runs.png", *TABLES},
         "mnist": {"network-MnistCNN.png", *TABLES},
         "mnist-2016": {"runs.png", *TABLES},
-        "exercise": {"exercise.png", *TABLES},
+        "exercise": {"exercise.png", "claims.md", *TABLES},
     }
     assert drawn_in(result / "figures") == wanted
     assert out.startswith(
@@ -162,7 +162,7 @@ def test_a_study_that_cannot_be_drawn_stops_no_other(tmp_path, capsys, quick_fig
     assert plot_results.main([str(tmp_path)]) == 0
     assert drawn_in(tmp_path / "figures") == {
         "mnist": {"runs.png", *TABLES},
-        "understanding-bn": {"runs.png", *TABLES},  # what can be drawn of any runs
+        "understanding-bn": {"runs.png", "claims.md", *TABLES},  # what can be drawn of any runs
     }
     err = capsys.readouterr().err
     assert err.count("\n") == 1

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from mnist_bn import sweep, training
+import train_mnist
+from mnist_bn import data, sweep, training
 from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UserError
 from mnist_bn.outcome import Outcome
@@ -67,6 +68,17 @@ def test_several_processes_give_the_bits_of_one(settings, tmp_path):
         return [{k: v for k, v in e.items() if k != "elapsed_time"} for e in entries]
 
     assert logs("one", 1) == logs("two", 2)
+
+
+@pytest.mark.parametrize("dataset", ["auto", "digits"])
+def test_data_are_read_once_a_process(settings, monkeypatch, no_plots, dataset):
+    """By the name that was asked for, and then by the dataset's own."""
+    found, read = data.load("digits"), []
+    monkeypatch.setattr(data, "load", lambda *key: read.append(key) or found)
+    monkeypatch.setattr(data, "_kept", {})
+    line = f"-m ReluMLP --dataset {dataset} --seed 0 1 2 -e 1 -b 500 -o {settings['out']}"
+    assert train_mnist.main([*line.split(), "--train-images", "500"]) == 0
+    assert read == [(dataset, None, False)]
 
 
 def test_a_folder_of_another_run_is_never_taken(settings, tiny_data, no_plots):

@@ -69,6 +69,14 @@ def pointer(array: np.ndarray) -> int:
         return array.ctypes.data
 
 
+def pointers(*arrays: np.ndarray | None) -> list[int | None]:
+    """Returns the addresses of contiguous arrays' first elements, None for None."""
+    try:
+        return [None if a is None else _address(_as_c(a)) for a in arrays]
+    except (TypeError, ValueError):
+        return [None if a is None else pointer(a) for a in arrays]
+
+
 def nhwc(x: np.ndarray) -> np.ndarray:
     """Returns `(N, C, H, W)` as C-contiguous `(N, H, W, C)`: a view of NHWC memory, else a copy."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))

@@ -6,6 +6,7 @@ with small networks that takes as long as the arithmetic.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Iterable
 
@@ -16,12 +17,32 @@ from chainer.configuration import config
 from chainer.function_node import FunctionNode
 from chainer.variable import Variable, VariableNode, _check_grad_type
 
+from mnist_bn.kernels.fused import Fused
+from mnist_bn.kernels.graph import variable
 from mnist_bn.kernels.seam import Replacements
 
 
 def replacements() -> Replacements:
     """Returns what replaces Chainer's loop."""
-    return {(_backprop, "_backprop_to_all"): _backprop_to_all}
+    return {(Variable, "backward"): _backward, (_backprop, "_backprop_to_all"): _backprop_to_all}
+
+
+def _backward(original):
+    """The wrap of `Variable.backward`: the same for a loss without a gradient yet."""
+
+    @functools.wraps(original)
+    def backward(self, retain_grad=False, enable_double_backprop=False, loss_scale=None):
+        y = self.array if type(self) is Variable and self._layout is None else None
+        if type(y) is not np.ndarray or y.ndim != 0 or not (self._grad is self._grad_var is None):
+            original(self, retain_grad, enable_double_backprop, loss_scale)
+            return
+        gy = np.ones((), y.dtype)
+        if loss_scale is not None:
+            gy *= loss_scale
+        with chainer.using_config("enable_backprop", enable_double_backprop):
+            _backprop._backprop_to_all([(self._node, variable(gy))], retain_grad, loss_scale)
+
+    return backward
 
 
 def _backprop_to_all(original):
@@ -89,9 +110,10 @@ class _Backpropagation:
         return gradients
 
     def _pop(self, x: VariableNode) -> Variable | None:
-        if x not in self._grads:
+        gradients = self._grads.pop(x, None)
+        if gradients is None:
             return _take_gradient(x)
-        return _backprop_utils._reduce(self._grads.pop(x))
+        return gradients[0] if len(gradients) == 1 else _backprop_utils._reduce(gradients)
 
     def _step(self, func: FunctionNode) -> None:
         """Goes back through one function."""
@@ -107,7 +129,7 @@ class _Backpropagation:
         if func._local_function_hooks or not _are_plain(gys):
             _with_hooks_and_device(func, indexes, gys, gxs)
         else:
-            _backprop_utils.backprop_step(func, indexes, gys, gxs, False)
+            _accumulate(func, indexes, gys, gxs)
         if self._retain_grad:
             for y, gy in zip(outputs, gys, strict=True):
                 if y is not None:
@@ -116,13 +138,24 @@ class _Backpropagation:
             for gx in gradients:
                 if gx is not None:
                     array = gx._data[0]
-                    if type(array) is not np.ndarray or (array.dtype, array.shape) != (
-                        x.dtype,
-                        x.shape,
+                    if (
+                        type(array) is not np.ndarray
+                        or array.dtype != x.dtype
+                        or array.shape != x.shape
                     ):
                         _check_grad_type(func, x, True, array)  # it may raise
             if gradients:
                 self._go_on_from(x)
+
+
+def _accumulate(func, indexes, gys, gxs) -> None:
+    """Does Chainer's `backprop_step`: at once if the node is ours and no gradient is there yet."""
+    if not isinstance(func, Fused) or len(gxs) < len(indexes) or any(gxs.values()):
+        _backprop_utils.backprop_step(func, indexes, gys, gxs, False)
+        return
+    for gradients, gx in zip(gxs.values(), func.backward(indexes, gys), strict=True):
+        if gx is not None:
+            gradients.append(gx)
 
 
 def _take_gradient(x: VariableNode) -> Variable | None:

@@ -26,7 +26,6 @@ from chainer.functions.normalization.batch_normalization import (
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
 from mnist_bn.kernels.arrays import (
-    are_writable,
     as_float32_nhwc,
     checked,
     function,
@@ -34,7 +33,7 @@ from mnist_bn.kernels.arrays import (
     keep_freed_memory,
     nchw,
     nhwc,
-    pointer,
+    pointers,
 )
 from mnist_bn.kernels.fused import Fused, Part
 from mnist_bn.kernels.layers import linear_gradients
@@ -55,7 +54,7 @@ _BN_AXES = {2: (0,), 4: (0, 2, 3)}
 
 
 def _begins_a_block(node, inputs) -> bool:
-    return (node.sy, node.sx, node.ph, node.pw) == (1, 1, 0, 0)
+    return node.sy == node.sx == 1 and node.ph == node.pw == 0
 
 
 @waits("c", Convolution2DFunction, starts=_begins_a_block)
@@ -84,7 +83,9 @@ def _batch_normalization(node, inputs):
         return None
     if mean is None and var is None:
         return _normalized(node, inputs)
-    if mean is None or var is None or not (is_float32((mean, var)) and are_writable((mean, var))):
+    if mean is None or var is None or not (mean.flags.writeable and var.flags.writeable):
+        return None
+    if not is_float32((mean, var)):
         return None
     return _normalized(node, (*inputs, mean, var))
 
@@ -97,8 +98,9 @@ def _normalized(node, inputs):
         return None
     if math.prod(shape) <= shape[1]:  # of a single number to a channel Chainer warns
         return None
+    channels = shape[1:2]
     for a in inputs[1:]:
-        if a.shape != shape[1:2]:
+        if a.shape != channels:
             return None
     return shape
 
@@ -136,14 +138,12 @@ def _reshape(node, inputs):
 
 @waits("l", LinearFunction, starts=lambda node, inputs: len(inputs) == 3)
 def _linear(node, inputs):
-    x, w, *b = inputs
+    x, w = inputs[0].shape, inputs[1].shape
     if not (
-        x.ndim == w.ndim == 2
-        and x.shape[1] == w.shape[1]
-        and all([a.shape == w.shape[:1] for a in b])
+        len(x) == len(w) == 2 and x[1] == w[1] and (len(inputs) == 2 or inputs[2].shape == w[:1])
     ):
         return None
-    return x.shape[0], w.shape[0]
+    return x[0], w[0]
 
 
 @waits("d", Dropout)
@@ -158,11 +158,6 @@ def _dropout(node, inputs):
 @functools.lru_cache(maxsize=4)
 def _ones(shape: tuple[int, ...]) -> np.ndarray:
     return np.ones(shape, np.float32)
-
-
-def _goes_straight_on(parts: list[Part]) -> bool:
-    """Whether each part's first input is what the part before it returns."""
-    return all([position == 0 for _, _, position in parts[1:]])
 
 
 # --- Convolution, BN, ReLU, 2x2 max pooling ---
@@ -212,18 +207,20 @@ class Block(Fused):
     @classmethod
     def covers(cls, parts: list[Part], inputs: list, arrays: list[np.ndarray]) -> bool:
         """Returns whether the kernels can do it."""
-        statistics = []
-        for norm, _, _ in parts:
-            if type(norm) is BatchNormalization and norm.running_mean is not None:
-                statistics += [norm.running_mean, norm.running_var]
-            elif type(norm) is FixedBatchNormalization:
-                statistics += inputs[-2:]  # no Variables, which might want a gradient
-        return (
-            _begins_a_block(parts[0][0], arrays)
-            and _goes_straight_on(parts)
-            and all([type(a) is np.ndarray for a in statistics])
-            and all([a.flags.c_contiguous for a in (*arrays[1:], *statistics)])
-        )
+        dense = arrays[1:]
+        for node, _, position in parts[1:]:
+            if position != 0:
+                return False
+            if type(node) is BatchNormalization and node.running_mean is not None:
+                dense += [node.running_mean, node.running_var]
+            elif type(node) is FixedBatchNormalization:
+                for x in inputs[-2:]:
+                    if type(x) is not np.ndarray:  # a Variable might want a gradient
+                        return False
+        for a in dense:
+            if not a.flags.c_contiguous:
+                return False
+        return _begins_a_block(parts[0][0], arrays)
 
     @property
     def label(self) -> str:
@@ -268,9 +265,9 @@ class Block(Fused):
         self._sizes = (self._order, self._statistics, n, height, width, channels, out_channels)
         self._sizes += (kernel_height, kernel_width)
         self._kernels.forward(
-            *_pointers(images, w, b, gamma, beta, *statistics),
+            *pointers(images, w, b, gamma, beta, *statistics),
             *(self._eps, self._decay),
-            *_pointers(y, extreme, index, saved, out),
+            *pointers(y, extreme, index, saved, out),
             *self._sizes,
         )
         self._running = None  # who has them keeps BN from waiting
@@ -288,17 +285,13 @@ class Block(Fused):
         gw = np.empty(w.shape, np.float32) if 1 in indexes else None
         gb, ggamma, gbeta = (None if p is None else np.empty_like(p) for p in (b, gamma, beta))
         self._kernels.backward(
-            *_pointers(images, w, b, gamma, y, extreme, index, saved, gout),
-            *_pointers(gx, gw, gb, ggamma, gbeta),
+            *pointers(images, w, b, gamma, y, extreme, index, saved, gout),
+            *pointers(gx, gw, gb, ggamma, gbeta),
             *self._sizes,
         )
         gradients = [nchw(gx) if gx is not None else None, gw]
         gradients += [g for g in (gb, ggamma, gbeta) if g is not None]
         return [gradients[i] for i in indexes]
-
-
-def _pointers(*arrays: np.ndarray | None) -> list[int | None]:
-    return [a if a is None else pointer(a) for a in arrays]
 
 
 # --- Linear, ReLU, dropout ---
@@ -311,7 +304,7 @@ class LinearReLUDropout(Fused):
     @classmethod
     def covers(cls, parts: list[Part], inputs: list, arrays: list[np.ndarray]) -> bool:
         """Returns whether there is a bias."""
-        return len(arrays) == 3 and _goes_straight_on(parts)
+        return len(arrays) == 3 and all([position == 0 for _, _, position in parts[1:]])
 
     @property
     def label(self) -> str:

@@ -18,6 +18,8 @@ from chainer.configuration import config, global_config
 from chainer.function_node import FunctionNode
 from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
+from chainer.functions.evaluation.accuracy import Accuracy
+from chainer.functions.loss.softmax_cross_entropy import SoftmaxCrossEntropy
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     BatchNormalizationGrad,
@@ -40,6 +42,9 @@ _CHECK_LAYOUTS_ONLY = {
         BatchNormalizationGrad,
     )
 }
+# What these find depends on dtypes and shapes, not on the node.
+_CHECK_TYPES_ONLY = {node.check_type_forward for node in (Accuracy, SoftmaxCrossEntropy)}
+_passed: set[tuple] = set()
 VARIABLES = frozenset((Variable, Parameter, Input))  # of which there are no surprises
 
 
@@ -68,11 +73,8 @@ def _apply(original):
         ):
             return original(self, inputs)
         self._input_layouts = (None,) * len(in_data)
-        # A class, an instance or a test's mock may bring checks of its own.
-        if local.get("type_check", global_config.type_check) and (
-            getattr(self.check_type_forward, "__func__", None) is not _CHECKS_NO_TYPES
-        ):
-            self._check_data_type_forward(in_data)
+        if local.get("type_check", global_config.type_check):
+            _check_types(self, in_data)
         if getattr(self.check_layout_forward, "__func__", None) not in _CHECK_LAYOUTS_ONLY:
             inputs = _as_variables(inputs)
             self.check_layout_forward(inputs)
@@ -111,6 +113,24 @@ def run(
     fill(into, outputs[0])
     if settings[0]:
         _connect(node, inputs, (into,), outputs, settings[1], extra_rank)
+
+
+def _check_types(node: FunctionNode, arrays: tuple[np.ndarray, ...]) -> None:
+    """Does Chainer's check, unless it passed these types before or there is none."""
+    # A class, an instance or a test's mock may bring checks of its own.
+    check = getattr(node.check_type_forward, "__func__", None)
+    if check is _CHECKS_NO_TYPES:
+        return
+    key = None
+    if check in _CHECK_TYPES_ONLY:
+        key = check, *[(a.dtype, a.shape) for a in arrays]
+        if key in _passed:
+            return
+    node._check_data_type_forward(arrays)
+    if key is not None:
+        if len(_passed) >= 100:
+            _passed.clear()
+        _passed.add(key)
 
 
 def _plain_arrays(inputs: Iterable) -> tuple[np.ndarray, ...] | None:
@@ -212,18 +232,18 @@ def _connect(node, inputs, results, outputs, lazy_grad_sum: bool, extra_rank: in
     variables = _as_variables(inputs)
     node.inputs = nodes = tuple([x._node for x in variables])
     node.rank = max([x._rank for x in nodes], default=0) + extra_rank
-    for y in results:
-        y._node.creator_node = node
-    node.outputs = tuple([weakref.ref(y._node) for y in results])
+    own = [y._node for y in results]
+    for y in own:
+        y._creator_node, y._rank = node, node.rank + 1
+    node.outputs = tuple([weakref.ref(y) for y in own])
     if node._input_indexes_to_retain is not None:
         for index in node._input_indexes_to_retain:
             nodes[index]._data = variables[index]._data[0]  # as retain_data() does
     if node._output_indexes_to_retain is not None:
-        for index in node._output_indexes_to_retain:
-            results[index]._node._data = outputs[index]
-        node._retained_output_data = tuple(
-            [outputs[index] for index in node._output_indexes_to_retain]
-        )
+        retained = [outputs[index] for index in node._output_indexes_to_retain]
+        for index, output in zip(node._output_indexes_to_retain, retained, strict=True):
+            own[index]._data = output
+        node._retained_output_data = tuple(retained)
     node.lazy_grad_sum = lazy_grad_sum
 
 

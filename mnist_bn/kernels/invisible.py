@@ -17,7 +17,7 @@ from chainer.variable import Variable, VariableNode
 from mnist_bn.kernels import seam
 from mnist_bn.kernels.fused import unfuse
 from mnist_bn.kernels.seam import Replacements
-from mnist_bn.kernels.waiting import ALONE, Step, busy, compute, compute_all, here, wait
+from mnist_bn.kernels.waiting import ALONE, busy, compute, compute_all, here, wait
 
 
 def replacements() -> Replacements:
@@ -27,10 +27,7 @@ def replacements() -> Replacements:
         (Variable, "_step"): lambda _: None,  # of those that do not wait
         (Variable, "__getattr__"): _getattr,
         (Variable, "__len__"): _len,
-        (Variable, "shape"): _known_property("shape", lambda step: step.shape),
-        (Variable, "ndim"): _known_property("ndim", lambda step: step.ndim),
-        (Variable, "size"): _known_property("size", lambda step: step.size),
-        (Variable, "dtype"): _known_property("dtype", lambda step: Step.dtype),
+        **{(Variable, name): _known_property for name in ("shape", "ndim", "size", "dtype")},
         (Variable, "array"): _array,
         (Variable, "raw_array"): _array,
         (Variable, "_set_array"): _set_array,
@@ -48,9 +45,9 @@ def replacements() -> Replacements:
         (BatchNormalization, "forward"): _bn_forward,
         (BatchNormalization, "avg_mean"): lambda _: _Statistic("avg_mean"),
         (BatchNormalization, "avg_var"): lambda _: _Statistic("avg_var"),
-        (_backprop, "_backprop_to_all"): _backprop_to_all,
+        (_backprop, "_backprop_to_all"): _backpropagation,
         **_wherever_imported(computational_graph.build_computational_graph, _build_graph),
-        **_wherever_imported(function_node.grad, _grad),
+        **_wherever_imported(function_node.grad, _backpropagation),
     } | {(link, "__call__"): _call for link in _links() if "__call__" in vars(link)}
 
 
@@ -185,17 +182,14 @@ def _getattr(_):
     return __getattr__
 
 
-def _known_property(name, of_step):
-    def wrap(original):
-        get = original.fget
+def _known_property(original):
+    get, name = original.fget, original.fget.__name__
 
-        def fget(self):
-            step = self._step
-            return get(self) if step is None else of_step(step)
+    def fget(self):
+        step = self._step
+        return get(self) if step is None else getattr(step, name)
 
-        return property(fget, doc=original.__doc__)
-
-    return wrap
+    return property(fget, doc=original.__doc__)
 
 
 def _len(original):
@@ -285,20 +279,13 @@ def _build_graph(original):
     return build_computational_graph
 
 
-def _backprop_to_all(original):
-    def backprop_to_all(outputs, *args, **kwds):
+def _backpropagation(original):
+    """The wrap of what goes back from outputs: Variables, or nodes with gradients."""
+
+    @functools.wraps(original)
+    def backpropagation(outputs, *args, **kwds):
         if chainer.get_function_hooks():
-            with _nothing_waits():
-                unfuse([y for y, _ in outputs])
+            unfuse([y[0] if isinstance(y, tuple) else y.node for y in outputs])
         return original(outputs, *args, **kwds)
 
-    return _without_waiting(backprop_to_all)
-
-
-def _grad(original):
-    def grad(outputs, *args, **kwds):
-        if chainer.get_function_hooks():
-            unfuse([y.node for y in outputs])
-        return original(outputs, *args, **kwds)
-
-    return _without_waiting(functools.wraps(original)(grad))
+    return _without_waiting(backpropagation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,19 +12,21 @@ import chainer
 import numpy as np
 from chainer import optimizer, optimizers
 
-from mnist_bn.kernels.arrays import are_writable, function, is_float32, pointer
+from mnist_bn.kernels.arrays import are_writable, function, is_float32, pointer, pointers
 from mnist_bn.kernels.seam import Replacements
 
 # The methods that one call of a kernel stands for. Anybody may replace one, on a class or on an
 # instance, to see or to change each update.
-_RULE_METHODS = (optimizer.UpdateRule.update, optimizer.UpdateRule.update_core)
+_UPDATE, _UPDATE_CORE = optimizer.UpdateRule.update, optimizer.UpdateRule.update_core
 _PARAMETER_UPDATE = chainer.Parameter.update
 _REALLOCATE = optimizer.GradientMethod.reallocate_cleared_grads
+_CALL_HOOKS = optimizer.GradientMethod.call_hooks
 
 
 class _Bound(NamedTuple):
     """A rule's kernel and the arrays of its parameter, checked: they stay from step to step."""
 
+    rule: weakref.ref[optimizer.UpdateRule]
     data: weakref.ref[np.ndarray]  # functions wait only on arrays that nobody else has
     states: dict[str, np.ndarray]
     row: tuple[int, ...]  # the kernel's `Parameter`, but for the gradient
@@ -33,29 +36,32 @@ class _Bound(NamedTuple):
 
     def fits(self, rule: optimizer.UpdateRule, param: chainer.Parameter) -> bool:
         """Whether these still are the arrays, with a gradient, and no hook or other extra."""
-        grad, state, hooks = param._grad, rule.state, rule._hookable
+        grad, state, hooks, kind = param._grad, rule.state, rule._hookable, type(rule)
+        for name, own in self.states.items():
+            if state.get(name) is not own:
+                return False
         return (
-            (data := self.data()) is not None
+            self.rule() is rule
+            and (data := self.data()) is not None
             and param._data[0] is data
-            and all([state.get(name) is array for name, array in self.states.items()])
             and param._grad_valid
             and is_float32((grad,))
             and grad.shape == data.shape
             and type(param) is chainer.Parameter
-            and "update" not in vars(param)
-            and chainer.Parameter.update is _PARAMETER_UPDATE
+            and "update" not in param.__dict__
             and param._loss_scale is None
             and rule.enabled
-            and vars(rule).keys().isdisjoint(_OVERRIDABLE)
-            and (type(rule).update, type(rule).update_core) == _RULE_METHODS
-            and type(rule).update_core_cpu is self.method
+            and _OVERRIDABLE.isdisjoint(rule.__dict__)
+            and kind.update is _UPDATE
+            and kind.update_core is _UPDATE_CORE
+            and kind.update_core_cpu is self.method
             and not hooks._pre_update_hooks
             and not hooks._post_update_hooks
         )
 
 
-# By rule. Not kept in the rule itself: a copy of a rule has other arrays.
-_bound: weakref.WeakKeyDictionary[optimizer.UpdateRule, _Bound] = weakref.WeakKeyDictionary()
+# By the rule's id. Not kept in the rule itself: a copy of a rule has other arrays.
+_bound: dict[int, _Bound] = {}
 
 
 def replacements(library: ctypes.CDLL) -> Replacements:
@@ -88,18 +94,22 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
     """Returns the wrap of a rule's `update_core_cpu`."""
 
     def bind(rule, data, method) -> _Bound | None:
-        state = rule.state or {}
-        if not all(name in state for name in state_names):
-            return None
-        states = {name: state[name] for name in state_names}
+        states = {name: (rule.state or {}).get(name) for name in state_names}
         arrays = (data, *states.values())
         if not (is_float32(arrays) and are_writable(arrays)) or any(
             a.shape != data.shape or not a.flags.c_contiguous for a in arrays
         ):
             return None
         p, s0, s1, s2 = [*map(pointer, arrays), 0, 0, 0][:4]
+        key = id(rule)
         return _Bound(
-            weakref.ref(data), states, (p, s0, s1, s2, data.size), numbers_of, kernel, method
+            weakref.ref(rule, lambda _: _bound.pop(key, None)),
+            weakref.ref(data),
+            states,
+            (p, s0, s1, s2, data.size),
+            numbers_of,
+            kernel,
+            method,
         )
 
     def wrap(original):
@@ -117,23 +127,26 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
                 original(self, param)
                 return
             _run(numbers, [(bound, grad)])
-            if type(self) is rule_class and vars(self).keys().isdisjoint(_OVERRIDABLE):
-                _bound[self] = bound
+            if type(self) is rule_class and _OVERRIDABLE.isdisjoint(vars(self)):
+                _bound[id(self)] = bound
 
         return update_core_cpu
 
     return wrap
 
 
-_OVERRIDABLE = ("update", "update_core", "update_core_cpu")
+_OVERRIDABLE = frozenset(("update", "update_core", "update_core_cpu"))
 
 
 def _run(numbers: tuple[float, ...], parameters: list[tuple[_Bound, np.ndarray]]) -> None:
     """Updates parameters, given with their gradients, by one call of the kernel they share."""
+    rows = []
     grads = [np.ascontiguousarray(grad) for _, grad in parameters]
-    rows = [(*bound.row, pointer(grad)) for (bound, _), grad in zip(parameters, grads, strict=True)]
-    table, scalars = np.array(rows, np.uint64), np.array(numbers, np.float32)
-    parameters[0][0].kernel(pointer(table), len(rows), pointer(scalars))
+    for (bound, _), address in zip(parameters, pointers(*grads), strict=True):
+        rows += bound.row
+        rows.append(address)
+    table, floats = array.array("Q", rows), array.array("f", numbers)  # quicker than NumPy's
+    parameters[0][0].kernel(table.buffer_info()[0], len(grads), floats.buffer_info()[0])
 
 
 def _update(original):
@@ -156,7 +169,8 @@ def _update(original):
         _reallocate(self, params)
         self.check_nan_in_grads()
         self.call_hooks("pre")
-        params = list(self.target.params())  # hooks may have added or removed some
+        if self._hookable._pre_update_hooks or type(self).call_hooks is not _CALL_HOOKS:
+            params = list(self.target.params())  # hooks may have added or removed some
         self.t += 1
         if self.is_safe_to_update():
             _update_all(params)
@@ -169,36 +183,36 @@ def _update(original):
 
 def _update_all(params: Iterable[chainer.Parameter]) -> None:
     """Does `param.update()` for each: one call does all that a kernel was bound to before."""
-    # Rules mostly share hyperparameters and the step they are at, and so the numbers.
-    numbers: dict[tuple, tuple[float, ...] | None] = {}
-    batches: dict[tuple, tuple[tuple[float, ...], list[tuple[_Bound, np.ndarray]]]] = {}
+    batches, numbers = {}, {}  # rules mostly share hyperparameters and the step they are at
 
     def run_batches() -> None:
-        for batch in batches.values():
-            _run(*batch)
+        for key, parameters in batches.items():
+            _run(numbers[key], parameters)
         batches.clear()
 
     def update_by_chainer(param: chainer.Parameter) -> None:
         run_batches()  # its rule may read the parameters before it
         param.update()
 
+    is_stock = chainer.Parameter.update is _PARAMETER_UPDATE
     for param in params:
         rule = param.update_rule
-        bound = _bound.get(rule) if rule is not None else None
+        bound = _bound.get(id(rule)) if is_stock else None
         if bound is None or not bound.fits(rule, param):
             update_by_chainer(param)
             continue
         rule.t += 1
         hp = _hyperparameters(rule)
         key = type(rule), id(hp), rule.t
-        if key not in numbers:
+        batch = batches.get(key)
+        if batch is None:
             numbers[key] = _scalars(bound.numbers_of(rule, hp))
-        its_numbers = numbers[key]
-        if its_numbers is None:
-            rule.t -= 1
-            update_by_chainer(param)
-            continue
-        batches.setdefault(key, (its_numbers, []))[1].append((bound, param._grad))
+            if numbers[key] is None:
+                rule.t -= 1
+                update_by_chainer(param)
+                continue
+            batch = batches[key] = []
+        batch.append((bound, param._grad))
     run_batches()
 
 
@@ -221,7 +235,8 @@ def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter
 def _hyperparameters(rule):
     """Returns where they are: a rule's own object asks its parent, slowly, for what it lacks."""
     own = rule.hyperparam
-    return own._parent if len(vars(own)) == 1 and own._parent is not None else own
+    parent = own._parent
+    return parent if parent is not None and len(own.__dict__) == 1 else own
 
 
 # --- (rule, hyperparameters) -> the kernel's numbers, None for options that it does not cover ---

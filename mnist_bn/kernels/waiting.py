@@ -22,8 +22,9 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from sys import getrefcount
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chainer
 import numpy as np
@@ -105,6 +106,7 @@ def _methods_of(node: type[FunctionNode]) -> tuple:
     return node.forward, node.forward_cpu, node.backward, node.check_type_forward
 
 
+@dataclass(slots=True, eq=False)
 class Step:
     """A function applied, to be computed.
 
@@ -113,30 +115,30 @@ class Step:
         arrays: those of the inputs, as at the call.
         copied: indexes of arrays that others may have.
         written: arrays that the function is going to change.
+        shape: the output's.
+        settings: as `_State.settings` returned them at the call.
         state: of the thread that applied it.
         output: a weak reference to the Variable.
+        value: a Variable with its array and node, once `done` and while somebody needs it.
         users: the wanted steps that use it and are not computed; see `_chains`.
         is_taken: whether it is not wanted, or in a chain.
-        value: a Variable with its array and node, once `done` and while somebody needs it.
     """
 
-    __slots__ = ("arrays", "copied", "done", "function", "inputs", "is_taken", "node", "output")
-    __slots__ += ("settings", "shape", "state", "users", "value", "written")
-    dtype = _FLOAT32
-
-    def __init__(self, function, node, inputs, arrays, copied, written, shape, settings, state):
-        self.function: _Function = function
-        self.node: FunctionNode = node
-        self.inputs: list = inputs
-        self.arrays: list[np.ndarray] = arrays
-        self.copied: list[int] = copied
-        self.written: Sequence[np.ndarray] = written
-        self.shape: tuple[int, ...] = shape
-        self.settings: tuple = settings
-        self.state: _State = state
-        self.users: list[Step] = []
-        self.value: Variable | None = None
-        self.done = self.is_taken = False
+    function: _Function
+    node: FunctionNode
+    inputs: list
+    arrays: list[np.ndarray]
+    copied: list[int]
+    written: Sequence[np.ndarray]
+    shape: tuple[int, ...]
+    settings: tuple
+    state: _State
+    output: weakref.ref[Variable] | None = None
+    value: Variable | None = None
+    done: bool = False
+    users: list[Step] = field(default_factory=list)
+    is_taken: bool = False
+    dtype: ClassVar[np.dtype] = _FLOAT32
 
     @property
     def ndim(self) -> int:
@@ -153,17 +155,11 @@ class Step:
         if config.enable_backprop:
             for i in self.copied:
                 x = self.inputs[i]
-                if not _are_same(x._data[0] if isinstance(x, Variable) else x, self.arrays[i]):
+                now = x._data[0] if isinstance(x, Variable) else x
+                then = self.arrays[i]
+                if now.shape != then.shape or now.tobytes() != then.tobytes():  # nan != nan
                     return True
         return False
-
-
-def _are_same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether they have the same bits."""
-    if a.shape != b.shape:
-        return False
-    unit = np.int64 if a.size % 2 == 0 and a.flags.c_contiguous else np.int32
-    return bool((a.reshape(-1).view(unit) == b.reshape(-1).view(unit)).all())
 
 
 _EVERYWHERE = global_config.__dict__
@@ -410,14 +406,14 @@ def _gather(chain: list[Step]) -> tuple[list, list, list[Part]]:
     for step in chain:
         position = None
         for i, x in enumerate(step.inputs):
-            if type(x) is not Step:
-                inputs.append(x)
-                arrays.append(step.arrays[i])
-            elif x is before:
+            if x is before:
                 position = i
-            else:
+            elif type(x) is Step:
                 inputs.append(x.value)
                 arrays.append(x.value._data[0])
+            else:
+                inputs.append(x)
+                arrays.append(step.arrays[i])
         parts.append((step.node, len(step.inputs), position))
         before = step
     return inputs, arrays, parts
@@ -428,7 +424,8 @@ def _run(chain: list[Step], node: FunctionNode, inputs: list, arrays: list) -> N
     last = chain[-1]
     v = last.output()
     if v is None:
-        v = _variable(last, any([isinstance(x, Variable) and x._requires_grad for x in inputs]))
+        requires_grad = any([isinstance(x, Variable) and x._requires_grad for x in inputs])
+        v = graph.variable(None, requires_grad, _CPU)
     written = [(a, a.copy()) for step in chain for a in step.written]
     try:
         graph.run(node, inputs, arrays, last.settings, v, len(chain) - 1)
@@ -448,7 +445,7 @@ def _release(chain: list[Step]) -> None:
     """Lets go of values that nobody needs any more."""
     for step in chain:
         for x in step.inputs:
-            if type(x) is Step and step in x.users:
+            if type(x) is Step and x.value is not None and step in x.users:
                 x.users.remove(step)
                 if not x.users:
                     x.value = None
@@ -456,7 +453,7 @@ def _release(chain: list[Step]) -> None:
 
 @contextlib.contextmanager
 def _as_at_the_call(settings: tuple):
-    """Sets what `_State.settings` returned; hooks, which nobody calls, stay as they are."""
+    """Sets what `settings` returned, and what it demanded but for hooks, which nobody calls."""
     with contextlib.ExitStack() as stack:
         names = ("enable_backprop", "lazy_grad_sum", "in_recomputing", "debug", "schedule_func")
         for name, value in zip(names, (*settings, False, None), strict=True):

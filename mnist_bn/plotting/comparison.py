@@ -52,12 +52,12 @@ _SEMANTICS = {
 _METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
-def of_runs(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     """The figures that make sense for these runs, which share figures."""
-    return figures(group_runs(runs))
+    return of_curves(group_runs(runs))
 
 
-def figures(every: Sequence[SeedGroup]) -> Iterator[tuple[str, Figure]]:
+def of_curves(every: Sequence[SeedGroup]) -> Iterator[tuple[str, Figure]]:
     """File name (without its format) and figure, one after the other.
 
     A network's and an optimizer's figure want two curves or more. Curves that none of these shows,

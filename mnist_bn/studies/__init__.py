@@ -44,6 +44,25 @@ def get(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
+def asked_for(name: str, preset: str | None, given: dict) -> list[RunConfig]:
+    """Returns the runs of a study's preset, by default `quick`, in a folder of the study's name.
+
+    Args:
+        given: settings from the command line, which go before the preset's.
+
+    Raises:
+        UsageError: there is no such study or preset.
+    """
+    study, preset = get(name), preset or "quick"
+    if preset not in study.PRESETS:
+        raise UsageError(
+            f"--preset {preset}: {name} has {', '.join(study.PRESETS)}"
+            f"{suggestion(preset, study.PRESETS)}"
+        )
+    out = str(Path(given.get("out", RunConfig.out)) / name)
+    return configs(study, preset, {**given, "study": name, "out": out})
+
+
 def configs(study: ModuleType, preset: str, given: dict) -> list[RunConfig]:
     """Returns the runs of a study's preset.
 

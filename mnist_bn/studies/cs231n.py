@@ -22,6 +22,7 @@ from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.claims import Claim, Numbers, final, leads
 from mnist_bn.plotting.curves import fate
 from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, in_words
 from mnist_bn.plotting.notation import by_number
@@ -322,3 +323,85 @@ def _looks(keys: Sequence[tuple[str, str, str]]) -> list[_Look]:
         colour, marker = usual if is_free else (next(spare), "^")
         looks.append(_Look(label, colour, marker))
     return looks
+
+
+TRAINS = 0.21  # best validation accuracy: twice that of guessing
+
+
+def _leads(runs: Sequence[Run], value: Callable[[Run], float]) -> Numbers:
+    """How far BN is ahead in the depth run."""
+    depth = [run for run in runs if weight_scale(run) is None]
+    return leads(depth, ["CS231nMLP_BN"], "CS231nMLP", value)
+
+
+def _last_training(run: Run) -> float:
+    measured = training_accuracy(run)
+    return np.nan if measured is None else float(measured[1][-1])
+
+
+def _swept(
+    runs: Sequence[Run],
+    number: Callable[[list[Run], list[Run]], float],
+    low: float = 0,
+    high: float = np.inf,
+) -> Numbers:
+    """A number of each seed from its runs between two scales, those without BN and with it."""
+    seeds: dict[str | None, dict[str, list[Run]]] = {}
+    for run in complete([run for run in runs if weight_scale(run) is not None]):
+        if low <= (weight_scale(run) or 0) <= high:
+            network = NetworkSpec(run.model or "").class_name
+            seeds.setdefault(run.seed, {}).setdefault(network, []).append(run)
+    every = [[swept.get(network, []) for network in PUBLISHED] for swept in seeds.values()]
+    return {"": [number(*both) for both in every if all(both)]}
+
+
+def _scales_that_train(runs: list[Run]) -> int:
+    return sum(best_validation(run) > TRAINS for run in runs)
+
+
+def _best(runs: list[Run]) -> float:
+    return max(map(best_validation, runs))
+
+
+def _least_loss(runs: list[Run]) -> float:
+    """The least final loss; one that is lost is infinite."""
+    return min(loss if np.isfinite(loss) else np.inf for loss in map(final_loss, runs))
+
+
+CLAIMS = (
+    Claim(
+        *("training accuracy is higher with BN", "lead after the last epoch"),
+        lambda runs: _leads(runs, _last_training),
+        above=0,
+    ),
+    Claim(
+        *("validation accuracy is higher with BN", "lead after the last epoch"),
+        lambda runs: _leads(runs, final),
+        above=0,
+    ),
+    Claim(
+        *("so is the best of all epochs", "lead of the best validation accuracy"),
+        lambda runs: _leads(runs, best_validation),
+        above=0,
+    ),
+    Claim(
+        *("BN trains at more weight scales", f"more scales with a best validation above {TRAINS}"),
+        lambda runs: _swept(runs, lambda a, b: _scales_that_train(b) - _scales_that_train(a)),
+        above=0,
+    ),
+    Claim(
+        *("BN's best is better", "lead of the best validation accuracy over all scales"),
+        lambda runs: _swept(runs, lambda a, b: _best(b) - _best(a)),
+        above=0,
+    ),
+    Claim(
+        *("without BN large scales fail", "least final loss at scales from 0.2 on, without BN"),
+        lambda runs: _swept(runs, lambda a, _: _least_loss(a), low=0.2),
+        above=LOSS_SHOWN,
+    ),
+    Claim(
+        *("nor does it learn at small ones", "best validation at scales to 0.0011, without BN"),
+        lambda runs: _swept(runs, lambda a, _: _best(a), high=0.0011),
+        below=0.15,
+    ),
+)

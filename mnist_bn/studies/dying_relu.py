@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from mnist_bn import observations
 from mnist_bn.observers.dead_units import count, twice
-from mnist_bn.plotting import comparison, panels, tables
+from mnist_bn.plotting import claims, comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, ORANGE, PURPLE, VERMILLION
+from mnist_bn.plotting.claims import Claim, Numbers, final
 from mnist_bn.plotting.film import Film
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
@@ -225,3 +226,89 @@ def _size(curve: SeedGroup) -> int:
 
 def _slope(curve: SeedGroup) -> float:
     return curve.network.number("slope") or 0.0
+
+
+EPOCHS = 20  # from which on the study looks at the ends of its curves
+
+
+def _dead_with_bn(runs: Sequence[Run]) -> Numbers:
+    found = {
+        _case(curve): counts(curve, "flat_update")
+        for curve in claims.curves(runs)
+        if curve.has_bn and curve.finished
+    }
+    return {case: one[1][:, -1].tolist() for case, one in found.items() if one is not None}
+
+
+def _case(curve: SeedGroup) -> str:
+    return f"{curve.model}, batch {_size(curve)}"
+
+
+def _late(runs: Sequence[Run], has_bn: bool) -> list[SeedGroup]:
+    """Curves of EPOCHS epochs or more, with BN or without."""
+    found = [curve for curve in claims.curves(runs) if curve.has_bn == has_bn and curve.finished]
+    return [c for c in found if c.unit == "epoch" and c.finished[0].epochs[-1] >= EPOCHS]
+
+
+def _ends(runs: Sequence[Run], key: str, has_bn: bool) -> Numbers:
+    """The last accuracies of the networks with a plain ReLU."""
+    plain = [curve for curve in _late(runs, has_bn) if not _slope(curve)]
+    return {_case(curve): [final(run, key) for run in curve.finished] for curve in plain}
+
+
+def _lost_by_small_batches(runs: Sequence[Run]) -> Numbers:
+    """How much lower the accuracy is at batch size 10 than at the mean of the others, with BN."""
+    plain = [curve for curve in _late(runs, True) if not _slope(curve)]
+    small = [run for curve in plain if _size(curve) == 10 for run in curve.finished]
+    others = [run for curve in plain if _size(curve) > 10 for run in curve.finished]
+    keys = {"training": TRAIN_ACCURACY, "test": VALIDATION_ACCURACY} if others else {}
+    return {
+        name: [
+            float(np.mean([final(run, key) for run in others])) - final(one, key) for one in small
+        ]
+        for name, key in keys.items()
+    }
+
+
+def _range_over_slopes(runs: Sequence[Run]) -> Numbers:
+    sloped = [curve for curve in _late(runs, True) if _slope(curve)]
+    ends = [curve.band(VALIDATION_ACCURACY).mean[-1] for curve in sloped]
+    return {"": [float(np.ptp(ends))]} if len(ends) > 1 else {}
+
+
+CLAIMS = (
+    Claim(
+        *("no dead unit with BN", "hidden units whose dW is flat, at the end"),
+        _dead_with_bn,
+        below=1,
+        is_robust=True,
+    ),
+    Claim(
+        *("batch 10 is 1 to 1.5 points lower", "the others' mean accuracy less its own, with BN"),
+        _lost_by_small_batches,
+        above=0.01,
+        below=0.015,
+    ),
+    Claim(
+        *("test accuracy is about 98 %", "with BN and a plain ReLU, at the end"),
+        lambda runs: _ends(runs, VALIDATION_ACCURACY, True),
+        above=0.975,
+        below=0.985,
+    ),
+    Claim(
+        *("all slopes end alike with BN", "range of the test accuracies at the end"),
+        _range_over_slopes,
+        below=0.005,
+    ),
+    Claim(
+        *("training ends at 100 % without BN", "training accuracy at the end"),
+        lambda runs: _ends(runs, TRAIN_ACCURACY, False),
+        above=0.995,
+    ),
+    Claim(
+        *("with BN 1 or 2 of 100 are missed", "training accuracy at the end"),
+        lambda runs: _ends(runs, TRAIN_ACCURACY, True),
+        above=0.975,
+        below=0.995,
+    ),
+)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 
 from mnist_bn.plotting import comparison, panels
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from mnist_bn.plotting.claims import Claim, at, each, leads
 from mnist_bn.plotting.groups import group_runs, in_words
 from mnist_bn.plotting.results import TRAIN_ACCURACY, VALIDATION_ACCURACY, Run
 
+NETWORKS = ["ExerciseMLP", "ExerciseMLP_BN", "ExerciseMLP_BN(trained=True)"]
 _SETTINGS = {
-    "model": ["ExerciseMLP", "ExerciseMLP_BN", "ExerciseMLP_BN(trained=True)"],
+    "model": NETWORKS,
     "optimizer": ["SGD"],
     "lr": 0.01,
     "batchsize": 100,
@@ -27,11 +30,7 @@ _SETTINGS = {
 }
 PRESETS = {"quick": {**_SETTINGS, "seed": [0]}, "full": {**_SETTINGS, "seed": [0, 1, 2]}}
 
-_COLOURS = {
-    "ExerciseMLP": BLACK,
-    "ExerciseMLP_BN": BLUE,
-    "ExerciseMLP_BN(trained=True)": VERMILLION,
-}
+_COLOURS = dict(zip(NETWORKS, (BLACK, BLUE, VERMILLION), strict=True))
 _SPARE = (GREEN, ORANGE, PURPLE, SKY)
 
 
@@ -55,3 +54,27 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     said += f" {comparison.training_note(unit)}"
     title = f"BN exercise: 784-40-20-10{comparison.on(curves)}"
     yield "exercise", panels.stacked([panel], title, said, unit.capitalize())
+
+
+_AT_THE_END = partial(at, step=1000)
+_ACCURACY = "test accuracy after 1000 steps"
+CLAIMS = (
+    Claim(
+        *("with BN above 0.75", _ACCURACY),
+        lambda runs: each(runs, _AT_THE_END, NETWORKS[1:]),
+        above=0.75,
+        is_robust=True,
+    ),
+    Claim(
+        *("without BN it hardly learns: below 0.30", _ACCURACY),
+        lambda runs: each(runs, _AT_THE_END, NETWORKS[:1]),
+        below=0.3,
+        is_robust=True,
+    ),
+    Claim(
+        *("gamma and beta do not make the difference", f"{_ACCURACY}: what training them adds"),
+        lambda runs: leads(runs, NETWORKS[2:], NETWORKS[1], _AT_THE_END),
+        above=-0.02,
+        below=0.02,
+    ),
+)

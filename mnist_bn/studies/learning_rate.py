@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from mnist_bn.plotting import comparison, panels
 from mnist_bn.plotting.appearance import DASHES, NETWORK_LOOKS, OPTIMIZER_LOOKS, looks
 from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.claims import Claim, Numbers
 from mnist_bn.plotting.groups import group_runs, in_order
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_LOSS, VALIDATION_ACCURACY, VALIDATION_LOSS, Run
@@ -124,3 +125,58 @@ def _line(
         marker=marker,
         crosses=[lr for lr, values in accuracies.items() if np.isnan(values).any()],
     )
+
+
+def _sweeps(runs: Sequence[Run]) -> dict[str, dict[str, list[Run]]]:
+    """Of each network under SGD, and each seed, the finished runs: at all rates that were tried."""
+    sweeps: dict[str, dict[str, list[Run]]] = {network: {} for network in NETWORKS}
+    for run in runs:
+        is_of_it = run.optimizer == "SGD" and run.model in sweeps and _has_rate(run)
+        if is_of_it and not run.is_cut_short:
+            sweeps[str(run.model)].setdefault(str(run.seed), []).append(run)
+    return sweeps
+
+
+def _with_bn(runs: Sequence[Run], number: Callable[[list[Run], list[Run]], float]) -> Numbers:
+    """Of each network with BN a number from its runs and those of the plain one, by seed."""
+    plain, *others = _sweeps(runs).items()
+    return {
+        network: [number(seeds[seed], plain[1][seed]) for seed in seeds if seed in plain[1]]
+        for network, seeds in others
+    }
+
+
+def _ratio(runs: list[Run], plain: list[Run]) -> float:
+    """The largest rate that trains over the plain network's."""
+    ours, theirs = largest_that_trains(runs), largest_that_trains(plain)
+    return ours / theirs if ours and theirs else math.nan
+
+
+def _least_lead(runs: list[Run], plain: list[Run]) -> float:
+    """Its least lead at a rate at which the plain one trains."""
+    theirs = {run.args["lr"]: final_accuracy(run) for run in plain}
+    largest = largest_that_trains(plain) or 0
+    both = [run for run in runs if run.args["lr"] in theirs and run.args["lr"] <= largest]
+    return min((final_accuracy(run) - theirs[run.args["lr"]] for run in both), default=math.nan)
+
+
+CLAIMS = (
+    Claim(
+        *(
+            "BN trains at higher rates",
+            "largest rate that trains, over that without BN",
+        ),
+        lambda runs: _with_bn(runs, _ratio),
+        above=1,
+    ),
+    Claim(
+        *("with BN it does not diverge", "how many of the rates diverge"),
+        lambda runs: _with_bn(runs, lambda ours, _: sum(map(has_diverged, ours))),
+        below=1,
+    ),
+    Claim(
+        *("BN trains faster at equal rates", "least lead of the final accuracy"),
+        lambda runs: _with_bn(runs, _least_lead),
+        above=0,
+    ),
+)

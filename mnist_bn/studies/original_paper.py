@@ -8,7 +8,9 @@ own choice, the others are arguments of the network, `--model "SigmoidMLP(std=0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from mnist_bn.observers.measured import Observed
 from mnist_bn.plotting import comparison, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE
 from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.claims import Claim, Numbers, by_seed, curves, final, leads
 from mnist_bn.plotting.groups import SeedGroup, group_runs, in_words
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
@@ -32,8 +35,9 @@ TO_SEE = (
 FLOOR = 0.7  # where the axis of accuracy begins
 OBSERVED = ("activation-percentiles",)
 
+NETWORKS = ["SigmoidMLP", "SigmoidMLP_BN"]
 _SETTINGS = {
-    "model": ["SigmoidMLP", "SigmoidMLP_BN"],
+    "model": NETWORKS,
     "optimizer": ["SGD"],
     "lr": 0.1,
     "batchsize": 60,
@@ -163,3 +167,47 @@ def _measured(curve: SeedGroup) -> list[tuple[Run, Observed]]:
     """The finished runs whose percentiles of LAYER were measured, and these."""
     found = [(run, observations.read(run, OBSERVED[0])) for run in curve.finished]
     return [(run, series) for run, series in found if series is not None and LAYER in series]
+
+
+def _over_none(runs: Sequence[Run], value: Callable[[Run, Run], float]) -> list[float]:
+    """A number of each seed from its run without BN and its run with it."""
+    plain, with_bn = ([by_seed(curve) for curve in curves(runs, [network])] for network in NETWORKS)
+    if not (len(plain) == len(with_bn) == 1):
+        return []
+    return [value(plain[0][seed], run) for seed, run in with_bn[0].items() if seed in plain[0]]
+
+
+def _share_of_steps(plain: Run, with_bn: Run) -> float:
+    """In what share of the plain network's steps the other reaches its final accuracy."""
+    bar = final(plain)
+    ours, theirs = (run.epochs[run.values(VALIDATION_ACCURACY) >= bar] for run in (with_bn, plain))
+    return math.inf if not len(ours) else float(ours[0] / theirs[0]) if len(theirs) else math.nan
+
+
+def _steadiness(runs: Sequence[Run]) -> Numbers:
+    """How unsteady a sigmoid's input is with BN, over how unsteady without."""
+    cases = {"range of the median": drift, "growth of the spread": growth, "jitter": wandering}
+
+    def ratio(measure: Callable, plain: Run, with_bn: Run) -> float:
+        series = [observations.read(run, OBSERVED[0]) for run in (plain, with_bn)]
+        if not all(one is not None and LAYER in one and len(one[LAYER]) > 1 for one in series):
+            return math.nan
+        theirs, ours = (measure(one[LAYER]).mean() for one in series)
+        return float(ours / theirs) if theirs else math.nan
+
+    return {case: _over_none(runs, partial(ratio, one)) for case, one in cases.items()}
+
+
+CLAIMS = (
+    Claim(
+        *("BN trains faster", "steps to the final accuracy without BN, with BN over without"),
+        lambda runs: {"": _over_none(runs, _share_of_steps)},
+        below=1,
+    ),
+    Claim(
+        *("BN ends higher", "final test accuracy beyond that without BN"),
+        lambda runs: leads(runs, NETWORKS[1:], NETWORKS[0]),
+        above=0,
+    ),
+    Claim(*("a sigmoid's input is steadier with BN", "with BN over without"), _steadiness, below=1),
+)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from mnist_bn.errors import UserError
 from mnist_bn.observers import activation_moments, gradient_noise, observers, output_gradients
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.minibatch import WHEN
-from mnist_bn.plotting import comparison, heat_maps, panels, tables
+from mnist_bn.plotting import claims, comparison, heat_maps, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.claims import Claim, Numbers, final
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
@@ -517,3 +518,175 @@ _NUMBERS = {
     "relative-loss": _steps,
     "gradient-noise": _noise,
 }
+
+
+def _compared(
+    observer: str, what: str, number: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Callable[[Sequence[Run]], Numbers]:
+    """Returns what measures, of numbers of the table without BN and with it, one of each seed."""
+
+    def measure(runs: Sequence[Run]) -> Numbers:
+        both = [_numbers(runs, observer, bn) for bn in ("False", "True")]
+        if not all(both):
+            return {}
+        seeds = min(len(values) for one in both for values in one.values())
+        lost = np.full(seeds, np.nan)
+        with np.errstate(all="ignore"):
+            return {
+                "".join(name.partition("layer ")[1:]): number(
+                    *(one.get(name, lost)[:seeds] for one in both)
+                ).tolist()
+                for name in dict.fromkeys([*both[0], *both[1]])
+                if what in name
+            }
+
+    return measure
+
+
+def _numbers(runs: Sequence[Run], observer: str, bn: str) -> dict[str, np.ndarray]:
+    """An observer's numbers of the table; none unless there is one such network, at one rate."""
+    found = [
+        measured
+        for curve in group_runs(runs)
+        if _bn(curve) == bn and (measured := observations.measured(curve.runs, observer)).seeds
+    ]
+    with np.errstate(all="ignore"):
+        return dict(_NUMBERS[observer](found[0])) if len(found) == 1 else {}
+
+
+def _diverged(bn: str) -> Callable[[Sequence[Run]], Numbers]:
+    """Returns what measures at rates from 0.001 on whether each seed diverged, 1, or not, 0."""
+
+    def measure(runs: Sequence[Run]) -> Numbers:
+        shown = [c for c in group_runs(runs) if _bn(c) == bn and _rate(c) >= 0.001]
+        return {
+            f"lr {decimal(_rate(curve))}": [
+                float(diverged_at(run) is not None) for run in curve.runs
+            ]
+            for curve in sorted(shown, key=_rate)
+        }
+
+    return measure
+
+
+def _growth_with_depth(runs: Sequence[Run]) -> Numbers:
+    """How many orders more the last layer's variance grows in the step than the first's."""
+    every = [curve for curve in group_runs(runs) if _bn(curve) == "False"]
+    found = [observations.measured(curve.runs, "diverging-step").seeds for curve in every]
+    growths = []
+    for series in (one for seeds in found for one in seeds):
+        layers = [
+            array[0].mean(axis=1) for key, array in series.items() if key.startswith("variance")
+        ]
+        with np.errstate(all="ignore"):
+            first, *_, last = (np.log10(layer[-1] / layer[0]) for layer in layers)
+            growths.append(float(last - first))
+    return {"": growths}
+
+
+def _edges(runs: Sequence[Run]) -> Numbers:
+    """How far the edge fitted to the largest singular values is off that of the law."""
+    arrays = _read_singular_values(runs)
+    if arrays is None:
+        return {}
+    fitted, edge = _random_matrices.fitted_edge, _random_matrices.edge
+    return {f"M {m}": [fitted(v, m) / edge(m) - 1] for m, v in zip(*arrays.values(), strict=True)}
+
+
+def _trained(runs: Sequence[Run], pairs: Sequence[tuple[tuple, tuple]]) -> Numbers:
+    """How much higher the first of two settings, BN and learning rate, ends than the second."""
+    shown = {
+        (_bn(curve) == "True", _rate(curve)): claims.by_seed(curve)
+        for curve in claims.curves(runs)
+        if curve.unit == "epoch" and _last(curve) > 1
+    }
+    return {
+        f"lr {one[1]:g}, {other[1]:g}": [
+            final(run) - final(shown[other][seed])
+            for seed, run in shown[one].items()
+            if seed in shown[other]
+        ]
+        for one, other in pairs
+        if one in shown and other in shown
+    }
+
+
+_HIGH, _MEDIUM, _LOW, _PLAIN = SETTINGS
+CLAIMS = (
+    Claim(
+        *("activations grow with depth without BN", "growth of channel means, without over with"),
+        _compared("activation-moments", "|channel means|", np.divide),
+        above=2,
+    ),
+    Claim(
+        *("and gradients are orders larger", "orders of their std, without over with"),
+        _compared("gradient-histogram", "std of", lambda a, b: np.log10(a / b)),
+        above=1,
+    ),
+    Claim(
+        *("with heavier tails", "kurtosis without BN less that with"),
+        _compared("gradient-histogram", "kurtosis", np.subtract),
+        above=0,
+    ),
+    Claim(
+        *("the output's gradient needs BN to vary", "spread over images, with BN less without"),
+        _compared("output-gradients", "spread", lambda a, b: b - a),
+        above=0,
+    ),
+    Claim(
+        *("a kernel's gradient cancels with BN", "how far it does, with over without"),
+        _compared("kernel-gradients", "sum of absolute", lambda a, b: b / a),
+        above=10,
+    ),
+    Claim(
+        *("steps of 0.001 to 0.01 explode without BN", "step at which the loss grows 1000-fold"),
+        _compared("relative-loss", "smallest step", lambda a, b: a),
+        above=0.001,
+        below=0.01,
+    ),
+    Claim(
+        *("with BN steps of 0.03 to 0.1 are best", "best step along the first gradient"),
+        _compared("relative-loss", "best step", lambda a, b: b),
+        above=0.03,
+        below=0.1,
+    ),
+    Claim(
+        *("it diverges at high rates without BN", "share of seeds, from a rate of 0.001 on"),
+        _diverged("False"),
+        above=0.5,
+    ),
+    Claim(
+        *("and not with it", "share of seeds, from a rate of 0.001 on"),
+        _diverged("True"),
+        below=0.5,
+    ),
+    Claim(
+        *("moments grow with depth as it diverges", "orders of variance, last layer less first"),
+        _growth_with_depth,
+        above=0,
+        is_robust=True,
+    ),
+    Claim(
+        *("random matrices' products end at the law", "fitted edge over the law's, less 1"),
+        _edges,
+        above=-0.01,
+        below=0.01,
+    ),
+    Claim(
+        *("the noise falls as 1 / batch size", "slope of its logarithm without BN"),
+        _compared("gradient-noise", "slope", lambda a, b: a),
+        above=-1.3,
+        below=-0.7,
+    ),
+    Claim(
+        *("higher rates end higher with BN", "lead of the test accuracy"),
+        lambda runs: _trained(runs, [(_HIGH, _MEDIUM), (_MEDIUM, _LOW)]),
+        above=0,
+    ),
+    Claim(
+        *("at 0.0001 both end alike", "test accuracy with BN less that without"),
+        lambda runs: _trained(runs, [(_LOW, _PLAIN)]),
+        above=-0.02,
+        below=0.02,
+    ),
+)

@@ -10,7 +10,7 @@ optimizer (Adam) and length are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ from mnist_bn.plotting.appearance import (
     VERMILLION,
 )
 from mnist_bn.plotting.canvas import BETWEEN
+from mnist_bn.plotting.claims import Claim, Numbers
 from mnist_bn.plotting.groups import SeedGroup, complete, group_runs, settings_in_words
 from mnist_bn.plotting.notation import by_number
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
@@ -300,3 +301,97 @@ def _order(name: str, setting: str) -> tuple:
     order = list(_LABELS)
     place = order.index(name) if name in order else len(order)
     return place, by_number(name), by_number(setting)
+
+
+def _each(
+    runs: Sequence[Run], name: str, number: Callable[[_Measured], np.ndarray], least: float = 0
+) -> Numbers:
+    """A number of each seed of a network, at every drop ratio above the least."""
+    found = {ratio: one for ratio, one in _found(runs, name).items() if ratio > least}
+    return {f"ratio {ratio:g}": np.ravel(number(one)).tolist() for ratio, one in found.items()}
+
+
+def _found(runs: Sequence[Run], name: str) -> dict[float, _Measured]:
+    """What was measured of a network by drop ratio; nothing if its runs have several settings."""
+    every = [one for one in measured(group_runs(complete(runs))) if one.name == name]
+    ratios = {one.ratio: one for one in every if one.ratio is not None}
+    return ratios if len(ratios) == len(every) else {}
+
+
+def _beside_b(
+    runs: Sequence[Run], number: Callable[[_Measured, _Measured], np.ndarray], least: float = 0
+) -> Numbers:
+    """A number of each seed from case a and case b, at every drop ratio above the least."""
+    b = _found(runs, CASE_B)
+
+    def of_both(a: _Measured) -> np.ndarray:
+        other = b.get(a.ratio or 0)
+        if other is None or other.shift.shape != a.shift.shape or _seeds(a) != _seeds(other):
+            return np.zeros(0)
+        return number(a, other)
+
+    return _each(runs, CASE_A, of_both, least)
+
+
+def _seeds(one: _Measured) -> list[str | None]:
+    return [run.seed for run in one.curve.finished]
+
+
+def _cost(runs: Sequence[Run]) -> Numbers:
+    """The remedy's accuracy less the mean of the same network's without dropout."""
+    without = _found(runs, REMEDY).get(0.0)
+    if without is None:
+        return {}
+    return _each(runs, REMEDY, lambda one: one.accuracy - without.accuracy.mean())
+
+
+def _brought_back(one: _Measured) -> np.ndarray:
+    """The accuracy that comes back with statistics estimated anew."""
+    is_there = len(one.anew) == len(one.accuracy)
+    return one.anew - one.accuracy if is_there else np.zeros(0)
+
+
+CLAIMS = (
+    Claim(
+        *("dropout before BN shifts its variance", "shift of the second BN times p, case a"),
+        lambda runs: _each(runs, CASE_A, lambda one: one.shift[:, 1:2] * (1 - (one.ratio or 0))),
+        above=0.95,
+    ),
+    Claim(
+        *("as theory has it", "shift of the second BN over theory's, case a"),
+        lambda runs: _each(runs, CASE_A, lambda one: one.shift[:, 1:2] / one.predicted[:, 1:2]),
+        above=0.95,
+        below=1.05,
+    ),
+    Claim(
+        *(
+            "a layer between lessens the shift",
+            "case a's less case b's, least of the dropped layers",
+        ),
+        lambda runs: _beside_b(runs, lambda a, b: (a.shift - b.shift)[:, 1:].min(axis=1)),
+        above=0,
+    ),
+    Claim(
+        *("the shift costs test accuracy", "what new statistics bring back, case a from 0.5 on"),
+        lambda runs: _each(runs, CASE_A, _brought_back, least=0.4),
+        above=0,
+    ),
+    Claim(
+        *("less shift, less loss", "accuracy of case b less that of case a, from 0.5 on"),
+        lambda runs: _beside_b(runs, lambda a, b: b.accuracy - a.accuracy, least=0.4),
+        above=0,
+    ),
+    Claim(
+        *("the blog's linear BN has the shift, too", "shift of its last BN less the one before"),
+        lambda runs: _each(runs, BLOG, lambda one: one.shift[:, -1:] - one.shift[:, -2:-1]),
+        above=0,
+    ),
+    Claim(
+        *("dropout after the last BN has no shift", "largest shift"),
+        lambda runs: _each(runs, REMEDY, lambda one: one.shift.max(axis=1)),
+        below=1.1,
+    ),
+    Claim(
+        *("and costs no accuracy", "accuracy less the mean without dropout"), _cost, above=-0.002
+    ),
+)

@@ -5,8 +5,9 @@ import json
 import pytest
 from matplotlib.image import imread
 
+from mnist_bn import drawing
 from mnist_bn.errors import UserError
-from mnist_bn.plotting import comparison, curves, partition, saving
+from mnist_bn.plotting import comparison, curves, partition
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 
@@ -16,11 +17,11 @@ def read(root):
 
 
 def names(root) -> list[str]:
-    return [name for name, _ in comparison.figures(group_runs(read(root)))]
+    return [name for name, _ in comparison.of_curves(group_runs(read(root)))]
 
 
 def test_the_figures_of_two_networks_under_two_optimizers(result, tmp_path):
-    paths = saving.save(comparison.of_runs(read(result)), tmp_path / "out", ("png", "svg"))
+    paths = drawing.save(comparison.figures(read(result)), tmp_path / "out", ("png", "svg"))
     stems = ["network-MnistCNN", "network-MnistCNN_BN_before"]
     stems += ["optimizer-SGD", "optimizer-Adam", "overview"]
     assert [p.name for p in paths] == [f"{s}.{e}" for s in stems for e in ("png", "svg")]
@@ -39,7 +40,7 @@ def test_long_names_of_curves_stay_apart(tmp_path, make_run):
     for network in networks:
         make_run(tmp_path / "runs", network)
         make_run(tmp_path / "runs", network, **settings)
-    saving.save(comparison.of_runs(read(tmp_path / "runs")), tmp_path, ["svg"])
+    drawing.save(comparison.figures(read(tmp_path / "runs")), tmp_path, ["svg"])
     drawn = (tmp_path / "optimizer-SGD.svg").read_text()
     variant = "augment crop-flip, lr / 10 after epoch 82,123, weight decay 0.0001"
     for network in networks:
@@ -55,7 +56,7 @@ def test_a_wide_subtitle_does_not_widen_a_figure(tmp_path, make_run):
                 make_run(tmp_path / kind, network, optimizer, **parts)
     sizes = {}
     for kind in ("whole", "parts"):
-        figures = comparison.figures(group_runs(read(tmp_path / kind)))
+        figures = comparison.of_curves(group_runs(read(tmp_path / kind)))
         sizes[kind] = {name: figure.get_size_inches() for name, figure in figures}
     assert {"network-MnistCNN", "optimizer-SGD", "overview"} <= sizes["parts"].keys()
     for name, (width, height) in sizes["parts"].items():
@@ -65,7 +66,7 @@ def test_a_wide_subtitle_does_not_widen_a_figure(tmp_path, make_run):
 def test_the_same_runs_give_the_same_bytes(result, tmp_path):
     runs = read(result)[:1]
     for name in "ab":
-        saving.save(comparison.of_runs(runs), tmp_path / name, ("png", "svg", "pdf"))
+        drawing.save(comparison.figures(runs), tmp_path / name, ("png", "svg", "pdf"))
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -85,7 +86,7 @@ def test_many_runs_without_args_are_continued_in_several_figures(tmp_path, entri
     for i in range(20):
         (tmp_path / f"try{i}").mkdir()
         (tmp_path / f"try{i}" / "log").write_text(json.dumps(entries("MnistCNN", "SGD", i, 2)))
-    every = dict(comparison.figures(group_runs(read(tmp_path))))
+    every = dict(comparison.of_curves(group_runs(read(tmp_path))))
     assert list(every) == ["runs-1", "runs-2"]
     assert "dataset not recorded  ·  semantics not recorded" in every["runs-1"].texts[1].get_text()
 
@@ -126,7 +127,7 @@ def test_seeds_that_all_diverged_are_counted(tmp_path, make_run, entries):
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, monkeypatch):
-    (old,) = saving.save(comparison.of_runs(read(result)[:1]), tmp_path / "out")
+    (old,) = drawing.save(comparison.figures(read(result)[:1]), tmp_path / "out")
     before = old.read_bytes()
 
     def full(self, file, **options):
@@ -135,7 +136,7 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, mo
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     with pytest.raises(UserError, match=r"runs\.png: cannot be written \(No space left"):
-        saving.save(comparison.of_runs(read(result)[:1]), tmp_path / "out")
+        drawing.save(comparison.figures(read(result)[:1]), tmp_path / "out")
     assert old.read_bytes() == before
     assert list((tmp_path / "out").iterdir()) == [old]
 
@@ -143,13 +144,15 @@ def test_a_figure_that_cannot_be_written_leaves_the_old_one(result, tmp_path, mo
 def test_names_from_outside_are_safe_as_file_names_and_labels(tmp_path, make_run):
     for optimizer in ("SGD", "Adam"):
         make_run(tmp_path / "in", "MnistCNN", optimizer, model="../$x_/\ud800\n" + "数" * 300)
-    paths = saving.save(comparison.of_runs(read(tmp_path / "in")), tmp_path / "out", ("png", "svg"))
+    paths = drawing.save(
+        comparison.figures(read(tmp_path / "in")), tmp_path / "out", ("png", "svg")
+    )
     assert {path.parent for path in paths} == {tmp_path / "out"}
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
 def titles(root) -> dict[str, str]:
-    figures = comparison.figures(group_runs(read(root)))
+    figures = comparison.of_curves(group_runs(read(root)))
     return {
         name: next(text.get_text() for text in figure.texts if text.get_fontsize() > 10)
         for name, figure in figures

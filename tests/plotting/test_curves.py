@@ -6,14 +6,14 @@ import pytest
 from matplotlib.text import Text
 
 from mnist_bn.plotting import appearance, curves
-from mnist_bn.plotting.comparison import figures
+from mnist_bn.plotting.comparison import of_curves
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS, Band, group_runs
 from mnist_bn.plotting.results import read_runs
 
 
 def drawn(root) -> dict:
     with appearance.style():
-        return dict(figures(group_runs(read_runs([root], pytest.fail))))
+        return dict(of_curves(group_runs(read_runs([root], pytest.fail))))
 
 
 def marked(axes, gid: str) -> list:

@@ -258,7 +258,7 @@ def test_names_of_any_length_are_cut_and_stay_apart():
 
 def test_what_a_run_records_of_itself_makes_no_other_curve(tiny_data, tmp_path):
     """Whatever `args` has besides the settings that numbers depend on."""
-    recorded = prepare(RunConfig(dataset="mnist", batchsize=20, out=str(tmp_path))).to_args()
+    recorded = prepare(RunConfig(dataset="mnist", batchsize=8, out=str(tmp_path))).to_args()
     own = {key for key in recorded if key in IDENTITY or key.endswith(("_sha256", "_files"))}
     own |= {key for key, value in recorded.items() if isinstance(value, dict | bool)}
     other = {key: value if key in own else f"another {key}" for key, value in recorded.items()}

@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 
-from mnist_bn import observations
+from mnist_bn import drawing, observations
 from mnist_bn.errors import UserError
 from mnist_bn.observers import activation_moments, gradient_noise, output_gradients
 from mnist_bn.observers.measured import Measured
 from mnist_bn.observers.relative_loss import RelativeLoss
-from mnist_bn.plotting import heat_maps, saving
+from mnist_bn.plotting import heat_maps
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
 
@@ -75,7 +75,7 @@ def run(tmp_path, make_run):
 
 def test_each_has_its_figure(run, tmp_path):
     write(run.folder, measured(times=3, layers=8))
-    names = {path.name for path in saving.save(observations.figures([run]), tmp_path / "figures")}
+    names = {path.name for path in drawing.save(observations.figures([run]), tmp_path / "figures")}
     assert names == {f"{run.name}-{name}.png" for name in FIGURES}
 
 
@@ -88,8 +88,8 @@ def test_what_is_lost_or_zero_is_drawn_as_such(run, tmp_path, value):
                 array[...] = value
     write(run.folder, files)
     with warnings.catch_warnings(action="error"):
-        assert len(saving.save(observations.figures([run]), tmp_path / "figures")) == len(FIGURES)
-        paths = saving.save(understanding_bn.figures([run]), tmp_path / "figures")
+        assert len(drawing.save(observations.figures([run]), tmp_path / "figures")) == len(FIGURES)
+        paths = drawing.save(understanding_bn.figures([run]), tmp_path / "figures")
     assert {f"{name}.png" for name in FIGURES} <= {path.name for path in paths}
     (best,) = (line for line in paths[-1].read_text().splitlines() if "best step size" in line)
     assert ("nan" in best) == (value != 0)  # where every loss was lost, no step is the best

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from mnist_bn import observations
+from mnist_bn import drawing, observations
 from mnist_bn.errors import UserError
 from mnist_bn.observers import dead_units, gradient_norms, variance_shift
 from mnist_bn.observers.reestimated_bn import ReestimatedBN
-from mnist_bn.plotting import saving
 from mnist_bn.plotting.appearance import line_look
 from mnist_bn.plotting.results import read_runs
 
@@ -47,7 +46,7 @@ def run(tmp_path, make_run):
 
 
 def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
-    names = {path.name for path in saving.save(observations.figures([run]), tmp_path / "figures")}
+    names = {path.name for path in drawing.save(observations.figures([run]), tmp_path / "figures")}
     names = {name for name in names if not name.endswith(".mp4")}
     assert names == {
         f"{run.name}-{name}"
@@ -137,7 +136,7 @@ def test_a_file_with_a_wrong_byte_is_one_line(run, tmp_path, place):
 
 def test_folders_of_one_name_have_figures_of_their_own(run, tmp_path):
     drawn = observations.figures([run, run], leave_out=("weight-updates",))
-    paths = saving.save(drawn, tmp_path / "figures")
+    paths = drawing.save(drawn, tmp_path / "figures")
     assert len({path.name for path in paths}) == len(paths) == 12
 
 

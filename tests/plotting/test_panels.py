@@ -53,7 +53,7 @@ def test_a_log_by_iterations_is_read_by_them(tmp_path, make_run, entries):
     (curve,) = group_runs([run])
     series = panels.of_curve(curve, VALIDATION_ACCURACY, "name", "#000000")
     assert series.x.tolist() == [10, 20, 30, 40]
-    _, figure = next(iter(comparison.figures([curve])))
+    _, figure = next(iter(comparison.of_curves([curve])))
     assert "Iteration" in [axes.get_xlabel() for axes in figure.axes]
 
 

@@ -87,7 +87,8 @@ def test_made_and_drawn(tiny_cifar, tmp_path, monkeypatch):
     ]
     assert plot_results.main([str(tmp_path), "-o", str(tmp_path / "figures")]) == 0
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        *("cs231n-depth.png", "cs231n-weight-scale.png", "cs231n.md", "summary.csv", "table.md"),
+        *("claims.md", "cs231n-depth.png", "cs231n-weight-scale.png", "cs231n.md", "summary.csv"),
+        "table.md",
     ]
     table = (tmp_path / "figures" / "cs231n.md").read_text()
     assert "training 0.687, validation 0.327" in table

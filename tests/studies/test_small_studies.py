@@ -76,7 +76,7 @@ def test_exercise(tiny_data, tmp_path):
     assert [run.model for run in runs] == exercise.PRESETS["quick"]["model"]
     assert all(run.args["sampling"] == "replacement" for run in runs)
     assert runs[0].epochs.tolist() == [10, 20]
-    assert drawn(tmp_path) == ["exercise.png", "summary.csv", "table.md"]
+    assert drawn(tmp_path) == ["claims.md", "exercise.png", "summary.csv", "table.md"]
 
 
 def test_dying_relu(tiny_data, tmp_path):
@@ -107,7 +107,13 @@ def test_original_paper(tiny_data, tmp_path):
     runs = make(original_paper, tmp_path, iteration=8, evaluate_every=2, batchsize=10)
     assert [run.model for run in runs] == ["SigmoidMLP", "SigmoidMLP_BN"]
     names = drawn(tmp_path)
-    assert names == ["original-paper.md", "original-paper.png", "summary.csv", "table.md"]
+    assert names == [
+        "claims.md",
+        "original-paper.md",
+        "original-paper.png",
+        "summary.csv",
+        "table.md",
+    ]
     table = (tmp_path / "figures" / "original-paper.md").read_text()
     assert len(table.splitlines()) == 4
 
@@ -130,7 +136,7 @@ def test_learning_rate(tiny_data, tmp_path):
     runs = read_runs([tmp_path], lambda line: None)
     fates = {run.args["lr"]: learning_rate.has_diverged(run) for run in runs}
     assert fates == {1e-3: False, 1e30: True}
-    assert drawn(tmp_path) == ["learning-rate.png", "summary.csv", "table.md"]
+    assert drawn(tmp_path) == ["claims.md", "learning-rate.png", "summary.csv", "table.md"]
 
 
 @pytest.mark.parametrize("loss", [None, 1e4, "absent"])

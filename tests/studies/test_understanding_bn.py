@@ -7,10 +7,9 @@ import pytest
 
 import plot_results
 import train_mnist
-from mnist_bn import data, studies, training
+from mnist_bn import data, drawing, studies, training
 from mnist_bn.errors import UserError
 from mnist_bn.observers import gradient_noise
-from mnist_bn.plotting import saving
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
@@ -137,7 +136,7 @@ def test_accuracy_and_learning_rates_of_training_runs(tmp_path):
         lost = {"diverged_at": {"iteration": 3 + seed, "value": 1e4}}
         write_run(tmp_path / f"lost{seed}", False, 0.1, seed, epochs=1, **lost)
     runs = read_runs([tmp_path], pytest.fail)
-    paths = saving.save(understanding_bn.figures(runs), tmp_path / "figures")
+    paths = drawing.save(understanding_bn.figures(runs), tmp_path / "figures")
     names = {path.name for path in paths}
     assert names == {"accuracy.png", "learning-rates.png", "understanding-bn.md"}
     figure = understanding_bn._accuracy(group_runs(runs))

@@ -13,7 +13,7 @@ from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import variance_shift
 from mnist_bn.training import prepare
 
-FILES = ["summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
+FILES = ["claims.md", "summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
 FILES += ["variance-shift.png"]
 
 
