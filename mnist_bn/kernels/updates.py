@@ -140,7 +140,7 @@ _OVERRIDABLE = frozenset(("update", "update_core", "update_core_cpu"))
 
 def _run(numbers: tuple[float, ...], parameters: list[tuple[_Bound, np.ndarray]]) -> None:
     """Updates parameters, given with their gradients, by one call of the kernel they share."""
-    rows = []
+    rows: list[int] = []
     grads = [np.ascontiguousarray(grad) for _, grad in parameters]
     for (bound, _), address in zip(parameters, pointers(*grads), strict=True):
         rows += bound.row

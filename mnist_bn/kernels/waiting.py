@@ -135,7 +135,7 @@ class Step:
     shape: tuple[int, ...]
     settings: tuple
     state: _State
-    output: weakref.ref[Variable] | None = None
+    output: weakref.ref[Variable] = field(init=False)
     value: Variable | None = None
     done: bool = False
     users: list[Step] = field(default_factory=list)
@@ -219,7 +219,7 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
     own, arrays, shared, sources, requires_grad = known
     if not sources and (function.starts is None or not function.starts(node, arrays)):
         return None
-    written = ()
+    written: Sequence[np.ndarray] = ()
     if function.writes:
         written = [a for name in function.writes if (a := getattr(node, name)) is not None]
         for a in written:
