@@ -29,6 +29,7 @@ from mnist_bn.plotting import claims, comparison, heat_maps, panels, tables
 from mnist_bn.plotting.appearance import BLACK, BLUE, DASHES, GREEN, GREY, ORANGE, SKY, VERMILLION
 from mnist_bn.plotting.canvas import BETWEEN
 from mnist_bn.plotting.claims import Claim, Numbers, final
+from mnist_bn.plotting.film import Film
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.notation import decimal
 from mnist_bn.plotting.results import TRAIN_ACCURACY, TRAIN_LOSS, VALIDATION_ACCURACY, Run
@@ -122,7 +123,7 @@ def measure(out: Path) -> None:
     )
 
 
-def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
+def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Film]]:
     """Yields a figure for each measurement that there is, and a table of the numbers."""
     curves = group_runs(runs)
     singular_values = _read_singular_values(runs)
