@@ -90,8 +90,8 @@ def plot(arguments: argparse.Namespace) -> None:
 
 def _drawn(part: partition.Part, out: Path, formats: Sequence[str]) -> drawing.Drawn:
     """Draws runs that share figures, and prints their table and what their study claims."""
-    of_a_study = part.kind.study in studies.names()
-    study = studies.get(part.kind.study) if of_a_study else None
+    name = part.kind.study
+    study = studies.get(name) if name and name in studies.names() else None
     drawn = drawing.draw(part, study, out, formats, _note)
     if sys.stdout.isatty():
         print(tables.on_terminal(drawn.curves, wording.columns(sys.stdout)))

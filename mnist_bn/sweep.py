@@ -37,8 +37,10 @@ def train(
     """Trains a single run with its log on the terminal, several as a sweep."""
     if len(runs) != 1:
         return run_all([run.config for run in runs], jobs, autoload) if runs else []
-    options = {"resume": resume, "autoload": autoload, "show_progress": True}
-    outcome = run_one(runs[0], lambda: training.train(runs[0], **options))
+    (run,) = runs
+    outcome = run_one(
+        run, lambda: training.train(run, resume=resume, autoload=autoload, show_progress=True)
+    )
     has_diverged = outcome.entry is not None and "diverged_at" in outcome.entry
     if has_diverged or (outcome.left is not None and not signals.requested()):
         print(outcome.describe())

@@ -133,7 +133,7 @@ class Step:
     shape: tuple[int, ...]
     settings: tuple
     state: _State
-    output: weakref.ref[Variable] | None = None
+    output: weakref.ref[Variable] = field(init=False)
     value: Variable | None = None
     done: bool = False
     users: list[Step] = field(default_factory=list)
@@ -168,7 +168,7 @@ _EVERYWHERE = global_config.__dict__
 class _State:
     """What waits in a thread, made in that thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._config = config._local.__dict__  # reading config.name takes ten times as long
         self._hooks = chainer.get_function_hooks()
         self.allowed: bool | None = None  # whether functions may wait; None outside links' calls
@@ -212,12 +212,12 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
         return None
     settings = state.settings()
     known = None if settings is None else _known(state, inputs)
-    if known is None:
+    if settings is None or known is None:
         return None
     own, arrays, shared, joins, requires_grad = known
     if not joins and (function.starts is None or not function.starts(node, arrays)):
         return None
-    written = ()
+    written: Sequence[np.ndarray] = ()
     if function.writes:
         written = [a for name in function.writes if (a := getattr(node, name)) is not None]
         for a in written:
@@ -410,7 +410,7 @@ def _gather(chain: list[Step]) -> tuple[list, list, list[Part]]:
                 position = i
             elif type(x) is Step:
                 inputs.append(x.value)
-                arrays.append(x.value._data[0])
+                arrays.append(x.value._data[0])  # type: ignore[union-attr]  # it is computed
             else:
                 inputs.append(x)
                 arrays.append(step.arrays[i])
