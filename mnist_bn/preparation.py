@@ -48,7 +48,7 @@ class PreparedRun:
 
     def install_kernels(self) -> None:
         """Switches the kernels on, or off, as the run wants them."""
-        _install_kernels(self.config, self.device)
+        _install_kernels(self.config.accelerate, self.device)
 
     def to_args(self) -> dict:
         """Returns the JSON object of `args`, but for the run's ID."""
@@ -90,7 +90,7 @@ def prepare(
         device=devices.normalized(config.device),
     )
     device = devices.resolve(config.device)
-    _install_kernels(config, device)
+    _install_kernels(config.accelerate, device)
     return PreparedRun(
         config,
         dataset,
@@ -130,5 +130,5 @@ def _check_images(config: RunConfig, dataset: data.Dataset) -> None:
         )
 
 
-def _install_kernels(config: RunConfig, device: chainer.backend.Device) -> None:
-    kernels.install(config.accelerate if device.xp is np else "off")
+def _install_kernels(mode: str, device: chainer.backend.Device) -> None:
+    kernels.install(mode if device.xp is np else "off")

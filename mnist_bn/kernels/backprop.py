@@ -40,7 +40,7 @@ def _backward(original):
         if loss_scale is not None:
             gy *= loss_scale
         with chainer.using_config("enable_backprop", enable_double_backprop):
-            _backprop._backprop_to_all([(self._node, variable(gy))], retain_grad, loss_scale)
+            _backprop._backprop_to_all([(self._node, variable(gy, True))], retain_grad, loss_scale)
 
     return backward
 

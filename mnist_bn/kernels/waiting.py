@@ -112,6 +112,7 @@ class Step:
 
     Attributes:
         inputs: Variables and arrays, and a Step for a Variable that waits.
+        sources: the steps among the inputs.
         arrays: those of the inputs, as at the call.
         copied: indexes of arrays that others may have.
         written: arrays that the function is going to change.
@@ -127,6 +128,7 @@ class Step:
     function: _Function
     node: FunctionNode
     inputs: list
+    sources: list[Step]
     arrays: list[np.ndarray]
     copied: list[int]
     written: Sequence[np.ndarray]
@@ -214,8 +216,8 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
     known = None if settings is None else _known(state, inputs)
     if settings is None or known is None:
         return None
-    own, arrays, shared, joins, requires_grad = known
-    if not joins and (function.starts is None or not function.starts(node, arrays)):
+    own, arrays, shared, sources, requires_grad = known
+    if not sources and (function.starts is None or not function.starts(node, arrays)):
         return None
     written: Sequence[np.ndarray] = ()
     if function.writes:
@@ -228,10 +230,10 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
         return None
     for i in shared:
         arrays[i] = arrays[i].copy("K")
-    step = Step(function, node, own, arrays, shared, written, shape, settings, state)
+    step = Step(function, node, own, sources, arrays, shared, written, shape, settings, state)
     output = _variable(step, requires_grad)
     step.output = weakref.ref(output)
-    if len(own) > 1 or not joins:
+    if written or len(own) > len(sources):
         state.watched.update(map(id, own), map(id, written))
     if not state.steps:
         busy.add(state)
@@ -244,10 +246,10 @@ def _known(state: _State, inputs) -> tuple | None:
 
     Returns:
         The inputs, and their arrays, with a Step where a Variable waits; indexes of arrays that
-        others may have; whether a Variable waits; whether one requires a gradient.
+        others may have; the steps of Variables that wait; whether one requires a gradient.
     """
-    own, arrays, shared = [], [], []
-    joins = requires_grad = False
+    own, arrays, shared, sources = [], [], [], []
+    requires_grad = False
     for x in inputs:
         kind = type(x)
         if kind in VARIABLES:
@@ -256,7 +258,7 @@ def _known(state: _State, inputs) -> tuple | None:
             if step is not None and not step.done:
                 if step.state is not state:
                     return None
-                joins = True
+                sources.append(step)
                 own.append(step)
                 arrays.append(step)
                 continue
@@ -280,7 +282,7 @@ def _known(state: _State, inputs) -> tuple | None:
             shared.append(len(arrays))
         own.append(x)
         arrays.append(array)
-    return own, arrays, shared, joins, requires_grad
+    return own, arrays, shared, sources, requires_grad
 
 
 def _variable(step: Step, requires_grad: bool) -> Variable:
@@ -321,9 +323,8 @@ def compute(step: Step) -> None:
         if not step.done:
             compute_all(step.state)
         if not step.done:  # it was interrupted
-            for x in step.inputs:
-                if type(x) is Step:
-                    compute(x)
+            for x in step.sources:
+                compute(x)
             _compute([step], step.function.letter, here.state.settings())
 
 
@@ -334,8 +335,8 @@ def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
     """
     for step in reversed(steps):
         if step.users or step.written or step.output() is not None:
-            for x in step.inputs:
-                if type(x) is Step and not x.done:
+            for x in step.sources:
+                if not x.done:
                     x.users.append(step)
         else:
             step.is_taken = True
@@ -444,8 +445,8 @@ def _run(chain: list[Step], node: FunctionNode, inputs: list, arrays: list) -> N
 def _release(chain: list[Step]) -> None:
     """Lets go of values that nobody needs any more."""
     for step in chain:
-        for x in step.inputs:
-            if type(x) is Step and x.value is not None and step in x.users:
+        for x in step.sources:
+            if x.value is not None and step in x.users:
                 x.users.remove(step)
                 if not x.users:
                     x.value = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import chainer
 import numpy as np
@@ -53,47 +53,27 @@ def check(arrays: Arrays, trainer: Trainer) -> None:
     check_range("_snapshot_elapsed_time", _number(arrays, "_snapshot_elapsed_time"), 0, 2**53)
 
 
-def check_lengths(identity: Mapping[str, object]) -> None:
-    """Checks how long the run of a snapshot was to be, by what its header says.
+def check_header(header: Mapping, arrays: Arrays, observation_prefix: str) -> None:
+    """Checks what a snapshot's header says, but for the random state.
 
     Raises:
-        Impossible: it is no length.
+        Impossible: the run's length is none, a name stands for an array and for None, what
+            `update_rules.restore` is to put back are no numbers by their names by their owners, or
+            what was reported before an evaluation are none by their names, the loss among them.
     """
     for unit in LENGTHS:
-        if not ((length := identity.get(unit)) is None or (type(length) is int and length >= 1)):
+        length = header["identity"].get(unit)
+        if not (length is None or (type(length) is int and length >= 1)):
             raise Impossible(f"its run's {unit}", "a whole number above 0", repr(length)[:40])
-
-
-def check_nothing(names: Iterable[str], arrays: Arrays) -> None:
-    """Checks that no array has a name that stands for None.
-
-    Raises:
-        Impossible: one has.
-    """
-    for name in names:
+    for name in header["none"]:
         if name in arrays:
             raise Impossible(name, "an array or nothing", "both")
-
-
-def check_numbers(numbers: object) -> None:
-    """Checks what `update_rules.restore` is to put back: numbers by their names, by their owners.
-
-    Raises:
-        Impossible: it is something else.
-    """
-    owned = list(numbers.values()) if isinstance(numbers, dict) else [None]
-    for named in owned:
-        values = list(named.values()) if isinstance(named, dict) else [None]
+    owned = header.get("optimizer", {})
+    for named in owned.values() if isinstance(owned, dict) else [None]:
+        values = named.values() if isinstance(named, dict) else [None]
         if not all(isinstance(value, bool | int | float) for value in values):
             raise Impossible("what the optimizer keeps", "numbers by their names", repr(named)[:40])
-
-
-def check_observation(arrays: Arrays, names: object, prefix: str) -> None:
-    """Checks what was reported before an evaluation: a number by each name, the loss among them.
-
-    Raises:
-        Impossible: it is not so.
-    """
+    names = header["observation"]
     if names is None:
         return
     if (
@@ -103,7 +83,7 @@ def check_observation(arrays: Arrays, names: object, prefix: str) -> None:
     ):
         raise Impossible("the observation", "names, main/loss among them", names)
     for i in range(len(names)):
-        _number(arrays, f"{prefix}{i}")
+        _number(arrays, f"{observation_prefix}{i}")
 
 
 def _check_state(arrays: Arrays, trainer: Trainer) -> None:

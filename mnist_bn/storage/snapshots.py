@@ -166,17 +166,12 @@ def load(snapshot: Snapshot, trainer: Trainer) -> None:
         UserError: an extension says in its own line why not.
     """
     try:
-        snapshot_check.check_lengths(snapshot.header["identity"])
+        snapshot_check.check_header(snapshot.header, snapshot.arrays, _OBSERVATION)
         snapshot_check.check(snapshot.arrays, trainer)
-        observation = snapshot.header["observation"]
-        snapshot_check.check_observation(snapshot.arrays, observation, _OBSERVATION)
-        nothing = dict.fromkeys(snapshot.header["none"], np.asarray(None))
-        snapshot_check.check_nothing(nothing, snapshot.arrays)
-        optimizer = trainer.updater.get_optimizer("main")
         # Before Chainer asks for the state of what is updated; not there in earlier snapshots.
         numbers = snapshot.header.get("optimizer", {})
-        snapshot_check.check_numbers(numbers)
-        update_rules.restore(optimizer, numbers)
+        update_rules.restore(trainer.updater.get_optimizer("main"), numbers)
+        nothing = dict.fromkeys(snapshot.header["none"], np.asarray(None))
         NpzDeserializer(_Arrays({**snapshot.arrays, **nothing})).load(trainer)
         # Last: making a network and its optimizer draws random numbers.
         words = {name: snapshot.arrays[f"{_RANDOM}{name}"] for name in random_state.GENERATORS}

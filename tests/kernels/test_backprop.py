@@ -110,6 +110,15 @@ def a_loss_scale():
 
 
 @graph
+def a_gradient_of_the_losss_gradient():
+    x = variable(0)
+    loss = F.sum(x**3)
+    loss.backward(retain_grad=True, enable_double_backprop=True)
+    F.sum(x.grad_var).backward()
+    return [loss.grad_var, loss]
+
+
+@graph
 def double_backprop():
     x = variable(0)
     F.sum(x**3).backward(enable_double_backprop=True)
@@ -132,6 +141,12 @@ def a_function_that_accumulates():
 def summed_lazily():
     with chainer.using_config("lazy_grad_sum", True):
         return one_used_many_times()
+
+
+@pytest.mark.filterwarnings("error::DeprecationWarning")
+def test_a_loss_of_one_element_is_chainers_to_warn_of():
+    with kernels(backprop.replacements()), pytest.raises(DeprecationWarning, match="one element"):
+        variable(0, (1,)).backward()
 
 
 def gradients(variables):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from chainer import backend, function_hooks
 from chainer.function_node import FunctionNode
+from chainer.functions.evaluation.accuracy import Accuracy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,6 +88,27 @@ def test_types_are_checked_only_where_that_is_wanted():
         pytest.raises(ValueError, match="matmul"),
     ):
         F.matmul(array(2, 3), array(2, 3))
+
+
+def test_types_that_passed_let_no_others_pass():
+    scores, labels = array(4, 3), np.array([0, 1, 2, 0], np.int32)
+    wrong = [(scores, labels[:3]), (scores.astype(np.int32), labels), (scores, labels[:, None])]
+    with kernels(REPLACEMENTS):
+        for function in (F.softmax_cross_entropy, F.accuracy):
+            for _ in range(2):
+                function(scores, labels)
+                for x, t in wrong:
+                    with pytest.raises(chainer.utils.type_check.InvalidType):
+                        function(x, t)
+
+
+def test_a_check_put_in_after_types_passed_is_called(monkeypatch):
+    scores, labels = array(4, 3), np.array([0, 1, 2, 0], np.int32)
+    with kernels(REPLACEMENTS):
+        F.accuracy(scores, labels)
+        monkeypatch.setattr(Accuracy, "check_type_forward", Refuses.refuse)
+        with pytest.raises(ValueError, match="refused"):
+            F.accuracy(scores, labels)
 
 
 class Refuses(Returns):
