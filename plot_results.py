@@ -55,7 +55,7 @@ def plot(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out) if arguments.out else _common(folders) / "figures"
     read = len(runs)
     runs = partition.select(runs, arguments.semantics, arguments.dataset)
-    parts = partition.parts(runs)
+    parts = partition.parts(runs, studies.has_preset)
     files.make_folder(out)
     made = {}  # by part
     if len(parts) == 1:
