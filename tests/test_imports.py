@@ -98,7 +98,5 @@ def test_a_room_keeps_to_itself(room, closed):
 
 def test_only_the_doors_import_the_studies():
     room = "mnist_bn.studies"
-    of_studies = [
-        n for n, found in IMPORTS.items() if any(one.startswith(room) for one in found)
-    ]
+    of_studies = [n for n, found in IMPORTS.items() if any(one.startswith(room) for one in found)]
     assert of_studies and all(name.startswith(room) for name in of_studies)
