@@ -1,7 +1,7 @@
 # make demo        trains a short comparison of the networks and draws its figures
 # make test        runs the tests
 # make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
-# make lint        checks the style of the code
+# make lint        checks the style and the types of the code
 # make docs        writes docs/settings.md anew, from the declarations in mnist_bn/config.py
 # All of them first make .venv (gpu-check: .venv-cuda13 or .venv-cuda12) and install what is needed.
 
@@ -44,6 +44,7 @@ gpu-check:
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
 
 docs: $(VENV)/installed
 	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md

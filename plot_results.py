@@ -55,7 +55,7 @@ def plot(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out) if arguments.out else _common(folders) / "figures"
     read = len(runs)
     runs = partition.select(runs, arguments.semantics, arguments.dataset)
-    parts = partition.parts(runs)
+    parts = partition.parts(runs, studies.has_preset)
     files.make_folder(out)
     made = {}  # by part
     if len(parts) == 1:
@@ -90,8 +90,8 @@ def plot(arguments: argparse.Namespace) -> None:
 
 def _drawn(part: partition.Part, out: Path, formats: Sequence[str]) -> drawing.Drawn:
     """Draws runs that share figures, and prints their table and what their study claims."""
-    of_a_study = part.kind.study in studies.names()
-    study = studies.get(part.kind.study) if of_a_study else None
+    name = part.kind.study
+    study = studies.get(name) if name and name in studies.names() else None
     drawn = drawing.draw(part, study, out, formats, _note)
     if sys.stdout.isatty():
         print(tables.on_terminal(drawn.curves, wording.columns(sys.stdout)))

@@ -116,6 +116,7 @@ def test_arguments_in_brackets_reach_the_class(net):
         *("ReluMLP(slope=0.1)#/../../../escaped", "ReluMLP(slope=0.1)#)", "ReluMLP(slope=0.1) "),
         *("ReluMLP(slope=0.1)\n", "ReluMLP(slope=\n0.1)", "ReluMLP(slope=0.1\f)"),
         *("ReluMLP(slope=0.5)(slope=0.1)", "ReluMLP(**1)", "ReluMLP(slope=1e999)"),
+        *("ReluMLP(slope={[]})", "ReluMLP(**{})"),
         *("ReluMLP(slope=exit(3))", f"ReluMLP(slope={'-' * 6000}1)"),
         *("ReluMLP(slope=0.1, slope=0.2)", f"ReluMLP(slope={10**400})"),
     ],

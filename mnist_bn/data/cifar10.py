@@ -168,7 +168,7 @@ def _read_records(file: reading.Readable, source: str) -> np.ndarray:
     if not body or len(body) % RECORD_BYTES:
         expected = f"one record or more, each a label and 3 planes of 32x32, {RECORD_BYTES:,} bytes"
         raise reading.bad(source, expected, wording.count(len(body), "byte"))
-    records = np.frombuffer(body, np.uint8).reshape(-1, RECORD_BYTES)
+    records: np.ndarray = np.frombuffer(body, np.uint8).reshape(-1, RECORD_BYTES)
     if records[:, 0].max() > 9:
         raise reading.bad(source, "labels from 0 to 9", f"{records[:, 0].max()}")
     return records

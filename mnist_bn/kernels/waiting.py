@@ -170,7 +170,7 @@ _EVERYWHERE = global_config.__dict__
 class _State:
     """What waits in a thread, made in that thread."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._config = config._local.__dict__  # reading config.name takes ten times as long
         self._hooks = chainer.get_function_hooks()
         self.allowed: bool | None = None  # whether functions may wait; None outside links' calls
@@ -214,7 +214,7 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
         return None
     settings = state.settings()
     known = None if settings is None else _known(state, inputs)
-    if known is None:
+    if settings is None or known is None:
         return None
     own, arrays, shared, sources, requires_grad = known
     if not sources and (function.starts is None or not function.starts(node, arrays)):
@@ -411,7 +411,7 @@ def _gather(chain: list[Step]) -> tuple[list, list, list[Part]]:
                 position = i
             elif type(x) is Step:
                 inputs.append(x.value)
-                arrays.append(x.value._data[0])
+                arrays.append(x.value._data[0])  # type: ignore[union-attr]  # it is computed
             else:
                 inputs.append(x)
                 arrays.append(step.arrays[i])

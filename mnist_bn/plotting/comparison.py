@@ -79,9 +79,9 @@ def of_curves(every: Sequence[SeedGroup]) -> Iterator[tuple[str, Figure]]:
     yield from _overview(every, networks)
     rest = [curve for curve in every if curve not in shown]
     if rest:
-        group = every if len(every) <= MAX_LINES // 2 else rest
-        lines = _lines(group, ("model", "optimizer"), lambda c: networks[_network(c)])
-        yield from _pages("runs", _title(group), lines)
+        left = every if len(every) <= MAX_LINES // 2 else rest
+        lines = _lines(left, ("model", "optimizer"), lambda c: networks[_network(c)])
+        yield from _pages("runs", _title(left), lines)
 
 
 def _title(group: Sequence[SeedGroup]) -> str:
@@ -109,8 +109,8 @@ def on(group: Sequence[SeedGroup]) -> str:
 
 def _one_or_many(names: Sequence[str | None], noun: str) -> str:
     """The name that all share, or how many there are; nothing where one is not recorded."""
-    distinct = set(names)
-    if None in distinct:
+    distinct = {name for name in names if name is not None}
+    if None in names:
         return ""
     return f"{len(distinct)} {noun}s" if len(distinct) > 1 else _short(distinct.pop())
 

@@ -59,7 +59,7 @@ def heat_maps(rows: Sequence[Sequence[HeatMap]], title: str, subtitle: str) -> F
 def _draw(figure: Figure, axes: Axes, heat_map: HeatMap) -> None:
     values = np.ma.masked_invalid(heat_map.values)
     height, width = values.shape
-    limit = float(abs(values).max()) if values.count() else 1.0
+    limit = float(np.max(np.abs(values))) if values.count() else 1.0
     highest = (limit or 1) if heat_map.is_signed else None
     image = axes.imshow(
         values,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mnist_bn import studies
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.plotting.results import Run
@@ -52,16 +51,21 @@ def select(
     return list(runs)
 
 
-def parts(runs: Sequence[Run]) -> list[Part]:
+def parts(
+    runs: Sequence[Run], has_preset: Callable[[str | None, str], bool] = lambda study, preset: False
+) -> list[Part]:
     """The runs in parts, each of one kind; plain runs first, then the studies by name.
 
     A run that did not record its dataset or semantics goes with the others if there is only one
     kind that it can be of.
+
+    Args:
+        has_preset: tells whether a study has a preset, whose runs may have a folder of that name.
     """
     known: dict[Kind, list[Run]] = {}
     # Those that recorded more are first.
     for run in sorted(runs, key=lambda run: (run.dataset, run.semantics).count(None)):
-        kind = _kind(run)
+        kind = _kind(run, has_preset)
         fitting = [other for other in known if _fit(kind, other)]
         if kind in known or len(fitting) != 1:
             known.setdefault(kind, []).append(run)
@@ -88,10 +92,10 @@ def _values(kinds: Sequence[Kind], field: str) -> set[str | None]:
     return {getattr(kind, field) for kind in kinds}
 
 
-def _kind(run: Run) -> Kind:
-    preset = run.folder.absolute().parent.name
-    has_folder = run.study in studies.names() and preset in studies.get(run.study).PRESETS
-    return Kind(run.study, preset if has_folder else None, run.dataset, run.semantics, run.unit)
+def _kind(run: Run, has_preset: Callable[[str | None, str], bool]) -> Kind:
+    folder = run.folder.absolute().parent.name
+    preset = folder if has_preset(run.study, folder) else None
+    return Kind(run.study, preset, run.dataset, run.semantics, run.unit)
 
 
 def _order(kind: Kind) -> tuple:

@@ -63,6 +63,11 @@ def asked_for(name: str, preset: str | None, given: dict) -> list[RunConfig]:
     return configs(study, preset, {**given, "study": name, "out": out})
 
 
+def has_preset(study: str | None, preset: str) -> bool:
+    """Tells whether there is such a study, with a preset of this name."""
+    return study in names() and preset in get(study).PRESETS
+
+
 def configs(study: ModuleType, preset: str, given: dict) -> list[RunConfig]:
     """Returns the runs of a study's preset.
 

@@ -45,7 +45,9 @@ def _lead_of_sgd(runs: Sequence[Run]) -> Numbers:
         if len({len(seeds) for seeds in gains.values()}) == 1
     }
     sgd = by_optimizer.pop("SGD", None)
-    others = [gain for gain in by_optimizer.values() if sgd is not None and len(gain) == len(sgd)]
+    if sgd is None:
+        return {}
+    others = [gain for gain in by_optimizer.values() if len(gain) == len(sgd)]
     return {"": (sgd - np.max(others, axis=0)).tolist()} if others else {}
 
 

@@ -182,15 +182,15 @@ def _from_0(lines: Sequence[panels.Series]) -> tuple[float, float]:
 
 def _x_label(run: Run) -> str:
     iteration, epoch = (run.log[-1].get(unit) for unit in ("iteration", "epoch"))
-    if run.unit == "iteration" and isinstance(epoch, int) and epoch > 0:
+    if run.unit == "iteration" and iteration is not None and isinstance(epoch, int) and epoch > 0:
         return f"Iteration ({iteration / epoch:g} an epoch)"
     return run.unit.capitalize()
 
 
 def _training_series(curve: SeedGroup, label: str, colour: str) -> panels.Series | None:
     """The mean and range of `training_accuracy` over the seeds that went as far as any."""
-    measured = [training_accuracy(run) for run in curve.finished or curve.runs]
-    measured = [one for one in measured if one is not None]
+    found = map(training_accuracy, curve.finished or curve.runs)
+    measured = [one for one in found if one is not None]
     measured = [one for one in measured if np.array_equal(one[0], measured[0][0])]
     if not measured:
         return None
@@ -248,9 +248,10 @@ def _by_scale(runs: Sequence[Run]) -> list[tuple[_Look, dict[float, Sequence[Run
     """Of each network and its settings, the runs of all seeds by the weight scale, ascending."""
     groups: dict[tuple[str, str, str], dict[float, Sequence[Run]]] = {}
     for curve in group_runs(complete(runs)):
-        network, *settings = _key(curve)
-        key = (NetworkSpec(network).without("weight_scale"), *settings)
-        groups.setdefault(key, {})[weight_scale(curve.runs[0])] = curve.runs
+        network, optimizer, variant = _key(curve)
+        key = NetworkSpec(network).without("weight_scale"), optimizer, variant
+        if (scale := weight_scale(curve.runs[0])) is not None:
+            groups.setdefault(key, {})[scale] = curve.runs
     keys = sorted(groups, key=lambda key: tuple(map(by_number, key)))
     return [
         (look, dict(sorted(groups[key].items())))
@@ -264,7 +265,7 @@ def _depth_table(curves: Sequence[SeedGroup]) -> str:
         ["network", "seeds", "training accuracy", "validation accuracy", "the notebook's, 1 seed"]
     ]
     for curve in curves:
-        published = PUBLISHED.get(curve.model) if curve.optimizer == "Adam" else None
+        published = PUBLISHED.get(curve.model or "") if curve.optimizer == "Adam" else None
         finished = curve.finished or curve.runs
         training = [one[1][-1] for run in finished if (one := training_accuracy(run)) is not None]
         validation = [run.values(VALIDATION_ACCURACY)[-1] for run in finished]
@@ -319,9 +320,9 @@ def _looks(keys: Sequence[tuple[str, str, str]]) -> list[_Look]:
     for network, optimizer, variant in keys:
         usual = names[network]
         label = joined(network, optimizer if several else None, variant)
-        is_free = usual is not None and usual[0] not in {look.colour for look in looks}
-        colour, marker = usual if is_free else (next(spare), "^")
-        looks.append(_Look(label, colour, marker))
+        if usual is None or usual[0] in {look.colour for look in looks}:
+            usual = next(spare), "^"
+        looks.append(_Look(label, *usual))
     return looks
 
 

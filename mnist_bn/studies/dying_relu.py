@@ -75,11 +75,11 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str | Film]]:
         if shown:
             yield name, _two_panels(shown, title)
     filmed = {
-        label: observations.read(curve.finished[0], "weight-updates")
+        label: series
         for curve, label, *_ in _plain(curves)
         if curve.finished
+        and (series := observations.read(curve.finished[0], "weight-updates")) is not None
     }
-    filmed = {label: series for label, series in filmed.items() if series is not None}
     if filmed:
         yield "dying-relu-film", Film(filmed, curves[0].unit)
     yield "dead-units", _table(every)
@@ -109,7 +109,7 @@ def counts(curve: SeedGroup, kind: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 def hidden_units(curve: SeedGroup) -> int:
     """Returns how many units the hidden layer has that `counts` counts."""
-    series = observations.read(curve.finished[0], "dead-units")
+    series = observations.read(curve.finished[0], "dead-units") or {}
     return next(a.shape[1] for key, a in series.items() if key.startswith("flat_update/"))
 
 
@@ -152,13 +152,16 @@ def _plain(curves: Sequence[SeedGroup]) -> list[tuple]:
 def _two_panels(shown: Sequence[tuple], title: str):
     # Of one colour, dotted lines cannot be told apart.
     has_dotted = len({colour for _, _, colour, _ in shown}) == len(shown) <= 2
-    accuracy, dead = [], []
+    accuracy, dead, top = [], [], 5.0
     for curve, label, colour, dashes in shown:
+        counted = counts(curve, "flat_update")
+        if counted is None:
+            continue
         test = panels.of_curve(curve, VALIDATION_ACCURACY, label, colour, dashes)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
         accuracy += [training, test] if has_dotted else [test]
-        x, number = counts(curve, "flat_update")
-        mean = number.mean(axis=0)
+        x, number = counted
+        mean, top = number.mean(axis=0), max(top, number.max())
         dead.append(
             panels.Series(
                 *(x, mean, f"{label}: {mean[-1]:g}", colour, dashes),
@@ -166,7 +169,6 @@ def _two_panels(shown: Sequence[tuple], title: str):
                 is_cut_short=curve.is_cut_short,
             )
         )
-    top = max(5.0, *(series.high.max() for series in dead))
     curves = [curve for curve, *_ in shown]
     dotted = f" (on training minibatches: {panels.dotted(curves)})" * has_dotted
     unit = curves[0].unit

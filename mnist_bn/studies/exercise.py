@@ -39,9 +39,10 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure]]:
     curves = group_runs(runs)
     lines, spare, taken = [], itertools.cycle(_SPARE), set()
     for curve in curves:
-        is_free = curve.model in _COLOURS and curve.model not in taken
-        colour = _COLOURS[curve.model] if is_free else next(spare)
-        taken.add(curve.model)
+        model = curve.model or ""
+        is_free = model in _COLOURS and model not in taken
+        colour = _COLOURS[model] if is_free else next(spare)
+        taken.add(model)
         test = panels.of_curve(curve, VALIDATION_ACCURACY, in_words(curve, curves), colour)
         training = panels.of_curve(curve, TRAIN_ACCURACY, "", colour, DASHES[2])
         lines += [training, test]

@@ -72,7 +72,8 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
         if run is curve.finished[0]
     ]
     everything = np.concatenate([values.ravel() for *_, values in percentiles] or [np.zeros(1)])
-    everything = everything[np.isfinite(everything)] if np.isfinite(everything).any() else [0.0]
+    finite = np.isfinite(everything)
+    everything = everything[finite] if finite.any() else np.zeros(1)
     margin = 0.05 * np.ptp(everything) or 1.0
     limits = (np.min(everything) - margin, np.max(everything) + margin)
     for letter, (curve, x, values) in zip("bcdefghij", percentiles, strict=False):
@@ -189,8 +190,9 @@ def _steadiness(runs: Sequence[Run]) -> Numbers:
     cases = {"range of the median": drift, "growth of the spread": growth, "jitter": wandering}
 
     def ratio(measure: Callable, plain: Run, with_bn: Run) -> float:
-        series = [observations.read(run, OBSERVED[0]) for run in (plain, with_bn)]
-        if not all(one is not None and LAYER in one and len(one[LAYER]) > 1 for one in series):
+        read = [observations.read(run, OBSERVED[0]) or {} for run in (plain, with_bn)]
+        series = [one for one in read if LAYER in one and len(one[LAYER]) > 1]
+        if len(series) < 2:
             return math.nan
         theirs, ours = (measure(one[LAYER]).mean() for one in series)
         return float(ours / theirs) if theirs else math.nan

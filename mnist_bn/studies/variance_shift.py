@@ -77,7 +77,9 @@ _ACCURACY_TO_SEE = (
 )
 _COLOURS = {CASE_A: VERMILLION, CASE_B: BLUE, REMEDY: GREEN, BLOG: PURPLE}
 _SPARE = (ORANGE, SKY, GREY)
-_RATIO_COLOURS = dict(zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True))
+_RATIO_COLOURS: dict[float | None, str] = dict(
+    zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True)
+)
 _USUAL_RATIO = 0.5  # of each of these networks, where its name says none
 
 
@@ -231,7 +233,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
                     np.array([f(v) for v in values]) for f in (np.mean, np.min, np.max)
                 )
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
-    ratios = sorted({one.ratio for one in every})
+    ratios = sorted({one.ratio for one in every if one.ratio is not None})
     dashed = f"dashed{test_mode(_runs(every))}"
     title = f"Test accuracy ({dashed}: BN's statistics estimated anew, no dropout)"
     panel = panels.Panel(title, lines)
@@ -273,7 +275,7 @@ def _table(every: Sequence[_Measured]) -> str:
     )
     lines = [head, *rows]
     if len(layers) > tables.MAX_NETWORKS:
-        lines = list(zip(*lines, strict=True))
+        lines = [list(line) for line in zip(*lines, strict=True)]
     return f"{title}\n\n{tables.markdown(lines)}\n"
 
 

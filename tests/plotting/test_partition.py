@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mnist_bn import studies
 from mnist_bn.errors import UsageError
 from mnist_bn.plotting import partition
 from mnist_bn.plotting.results import read_runs
@@ -11,7 +12,7 @@ from mnist_bn.plotting.results import read_runs
 
 def parts(root) -> dict[str, list[str]]:
     """The names of the parts, and of each the folders of its runs."""
-    every = partition.parts(read_runs([root], pytest.fail))
+    every = partition.parts(read_runs([root], pytest.fail), studies.has_preset)
     return {part.name: [run.folder.name for run in part.runs] for part in every}
 
 
@@ -97,7 +98,7 @@ def test_runs_that_recorded_less_never_join_two_that_are_apart(tmp_path, make_ru
     settings = [{"dataset": None}, {"dataset": None, "semantics": "2016"}, {"semantics": None}]
     for setting in reversed(settings) if swap else settings:
         make_run(tmp_path, **setting)
-    for part in partition.parts(read_runs([tmp_path], pytest.fail)):
+    for part in partition.parts(read_runs([tmp_path], pytest.fail), studies.has_preset):
         assert len({run.semantics for run in part.runs} - {None}) <= 1
 
 
@@ -105,7 +106,7 @@ def test_in_words_what_parts_differ_in(tmp_path, make_run):
     make_run(tmp_path)
     make_run(tmp_path, dataset="digits", evaluate_every=600)
     make_run(tmp_path, study="blog")
-    every = partition.parts(read_runs([tmp_path], pytest.fail))
+    every = partition.parts(read_runs([tmp_path], pytest.fail), studies.has_preset)
     assert partition.differences(every) == "study, dataset and epochs or iterations"
     assert partition.differences(every[1:]) == "study"
 
