@@ -41,7 +41,8 @@ class _Bound(NamedTuple):
             if state.get(name) is not own:
                 return False
         return (
-            self.rule() is rule
+            rule.enabled
+            and self.rule() is rule
             and (data := self.data()) is not None
             and param._data[0] is data
             and param._grad_valid
@@ -50,7 +51,6 @@ class _Bound(NamedTuple):
             and type(param) is chainer.Parameter
             and "update" not in param.__dict__
             and param._loss_scale is None
-            and rule.enabled
             and _OVERRIDABLE.isdisjoint(rule.__dict__)
             and kind.update is _UPDATE
             and kind.update_core is _UPDATE_CORE
@@ -94,7 +94,10 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
     """Returns the wrap of a rule's `update_core_cpu`."""
 
     def bind(rule, data, method) -> _Bound | None:
-        states = {name: (rule.state or {}).get(name) for name in state_names}
+        state = rule.state or {}
+        if not all(name in state for name in state_names):
+            return None
+        states = {name: state[name] for name in state_names}
         arrays = (data, *states.values())
         if not (is_float32(arrays) and are_writable(arrays)) or any(
             a.shape != data.shape or not a.flags.c_contiguous for a in arrays
@@ -144,7 +147,7 @@ def _run(numbers: tuple[float, ...], parameters: list[tuple[_Bound, np.ndarray]]
     grads = [np.ascontiguousarray(grad) for _, grad in parameters]
     for (bound, _), address in zip(parameters, pointers(*grads), strict=True):
         rows += bound.row
-        rows.append(address)
+        rows.append(address or 0)
     table, floats = array.array("Q", rows), array.array("f", numbers)  # quicker than NumPy's
     parameters[0][0].kernel(table.buffer_info()[0], len(grads), floats.buffer_info()[0])
 
@@ -183,7 +186,9 @@ def _update(original):
 
 def _update_all(params: Iterable[chainer.Parameter]) -> None:
     """Does `param.update()` for each: one call does all that a kernel was bound to before."""
-    batches, numbers = {}, {}  # rules mostly share hyperparameters and the step they are at
+    # Rules mostly share hyperparameters and the step they are at, and so the numbers.
+    batches: dict[tuple, list[tuple[_Bound, np.ndarray]]] = {}
+    numbers: dict[tuple, tuple[float, ...]] = {}
 
     def run_batches() -> None:
         for key, parameters in batches.items():
@@ -206,11 +211,12 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
         key = type(rule), id(hp), rule.t
         batch = batches.get(key)
         if batch is None:
-            numbers[key] = _scalars(bound.numbers_of(rule, hp))
-            if numbers[key] is None:
+            scalars = _scalars(bound.numbers_of(rule, hp))
+            if scalars is None:
                 rule.t -= 1
                 update_by_chainer(param)
                 continue
+            numbers[key] = scalars
             batch = batches[key] = []
         batch.append((bound, param._grad))
     run_batches()

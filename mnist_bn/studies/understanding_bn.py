@@ -301,8 +301,9 @@ def _losses(run: Run) -> tuple[np.ndarray, np.ndarray]:
     losses = []
     for entry in run.log:
         loss = entry.get(TRAIN_LOSS)
-        is_number = isinstance(loss, int | float) and not isinstance(loss, bool)
-        losses.append(min(loss, _LOSSES[1]) if is_number and loss == loss else _LOSSES[1])
+        if isinstance(loss, bool) or not isinstance(loss, int | float) or loss != loss:
+            loss = _LOSSES[1]
+        losses.append(min(loss, _LOSSES[1]))
     return run.epochs, np.array(losses, np.float64)
 
 
@@ -321,17 +322,16 @@ def _learning_rates(curves: Sequence[SeedGroup]) -> Figure | None:
     """The share of seeds that diverged, and at which minibatch, against the learning rate."""
     if not any(diverged_at(run) is not None for curve in curves for run in curve.runs):
         return None
-    share = panels.Panel("Share of seeds that diverged", [], (-0.05, 1.05))
+    shares: list[panels.Series] = []
+    firsts: list[panels.Series] = []
     reached = [at for curve in curves for run in curve.runs if (at := diverged_at(run)) is not None]
-    limits = (0, 1.2 * max(reached))
-    when = panels.Panel("First minibatch seen to have diverged", [], limits, integer=True)
     for name in dict.fromkeys(_name(curve, curves) for curve in curves):
         same = sorted((c for c in curves if _name(c, curves) == name), key=_rate)
         rates = np.array([_rate(curve) for curve in same])
         found = [[diverged_at(run) for run in curve.runs] for curve in same]
-        y = [np.mean([at is not None for at in seeds]) for seeds in found]
+        share = np.array([np.mean([at is not None for at in seeds]) for seeds in found])
         look = (name, _colour(same[0]), "-")
-        share.series.append(panels.Series(rates, np.array(y), *look, marker="o"))
+        shares.append(panels.Series(rates, share, *look, marker="o"))
         lost = [
             (lr, [at for at in seeds if at is not None])
             for lr, seeds in zip(rates, found, strict=True)
@@ -341,13 +341,19 @@ def _learning_rates(curves: Sequence[SeedGroup]) -> Figure | None:
             x, y = np.array([lr for lr, _ in lost]), np.array([np.mean(at) for _, at in lost])
             low, high = ([f(at) for _, at in lost] for f in (min, max))
             series = panels.Series(x, y, *look, np.array(low), np.array(high), marker="o")
-            when.series.append(series)
+            firsts.append(series)
     seeds = max(len(curve.runs) for curve in curves)
     parts = [*_networks(curves), comparison.data(curves), comparison.seeds(seeds)]
     parts.append(f"diverged: {_DIVERGED}, in {_lengths(curves)}")
     to_see = "See from which learning rate on a network no longer trains, and how soon that shows."
     return panels.stacked(
-        [share, when],
+        [
+            panels.Panel("Share of seeds that diverged", shares, (-0.05, 1.05)),
+            panels.Panel(
+                *("First minibatch seen to have diverged", firsts, (0, 1.2 * max(reached))),
+                integer=True,
+            ),
+        ],
         f"Which learning rates diverge{comparison.on(curves)}",
         f"{BETWEEN.join(parts)}\n{to_see}",
         "Learning rate",
@@ -435,19 +441,19 @@ def _table(curves: Sequence[SeedGroup], singular_values: dict[str, np.ndarray] |
     if singular_values is not None:
         head = ["M", "edge of the law", "largest singular value (range)", "off by"]
         head += ["edge by the top 5%", "off by"]
-        rows = [head]
+        law = [head]
         for matrices, values in zip(*singular_values.values(), strict=True):
             edge = _random_matrices.edge(matrices)
             fitted = _random_matrices.fitted_edge(values, matrices)
             largest = values.max(axis=1)
-            rows.append(
+            law.append(
                 [
                     *(str(matrices), f"{edge:.3f}", mean_and_range(largest, ".4g")),
                     *(f"{100 * (largest.mean() / edge - 1):+.2f}%", f"{fitted:.3f}"),
                     f"{100 * (fitted / edge - 1):+.2f}%",
                 ]
             )
-        text += "\n" * bool(text) + tables.markdown(rows) + "\n"
+        text += "\n" * bool(text) + tables.markdown(law) + "\n"
     return text
 
 
