@@ -117,12 +117,14 @@ def _common(folders: Sequence[Path]) -> Path:
 
 
 def _note(line: str) -> None:
-    wording.say(f"plot_results.py: note: {printable(line)}", file=sys.stderr)
+    program = wording.named(ENDING["program"])
+    wording.say(f"{program}: note: {printable(line)}", file=sys.stderr)
 
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="plot_results.py", description="Draw the figures that compare result folders."
+        prog=wording.named(ENDING["program"]),
+        description="Draw the figures that compare result folders.",
     )
     parser.add_argument(
         "folders",

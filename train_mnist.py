@@ -32,7 +32,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments; a setting of the run that was not given is absent."""
     parser = command_line.Parser(
         usage="%(prog)s [--model NAME ...] [--optimizer NAME ...] [other flags]",
-        description=__doc__,
+        description=wording.named(__doc__),
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )

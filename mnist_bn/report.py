@@ -84,7 +84,8 @@ def describe_finished(finished: int, runs: int) -> str:
 
 def print_failed(outcomes: Sequence[Outcome], runs: int) -> None:
     """Prints on stderr which of the runs have failed, and why."""
-    print(f"{PROGRAM}: {len(outcomes)} of {wording.count(runs, 'run')} failed:", file=sys.stderr)
+    failed = f"{len(outcomes)} of {wording.count(runs, 'run')} failed:"
+    print(f"{wording.named(PROGRAM)}: {failed}", file=sys.stderr)
     for outcome in outcomes:
         wording.say(f"  {outcome.describe()}", file=sys.stderr)
 
@@ -104,7 +105,7 @@ def describe_stop(
     Args:
         left: the runs that are not finished.
     """
-    line = f"{PROGRAM}: {signal.Signals(signum).name}: "
+    line = f"{wording.named(PROGRAM)}: {signal.Signals(signum).name}: "
     if not left:
         return line + "the last run was just finished", ""
     if len(left) == len(outcomes) == 1:

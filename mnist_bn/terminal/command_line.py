@@ -30,16 +30,16 @@ def status_of(action: Callable[[], int | None], program: str, if_interrupted: st
 
     Args:
         action: returns an exit status, or None for 0.
-        program: the command's name, which its messages begin with.
+        program: the script's name; messages begin with the name that was called.
         if_interrupted: what to say after a Ctrl-C that the action does not handle itself.
     """
     try:
         return action() or 0
     except UserError as error:
-        wording.say(f"{program}: {error}", file=sys.stderr)
+        wording.say(f"{wording.named(program)}: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        wording.say(f"{program}: interrupted; {if_interrupted}", file=sys.stderr)
+        wording.say(f"{wording.named(program)}: interrupted; {if_interrupted}", file=sys.stderr)
         return 130
 
 

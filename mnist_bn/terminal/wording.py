@@ -79,6 +79,18 @@ def command(script: str, *arguments: str | Path) -> str:
     return shlex.join([*interpreter, other, *(_no_flag(path) for path in paths)])
 
 
+def named(text: str) -> str:
+    """Returns a text with the commands' names as they were called.
+
+    Those of the scripts, unless the command was called by its installed name: then `python
+    train_mnist.py` and `train_mnist.py` are `mnist-bn-train`.
+    """
+    if Path(sys.argv[0]).stem in _INSTALLED.values():
+        for script, installed in _INSTALLED.items():
+            text = text.replace(f"python {script}", installed).replace(script, installed)
+    return text
+
+
 def _as_typed(program: Path) -> str:
     """Returns the program's name if the shell finds it by that, otherwise its path."""
     found = shutil.which(program.name)

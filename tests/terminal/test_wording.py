@@ -80,3 +80,16 @@ def test_a_line_for_a_file_is_one_line():
     out = io.StringIO()
     wording.say("x " * 100, "go", file=out)
     assert out.getvalue() == "x " * 100 + " go\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "text"),
+    [
+        ("/x/train_mnist.py", "python train_mnist.py, plot_results.py"),
+        ("/x/bin/mnist-bn-train", "mnist-bn-train, mnist-bn-plot"),
+        ("mnist-bn-plot.exe", "mnist-bn-train, mnist-bn-plot"),
+    ],
+)
+def test_commands_are_named_as_they_were_called(called, text, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [called, "--help"])
+    assert wording.named("python train_mnist.py, plot_results.py") == text
