@@ -2,7 +2,8 @@
 
 A claim is a function of the runs: of each case, such as an optimizer, it returns a number a seed,
 and it holds of the numbers between two bounds. The verdict is "confirmed" if it holds of all of
-them, "partly" if of some, "not seen" if of none, and "open" if there are no runs to tell by.
+them, "partly" if of some, "not seen" if of none, and "open" if there are no numbers: without runs
+for it, or without what it compares, such as a rate at which the network trains.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def in_lines(findings: Sequence[Finding]) -> list[str]:
             lines.append(f"- {finding.verdict}: {finding.claim.says}: {numbers}")
     are_open = len(findings) - len(lines)
     of = f"{are_open} of {len(findings)} claims"
-    return lines + [f"- {OPEN}: {of}, for which there are no runs here"] * bool(are_open)
+    return lines + [f"- {OPEN}: {of}, which these runs do not decide"] * bool(are_open)
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -74,7 +74,7 @@ def test_every_study_claims_something_that_fits_a_terminal(name):
     assert max(map(len, claims.in_lines(findings))) < COLUMNS
     # Without runs none is decided, and one line says so.
     (line,) = claims.in_lines(claims.find(study.CLAIMS, []))
-    assert line == f"- open: {len(said)} of {len(said)} claims, for which there are no runs here"
+    assert line == f"- open: {len(said)} of {len(said)} claims, which these runs do not decide"
 
 
 def test_what_is_marked_robust_is_what_the_experiments_say_is():
