@@ -1,7 +1,7 @@
 """Installs the project in fresh virtual environments and prints what works as a Markdown table.
 
 One row for each Python, pip and NumPy asked for: `pip install` with an empty cache from the
-project's folder, then `import mnist_bn, chainer` and one training step. Needs the network; a row
+project's folder, then `import chainer` and one training step. Needs the network; a row
 takes about half a minute. For example:
 
     python tests/campaigns/install_matrix.py --python python3.11 python3.13 --pip 23.3 26.0 newest
@@ -18,10 +18,10 @@ from itertools import product
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-TESTS = "tests/test_chainer_compat.py"
+TESTS = "tests/test_mends.py"
 
 STEP = """
-import sys, mnist_bn, chainer, numpy
+import sys, chainer, numpy
 link = chainer.links.Linear(3, 2)
 optimizer = chainer.optimizers.Adam().setup(link)
 optimizer.update(lambda: chainer.functions.sum(link(numpy.ones((4, 3), "float32"))))
