@@ -107,14 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     waiting = without_finished(runs, arguments.resume)
     outcomes = sweep.train(waiting, arguments.jobs, arguments.autoload, arguments.resume)
     failed = [outcome for outcome in outcomes if outcome.error is not None]
+    # A failed run says more than one that was refused as it was asked for.
+    status = min((outcome.status for outcome in failed), default=0)
     if failed:
         report.print_failed(failed, len(waiting))
     if signum := signals.requested():
         report.print_stop(signum, outcomes, [run.config for run in waiting])
-        return 1 if failed else signals.exit_status(signum)
+        return status or signals.exit_status(signum)
     if len(failed) < len(runs):
         report.print_results(runs)
-    return 1 if failed else 0
+    return status
 
 
 if __name__ == "__main__":

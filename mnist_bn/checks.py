@@ -20,7 +20,7 @@ def check_names(configs: Sequence[RunConfig]) -> None:
     Raises:
         UsageError: a network, an optimizer with its settings, an observer, or a device is wrong.
     """
-    for model in {config.model for config in configs}:
+    for model in dict.fromkeys(config.model for config in configs):  # the first that is wrong
         networks.create(model)
     for config in configs:
         settings = config.optimizer, config.lr, config.momentum

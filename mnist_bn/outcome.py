@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from mnist_bn.config import RunConfig
+from mnist_bn.errors import UserError
 
 NOT_BEGUN = "not begun"
 FINISHED_ELSEWHERE = "finished already, by another process: left as it is"
@@ -17,12 +18,14 @@ class Outcome:
 
     Attributes:
         left: why it was left as it is, such as stopped by a signal.
+        status: the exit status that its error stands for; see `errors`.
     """
 
     config: RunConfig
     entry: dict | None = None
     error: str | None = None
     left: str | None = None
+    status: int = UserError.status
 
     @property
     def is_over(self) -> bool:

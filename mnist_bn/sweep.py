@@ -187,7 +187,7 @@ def _outcome_of(config: RunConfig, train: Callable[[], dict | None]) -> Outcome:
     except signals.Stopped as stopped:
         return Outcome(config, left=str(stopped))
     except UserError as error:
-        return Outcome(config, error=f"failed: {error}")
+        return Outcome(config, error=f"failed: {error}", status=error.status)
     except (Exception, SystemExit) as error:
         return Outcome(config, error=_reported(error, config.folder / result_folder.ERROR))
 

@@ -239,6 +239,38 @@ def test_a_single_run_that_diverged_says_so(tmp_path, tiny_data, no_plots, capsy
     assert "diverged" not in capsys.readouterr().out
 
 
+def test_of_several_wrong_names_the_first_is_refused():
+    names = ["Cnn", "Mlp", "Net", "Foo", "Bar"]  # a set would begin with any of them
+    with pytest.raises(UsageError, match="no model named 'Cnn'"):
+        configs(f"--model {' '.join(names)}")
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [("", 2), ("raise RuntimeError('broken')", 1), ("raise KeyError(self.nothing)", 1)],
+)
+def test_only_a_request_that_is_refused_in_the_run_gives_exit_status_2(
+    tmp_path, tiny_data, no_plots, capsys, monkeypatch, broken, status
+):
+    """Snapshots are read by the run: that of a longer run is refused as `-e 0` is."""
+    net = tmp_path / "net.py"
+    body = f"        if chainer.config.train and {bool(broken)}:\n            {broken or 'pass'}\n"
+    net.write_text(
+        "import chainer\n"
+        "class Other(chainer.Chain):\n"
+        "    def forward(self, x):\n" + body + "        return x[:, :10]\n"
+    )
+    line = f"--dataset mnist -b 20 -o {tmp_path / 'result'}"
+    assert train_mnist.main(f"--model ReluMLP -e 2 {line}".split()) == 0
+    (folder,) = (tmp_path / "result").iterdir()
+    (folder / "model.npz").unlink()  # as of a run that was stopped
+    models_ = f"ReluMLP {net}:Other" if broken else "ReluMLP"
+    assert train_mnist.main(f"--model {models_} -e 1 --autoload {line}".split()) == status
+    printed = capsys.readouterr().err
+    assert "of epoch 2.00: --epoch must not be below that" in " ".join(printed.split())
+    assert "Traceback" not in printed
+
+
 def test_a_failing_run_of_several_gives_exit_status_1(tmp_path, tiny_data, no_plots, capsys):
     net = tmp_path / "net.py"
     net.write_text(
