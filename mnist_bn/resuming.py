@@ -153,7 +153,7 @@ def load(snapshot: Snapshot, trainer: Trainer, run: PreparedRun) -> None:
 
 def _note_other_circumstances(snapshot: Snapshot, now: dict) -> None:
     """Says on stderr if the run goes on elsewhere: its numbers are then not quite the same."""
-    before = snapshot.header["circumstances"]
+    before = _with_mended_chainer(snapshot.header["circumstances"], now)
     changed = [
         f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
     ]
@@ -163,6 +163,14 @@ def _note_other_circumstances(snapshot: Snapshot, now: dict) -> None:
             "differ in rounding from a run that was never stopped",
             file=sys.stderr,
         )
+
+
+def _with_mended_chainer(before: dict, now: dict) -> dict:
+    """Gives the Chainer of an earlier version's snapshot today's label: it was mended alike."""
+    versions, chainer = before.get("versions"), now["versions"]["chainer"]
+    if not isinstance(versions, dict) or versions.get("chainer") != chainer.partition("+")[0]:
+        return before
+    return {**before, "versions": {**versions, "chainer": chainer}}
 
 
 def _note_evaluation_for_the_end(snapshot: Snapshot, trainer: Trainer, config: RunConfig) -> None:

@@ -275,6 +275,21 @@ def test_another_dataset_is_refused_by_name(config, monkeypatch, tiny_data):
         training.train(prepare(config), resume=snapshot)
 
 
+@pytest.mark.parametrize(("label", "is_noted"), [("+mended.1", False), (".post1", True)])
+def test_a_snapshot_of_before_chainer_had_a_label_is_no_other_chainers(
+    config, monkeypatch, capsys, label, is_noted
+):
+    def circumstances(chainer):
+        return lambda device: {**real(device), "versions": {"chainer": chainer}}
+
+    real = identity.circumstances
+    monkeypatch.setattr(identity, "circumstances", circumstances("7.8.1"))
+    snapshot = stopped(config, monkeypatch, 3)
+    monkeypatch.setattr(identity, "circumstances", circumstances(f"7.8.1{label}"))
+    training.train(prepare(config), resume=snapshot)
+    assert ("differ in rounding" in capsys.readouterr().err) == is_noted
+
+
 def test_other_circumstances_are_only_noted(config, monkeypatch, capsys):
     snapshot = stopped(config, monkeypatch, 3)
     real = identity.circumstances
