@@ -143,7 +143,8 @@ def test_a_terminals_ctrl_c_stops_a_sweep_and_leaves_no_process(tmp_path):
     for log in logs:
         (snapshot,) = snapshots.found(log.parent)
         snapshots.read(snapshot)
-    line = errors.strip().splitlines()[-1]
+    # Python's tracker of semaphores, a process of its own, may warn after it of one that is gone.
+    (line,) = [line for line in errors.splitlines() if line.startswith("train_mnist.py: SIGINT")]
     assert line.startswith("train_mnist.py: SIGINT: 3 runs are not finished; go on with: ")
     assert line.endswith(f"{' '.join(arguments)} -o {tmp_path} --autoload")
 
