@@ -211,11 +211,6 @@ def fill(v: Variable, array: np.ndarray) -> None:
     v._node = node
 
 
-def has_hooks() -> bool:
-    """Whether hooks want to see each link or function: then none may be left out or fused."""
-    return bool(chainer._get_link_hooks() or chainer.get_function_hooks())
-
-
 def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tuple[Variable, ...]:
     """Returns what `backward` must where the gradients are to have gradients themselves.
 
