@@ -264,7 +264,8 @@ def test_names_from_outside_are_drawn_as_they_are(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert all(character.isprintable() or character == "\n" for character in out + err)
     shown = "\ufffd[31m$\\frac{$_x^\ufffd\ufffd&lt;b&gt;"
-    assert shown in next((tmp_path / "in").rglob("network-*.svg")).read_text()
+    title = f">{shown} under 2 optimizers, on {shown}</text>"
+    assert title in next((tmp_path / "in").rglob("network-*.svg")).read_text()
     for path in (tmp_path / "in" / "figures").rglob("*"):
         assert path.name.isprintable()
 
