@@ -440,6 +440,7 @@ void pack_backward(const Geometry& g, const float* w, float* packed) {
     return pack(w, g.in_channels, taps, {g.kernel_height, g.kernel_width}, {g.out_channels, filter},
                 {g.kernel_width, 1}, packed);
   for_phases(g, [&](const Phase& rows, const Phase& columns, int y, int x, size_t at) {
+    if (rows.taps * columns.taps == 0) return;
     int last_row = y + (rows.taps - 1) * g.stride_y;
     int last_column = x + (columns.taps - 1) * g.stride_x;
     pack(w + last_row * g.kernel_width + last_column, g.in_channels, taps,
