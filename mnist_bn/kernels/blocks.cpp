@@ -378,7 +378,8 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
       }
       for (int c = 0; c < channels; c++) gb_total[c] += coefficients.sums[c];
       if (use_winograd) {
-        if (gw || gx) winograd.gradients(from, g_chunk.data, channels, images, gx + i * g.image());
+        float* to = gx ? gx + i * g.image() : gx;
+        if (gw || gx) winograd.gradients(from, g_chunk.data, channels, images, to);
         continue;
       }
       if (gw)
