@@ -153,7 +153,8 @@ def load(snapshot: Snapshot, trainer: Trainer, run: PreparedRun) -> None:
 
 def _note_other_circumstances(snapshot: Snapshot, now: dict) -> None:
     """Says on stderr if the run goes on elsewhere: its numbers are then not quite the same."""
-    before = _with_mended_chainer(snapshot.header["circumstances"], now)
+    before = {"convolution": "direct", **snapshot.header["circumstances"]}  # an earlier version
+    before = _with_mended_chainer(before, now)
     changed = [
         f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]
     ]

@@ -213,6 +213,12 @@ def test_exit_status_and_line_of_a_wrong_name():
     assert done.stderr.count("\n") == 1
 
 
+def test_exit_status_and_line_of_a_convolution_that_there_is_not():
+    done = command("-e", "1", MNIST_BN_CONVOLUTION="fft")
+    line = "train_mnist.py: MNIST_BN_CONVOLUTION=fft: expected auto, direct or winograd"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (2, line)
+
+
 def test_list_models(capsys):
     assert train_mnist.main(["--list-models"]) == 0
     printed = capsys.readouterr().out

@@ -37,14 +37,17 @@ def install(mode: str = "auto") -> str:
 
     Args:
         mode: "auto" takes them where they can be had, unless MNIST_BN_ACCELERATE=off; "on" insists;
-            "off" is stock Chainer.
+            "off" is stock Chainer. MNIST_BN_CONVOLUTION says how they convolve; see
+            `convolution.method_asked_for`.
 
     Returns:
         The instruction set that the kernels use, or "off".
 
     Raises:
         AccelerationUnavailable: mode is "on" and there are none.
+        UsageError: MNIST_BN_CONVOLUTION or MNIST_BN_ISA names nothing that there is.
     """
+    method = convolution.method_asked_for()
     if mode == "off" or (mode == "auto" and os.environ.get("MNIST_BN_ACCELERATE") == "off"):
         uninstall()
         return STOCK
@@ -67,6 +70,7 @@ def install(mode: str = "auto") -> str:
         waiting.remember_methods()
         seam.install(invisible.replacements())  # around those
         _set_active(build.instruction_set())
+    convolution.use(method)
     return _active
 
 
@@ -80,6 +84,11 @@ def uninstall() -> None:
 def active() -> str:
     """Returns the instruction set of the kernels in use, or "off"."""
     return _active
+
+
+def convolution_method() -> str:
+    """Returns how convolutions are computed, one of `convolution.METHODS`: stock's are direct."""
+    return "direct" if _active == STOCK else convolution.method_in_use()
 
 
 def why_not() -> str | None:

@@ -1,11 +1,12 @@
 // Fused blocks: convolution, normalization or none, ReLU and 2x2 max pooling in any of the orders
 // below. Work goes in chunks that stay in the L1 cache: several small images, or some rows of a
-// large one. Channels are rounded up to whole vectors in all that is ours alone.
+// large one. Winograd convolution has larger ones, for the L2 cache. Channels are rounded up to whole vectors in all that is ours alone.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "convolution.h"
+#include "winograd.h"
 
 extern "C" int vector_width() { return WIDTH; }
 
@@ -17,11 +18,13 @@ constexpr int CUT_OFF = 4;
 struct Chunks {
   int images, rows;  // all rows, unless images is 1
 
-  Chunks(const Geometry& g, bool whole_images) {
+  Chunks(const Geometry& g, bool whole_images, const Winograd* winograd) {
     size_t row = (size_t)g.out_width * g.out_vectors() * WIDTH, image = g.out_height * row;
     images = larger(1, (int)(CHUNK_FLOATS / image));
     rows = g.out_height;
-    if (image > CHUNK_FLOATS && !whole_images)
+    if (winograd)
+      images = winograd->images();
+    else if (image > CHUNK_FLOATS && !whole_images)
       rows = smaller(rows, larger(2, (int)(CHUNK_FLOATS / row) / 2 * 2));  // whole windows
   }
 };
@@ -132,7 +135,7 @@ static void update_running(const Moments& moments, int channels, double decay, f
 
 #define BLOCK_ARGUMENTS                                                                       \
   int order, int statistics, int n, int height, int width, int in_channels, int out_channels, \
-      int kernel_height, int kernel_width
+      int kernel_height, int kernel_width, int use_winograd
 #define BLOCK_GEOMETRY         \
   {height,                     \
    width,                      \
@@ -158,7 +161,8 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
                              double decay, float* y, float* extreme, uint8_t* index, float* saved,
                              float* out, BLOCK_ARGUMENTS) {
   Geometry g = BLOCK_GEOMETRY;
-  Chunks chunks(g, false);
+  Winograd winograd(g, use_winograd ? Winograd::FORWARD : Winograd::NONE);
+  Chunks chunks(g, false, use_winograd ? &winograd : nullptr);
   int vectors = g.out_vectors(), channels = vectors * WIDTH;
   size_t pooled_row = (size_t)(g.out_width + 1) / 2 * channels;
   size_t pooled = (g.out_height + 1) / 2 * pooled_row, y_image = g.out_pixels() * channels;
@@ -169,13 +173,17 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
   Buffer<float> extreme_chunk(extreme ? 0 : chunk_rows * pooled_row);
   Buffer<uint8_t> index_chunk(index ? 0 : chunk_rows * pooled_row);
   Buffer<double> doubles(2 * channels, true);
-  if (!packed || !small || !y_chunk || !extreme_chunk || !index_chunk || !doubles) return 1;
+  if (!winograd || !packed || !small || !y_chunk || !extreme_chunk || !index_chunk || !doubles)
+    return 1;
   float *bias = small.data, *sign = bias + channels, *scale = sign + channels;
   float *mean = scale + channels, *shift = mean + channels;
   Moments moments;
   moments.mean = doubles.data;
   moments.squares = doubles.data + channels;
-  pack_forward(g, w, packed.data);
+  if (use_winograd)
+    winograd.set_weights(w, packed.data);
+  else
+    pack_forward(g, w, packed.data);
   pad_channels(b, out_channels, bias);
   pad_channels(beta, out_channels, shift);
   for (int c = 0; c < out_channels; c++) {
@@ -192,9 +200,16 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
     for (int row = 0; row < g.out_height; row += chunks.rows) {
       int images = smaller(chunks.images, n - i), rows = smaller(chunks.rows, g.out_height - row);
       float* to = y ? y + i * y_image + (size_t)row * g.out_width * channels : y_chunk.data;
-      conv_images(g, x + i * g.image() + (size_t)row * width * in_channels, g.image(), width,
-                  images, rows, packed.data, bias, relu_first, dense(g, to, channels));
-      if (statistics == BATCH) moments.add(to, images * rows * g.out_width, vectors);
+      const float* from = x + i * g.image() + (size_t)row * width * in_channels;
+      if (use_winograd)
+        winograd.forward(from, images, bias, relu_first, to, channels);
+      else
+        conv_images(g, from, g.image(), width, images, rows, packed.data, bias, relu_first,
+                    dense(g, to, channels));
+      int pixels = images * rows * g.out_width;
+      int part = use_winograd ? larger(1, CHUNK_FLOATS / channels) : pixels;
+      for (int p = 0; statistics == BATCH && p < pixels; p += part)
+        moments.add(to + (size_t)p * channels, smaller(part, pixels - p), vectors);
       size_t pooled_at = i * pooled + row / 2 * pooled_row;
       float* best = extreme ? extreme + pooled_at : extreme_chunk.data;
       uint8_t* at = index ? index + pooled_at : index_chunk.data;
@@ -295,29 +310,35 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
                               const float* saved, const float* gout, float* gx, float* gw,
                               float* gb, float* ggamma, float* gbeta, BLOCK_ARGUMENTS) {
   Geometry g = BLOCK_GEOMETRY;
-  Chunks chunks(g, gx != nullptr);
   int vectors = g.out_vectors(), channels = vectors * WIDTH;
   size_t pooled_row = (size_t)(g.out_width + 1) / 2, y_image = g.out_pixels() * channels;
   size_t pooled = (g.out_height + 1) / 2 * pooled_row;  // pixels
-  size_t chunk = (size_t)chunks.images * chunks.rows * g.out_width * channels;
   bool moments = statistics == BATCH, relu = order == RELU_NORM_POOL;
   bool again = (moments || relu) && !y;
+  Winograd winograd(g, use_winograd ? (again ? Winograd::FORWARD : 0) |
+                                          (gx ? Winograd::INPUT_GRADIENT : 0) |
+                                          (gw ? Winograd::WEIGHT_GRADIENT : 0)
+                                    : Winograd::NONE);
+  Chunks chunks(g, gx != nullptr, use_winograd ? &winograd : nullptr);
+  size_t chunk = (size_t)chunks.images * chunks.rows * g.out_width * channels;
   auto unpool_rows = moments ? (relu ? unpool<true, true> : unpool<true, false>)
                              : (relu ? unpool<false, true> : unpool<false, false>);
-  Buffer<float> packed(gx ? packed_size(g) : 0), packed_forward(again ? packed_size(g) : 0);
+  Buffer<float> packed(gx || use_winograd ? packed_size(g) : 0);
+  Buffer<float> packed_forward(again ? packed_size(g) : 0);
   Buffer<float> y_chunk(again ? chunk : 0), g_chunk(chunk), small(6 * channels, true);
   Buffer<float> frame(gx ? gradient_frame_size(g) : 0, true), zeros(g.in_vectors() * WIDTH, true);
   Buffer<float> gw_packed((size_t)g.taps() * in_channels * channels, true);
   Buffer<double> doubles(3 * channels, true);
-  if (!packed || !packed_forward || !y_chunk || !g_chunk || !small || !frame || !zeros ||
+  if (!winograd || !packed || !packed_forward || !y_chunk || !g_chunk || !small || !frame || !zeros ||
       !gw_packed || !doubles)
     return 1;
   double *sums = doubles.data, *products = sums + channels, *gb_total = products + channels;
   float *at_extreme = small.data, *deviation = at_extreme + channels;
   float *constant = deviation + channels, *mean = constant + channels, *bias = mean + channels;
   BlockGradient coefficients = {mean, at_extreme, deviation, constant, bias + channels};
-  if (gx) pack_backward(g, w, packed.data);
-  if (again) pack_forward(g, w, packed_forward.data);
+  if (use_winograd) winograd.set_weights(w, packed.data);
+  if (gx && !use_winograd) pack_backward(g, w, packed.data);
+  if (again && !use_winograd) pack_forward(g, w, packed_forward.data);
   pad_channels(b, out_channels, bias);
   if (statistics != NONE) {
     memcpy(mean, saved, out_channels * sizeof(float));
@@ -341,8 +362,11 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
       const float* from = x + i * g.image() + (size_t)row * width * in_channels;
       const float* here = y ? y + i * y_image + (size_t)row * g.out_width * channels : nullptr;
       if (again) {
-        conv_images(g, from, g.image(), width, images, rows, packed_forward.data, bias,
-                    order == RELU_NORM_POOL, dense(g, y_chunk.data, channels));
+        if (use_winograd)
+          winograd.forward(from, images, bias, relu, y_chunk.data, channels);
+        else
+          conv_images(g, from, g.image(), width, images, rows, packed_forward.data, bias, relu,
+                      dense(g, y_chunk.data, channels));
         here = y_chunk.data;
       }
       memset(coefficients.sums, 0, channels * sizeof(float));
@@ -353,6 +377,11 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
                     coefficients, g_chunk.data + k * y_image);
       }
       for (int c = 0; c < channels; c++) gb_total[c] += coefficients.sums[c];
+      if (use_winograd) {
+        float* to = gx ? gx + i * g.image() : gx;
+        if (gw || gx) winograd.gradients(from, g_chunk.data, channels, images, to);
+        continue;
+      }
       if (gw)
         weight_gradient(g, from, g.image(), width, g_chunk.data, y_image, images, rows,
                         gw_packed.data);
@@ -360,6 +389,7 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
         input_gradient(g, g_chunk.data, channels, images, packed.data, frame.data, zeros.data,
                        gx + i * g.image());
     }
+  if (gw && use_winograd) winograd.weight_gradient(gw_packed.data);
   if (gw) unpack_weight_gradient(g, gw_packed.data, gw);
   // Batch normalization takes away whatever the bias adds.
   bool no_effect = statistics == BATCH && order == NORM_RELU_POOL;

@@ -1,4 +1,4 @@
-// Convolution of NHWC images.
+// Convolution of NHWC images; by Winograd's algorithm it is in winograd.cpp.
 //
 // All of it is direct convolution in register tiles: a tile of output pixels times one or two
 // vectors of output channels stays in registers while the kernel's elements go by. In NHWC a row of
@@ -7,6 +7,8 @@
 #include "convolution.h"
 
 #include <string.h>
+
+#include "winograd.h"
 
 // Accumulators of a tile: the registers less those for weights and the broadcast input.
 constexpr int ACCUMULATORS = REGISTERS == 32 ? 24 : 12;
@@ -438,6 +440,7 @@ void pack_backward(const Geometry& g, const float* w, float* packed) {
     return pack(w, g.in_channels, taps, {g.kernel_height, g.kernel_width}, {g.out_channels, filter},
                 {g.kernel_width, 1}, packed);
   for_phases(g, [&](const Phase& rows, const Phase& columns, int y, int x, size_t at) {
+    if (rows.taps * columns.taps == 0) return;
     int last_row = y + (rows.taps - 1) * g.stride_y;
     int last_column = x + (columns.taps - 1) * g.stride_x;
     pack(w + last_row * g.kernel_width + last_column, g.in_channels, taps,
@@ -512,10 +515,12 @@ void input_gradient(const Geometry& g, const float* gy, int gy_channels, int ima
 }
 
 // ---- entry points of the separate functions. They return 0, or 1 where memory is short.
+// `use_winograd`: 1 for Winograd convolution, which takes 3x3 kernels of stride 1 only.
 
 #define GEOMETRY_ARGUMENTS                                                                       \
   int height, int width, int in_channels, int out_channels, int kernel_height, int kernel_width, \
-      int stride_y, int stride_x, int pad_y, int pad_x, int out_height, int out_width
+      int stride_y, int stride_x, int pad_y, int pad_x, int out_height, int out_width,           \
+      int use_winograd
 #define GEOMETRY                                                               \
   {height,   width,    in_channels, out_channels, kernel_height, kernel_width, \
    stride_y, stride_x, pad_y,       pad_x,        out_height,    out_width}
@@ -523,6 +528,7 @@ void input_gradient(const Geometry& g, const float* gy, int gy_channels, int ima
 extern "C" int convolution_forward(const float* x, const float* w, const float* b, float* y, int n,
                                    GEOMETRY_ARGUMENTS) {
   Geometry g = GEOMETRY;
+  if (use_winograd) return winograd_forward(g, x, w, b, y, n);
   size_t y_image = g.out_pixels() * out_channels, framed = frame_size(g);
   Buffer<float> packed(packed_size(g)), bias(g.out_vectors() * WIDTH), frame(framed, true);
   if (!packed || !bias || !frame) return 1;
@@ -545,6 +551,7 @@ extern "C" int convolution_forward(const float* x, const float* w, const float* 
 extern "C" int convolution_input_gradient(const float* gy, const float* w, float* gx, int n,
                                           GEOMETRY_ARGUMENTS) {
   Geometry g = GEOMETRY;
+  if (use_winograd) return winograd_input_gradient(g, gy, w, gx, n);
   size_t gy_image = g.out_pixels() * out_channels;
   Buffer<float> packed(packed_size(g)), frame(gradient_frame_size(g), true),
       zeros(g.in_vectors() * WIDTH, true);
@@ -560,6 +567,7 @@ extern "C" int convolution_input_gradient(const float* gy, const float* w, float
 extern "C" int convolution_weight_gradient(const float* x, const float* gy, float* gw, int n,
                                            GEOMETRY_ARGUMENTS) {
   Geometry g = GEOMETRY;
+  if (use_winograd) return winograd_weight_gradient(g, x, gy, gw, n);
   int channels = g.out_vectors() * WIDTH;
   size_t framed = frame_size(g), gy_image = g.out_pixels() * out_channels;
   size_t whole_image = g.out_pixels() * channels;

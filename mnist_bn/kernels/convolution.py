@@ -2,23 +2,89 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
+from collections.abc import Iterator
 
 import numpy as np
 from chainer.functions.connection.convolution_2d import Convolution2DFunction, Convolution2DGradW
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
 from chainer.functions.math.sum import Sum
 
+from mnist_bn.errors import UsageError
 from mnist_bn.kernels import costs
 from mnist_bn.kernels.arrays import checked, empty_nchw, is_float32, is_nhwc, nhwc, pointer
 from mnist_bn.kernels.registry import Registry
 from mnist_bn.kernels.seam import Replacements
 
 # Arguments and result of the kernels: three or four arrays, and the geometry.
-_FORWARD = "pppp" + "i" * 13, ctypes.c_int
-_GRADIENT = "ppp" + "i" * 13, ctypes.c_int
+_FORWARD = "pppp" + "i" * 14, ctypes.c_int
+_GRADIENT = "ppp" + "i" * 14, ctypes.c_int
+
+METHODS = ("auto", "direct", "winograd")
+_SWITCH = "MNIST_BN_CONVOLUTION"
+
+_method = METHODS[0]
+_is_direct = False
 
 replaces = Registry()
+
+
+def method_asked_for() -> str:
+    """Returns how to convolve, one of METHODS, from the environment variable.
+
+    "direct" multiplies each weight with each pixel under it; "winograd" is Winograd's algorithm
+    F(4x4, 3x3) for all 3x3 kernels of stride 1 and padding 0 or 1; "auto" takes it where
+    `costs.winograd_pays`.
+
+    Raises:
+        UsageError: it is none of METHODS.
+    """
+    method = os.environ.get(_SWITCH) or METHODS[0]
+    if method not in METHODS:
+        raise UsageError(f"{_SWITCH}={method}: expected {', '.join(METHODS[:-1])} or {METHODS[-1]}")
+    return method
+
+
+def use(method: str) -> None:
+    """Sets how the kernels convolve from now on."""
+    global _method
+    _method = method
+
+
+def method_in_use() -> str:
+    """Returns how the kernels convolve."""
+    return _method
+
+
+@contextlib.contextmanager
+def directly() -> Iterator[None]:
+    """Within the block, the kernels convolve directly, whatever `use` is told.
+
+    So infinities and NaN stand in the elements in which stock Chainer has them. With Winograd's
+    algorithm they come out as NaN in any element of the same tile of 4x4.
+    """
+    global _is_direct
+    before, _is_direct = _is_direct, True
+    try:
+        yield
+    finally:
+        _is_direct = before
+
+
+def takes_winograd(case: costs.Case) -> bool:
+    """Returns whether the kernels convolve this case with Winograd's algorithm."""
+    c = case
+    return (
+        not _is_direct
+        and _method != "direct"
+        and c.kernel_height == c.kernel_width == 3
+        and c.stride_y == c.stride_x == 1
+        and c.pad_y <= 1
+        and c.pad_x <= 1
+        and (_method == "winograd" or costs.winograd_pays(c))
+    )
 
 
 def replacements(library: ctypes.CDLL) -> Replacements:
@@ -68,13 +134,15 @@ def _forward(node, inputs, kernel):
         return NotImplemented
     out = _out_shape(node, x.shape[1:], w.shape)
     geometry = _geometry(node, len(x), x.shape[1:], w.shape, out)
-    if not costs.forward_pays(costs.Case(*geometry, is_nhwc(x), True)):
+    case = costs.Case(*geometry, is_nhwc(x), True)
+    winograd = takes_winograd(case)
+    if not (winograd or costs.forward_pays(case)):
         return NotImplemented
     node.retain_inputs((0, 1))
     images, w, y = nhwc(x), np.ascontiguousarray(w), empty_nchw(len(x), *out)
     bias = np.ascontiguousarray(inputs[2]) if len(inputs) == 3 else None
     at_bias = None if bias is None else pointer(bias)
-    kernel(pointer(images), pointer(w), at_bias, pointer(nhwc(y)), *geometry)
+    kernel(pointer(images), pointer(w), at_bias, pointer(nhwc(y)), *geometry, winograd)
     return (y,)
 
 
@@ -91,11 +159,13 @@ def _input_gradient(node, inputs, kernel):
     if not _fits(node, x, w.shape) or _out_shape(node, x, w.shape) != gy.shape[1:]:
         return NotImplemented
     geometry = _geometry(node, len(gy), x, w.shape, gy.shape[1:])
-    if not costs.input_gradient_pays(costs.Case(*geometry, True, is_nhwc(gy))):
+    case = costs.Case(*geometry, True, is_nhwc(gy))
+    winograd = takes_winograd(case)
+    if not (winograd or costs.input_gradient_pays(case)):
         return NotImplemented
     node.retain_inputs((0, 1))
     gradients, w, gx = nhwc(gy), np.ascontiguousarray(w), empty_nchw(len(gy), *x)
-    kernel(pointer(gradients), pointer(w), pointer(nhwc(gx)), *geometry)
+    kernel(pointer(gradients), pointer(w), pointer(nhwc(gx)), *geometry, winograd)
     return (gx,)
 
 
@@ -111,11 +181,13 @@ def _weight_gradient(node, inputs, kernel):
     ):
         return NotImplemented
     geometry = _geometry(node, len(x), x.shape[1:], w, gy.shape[1:])
-    if not costs.weight_gradient_pays(costs.Case(*geometry, is_nhwc(x), is_nhwc(gy))):
+    case = costs.Case(*geometry, is_nhwc(x), is_nhwc(gy))
+    winograd = takes_winograd(case)
+    if not (winograd or costs.weight_gradient_pays(case)):
         return NotImplemented
     node.retain_inputs((0, 1))
     images, gradients, gw = nhwc(x), nhwc(gy), np.empty(w, np.float32)
-    kernel(pointer(images), pointer(gradients), pointer(gw), *geometry)
+    kernel(pointer(images), pointer(gradients), pointer(gw), *geometry, winograd)
     return (gw,)
 
 

@@ -25,6 +25,7 @@ from chainer.functions.normalization.batch_normalization import (
 )
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
+from mnist_bn.kernels import convolution, costs
 from mnist_bn.kernels.arrays import (
     as_float32_nhwc,
     checked,
@@ -174,7 +175,7 @@ def use(library: ctypes.CDLL) -> None:
 
 class _Kernels:
     def __init__(self, library: ctypes.CDLL):
-        sizes = "iiiiiiiii"
+        sizes = "i" * 10
         self.forward = checked(
             function(library, "block_forward", "pppppppddppppp" + sizes, ctypes.c_int)
         )
@@ -262,8 +263,10 @@ class Block(Fused):
             saved = np.zeros((2, lanes), np.float32)
         statistics = inputs[-2:] if self._statistics == _FIXED else self._running
         out = np.empty((*pooled, out_channels), np.float32)
-        self._sizes = (self._order, self._statistics, n, height, width, channels, out_channels)
-        self._sizes += (kernel_height, kernel_width)
+        sizes = (n, height, width, channels, out_channels, kernel_height, kernel_width)
+        case = costs.Case(*sizes, 1, 1, 0, 0, rows, columns, True, True)
+        winograd = convolution.takes_winograd(case)
+        self._sizes = (self._order, self._statistics, *sizes, winograd)
         self._kernels.forward(
             *pointers(images, w, b, gamma, beta, *statistics),
             *(self._eps, self._decay),

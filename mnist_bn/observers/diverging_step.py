@@ -9,6 +9,7 @@ import chainer
 import numpy as np
 
 from mnist_bn import plotting
+from mnist_bn.kernels import convolution
 from mnist_bn.observers.activation_moments import channel_moments
 from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.measured import Measured
@@ -44,6 +45,7 @@ class DivergingStep(MinibatchObserver):
     }
     shows_first_seed = True
 
+    @convolution.directly()  # so that infinities stand where they belong
     def observe(self, network: chainer.Chain, x, t) -> Values:
         before = backpropagate(network, x, t)
         step = Step(network)

@@ -10,6 +10,7 @@ import chainer
 import numpy as np
 
 from mnist_bn import plotting
+from mnist_bn.kernels import convolution
 from mnist_bn.observers.arrays import Array, Values
 from mnist_bn.observers.base import fixed_random_state
 from mnist_bn.observers.measured import Measured
@@ -37,6 +38,7 @@ class RelativeLoss(MinibatchObserver):
     }
     at = (0, 3, 6)
 
+    @convolution.directly()  # so that infinities stand where they belong
     def observe(self, network: chainer.Chain, x, t) -> Values:
         before = backpropagate(network, x, t)
         step = Step(network)

@@ -31,7 +31,7 @@ _WORDS = {setting.key: setting.label for setting in SETTINGS.values() if setting
 _WORDS |= {_SOURCE: "source", _OPTIMIZER: "optimizer's source", _IMAGES: "images"}
 # What `args` holds besides settings, and Chainer's own flags.
 _CIRCUMSTANCES = {"run_id", "command", "revision", "changed", "host", "machine", "device_name"}
-_CIRCUMSTANCES |= {"acceleration", "dataset_sha256", "gpu", "resume", "autoload"}
+_CIRCUMSTANCES |= {"acceleration", "convolution", "dataset_sha256", "gpu", "resume", "autoload"}
 # These do not make another curve: they name a run, or say where and how long it ran.
 _NEUTRAL = (SETTINGS.keys() | _CIRCUMSTANCES) - _WORDS.keys()
 # A run of before there was a setting had its default. All of ours recorded their batch, and that of

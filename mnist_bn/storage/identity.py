@@ -39,6 +39,7 @@ def circumstances(device: chainer.backend.Device) -> dict:
     cupy = chainer.backends.cuda.cupy if chainer.backends.cuda.available else None
     return {
         "acceleration": kernels.active(),
+        "convolution": kernels.convolution_method(),
         "device_name": devices.describe(device),
         "versions": {
             "python": platform.python_version(),

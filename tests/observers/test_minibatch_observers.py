@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 import models
 from mnist_bn import data, kernels, observers
 from mnist_bn.errors import UserError
+from mnist_bn.kernels import convolution
 from mnist_bn.observers import gradient_noise, minibatch
 from mnist_bn.observers.activation_moments import ActivationMoments, channel_moments
 from mnist_bn.observers.base import fixed_random_state
@@ -433,3 +434,17 @@ def test_gradient_noise_with_bn_after_a_linear_layer_warns_of_nothing(colours):
 def test_no_more_images_than_there_are(colours):
     assert len(colours.train.labels) < minibatch.IMAGES
     assert len(OutputGradients(colours, CPU).measure(Softmax())["label"]) == 40
+
+
+@pytest.mark.parametrize("observer", [DivergingStep, RelativeLoss])
+def test_large_steps_are_convolved_directly(colours, resnet, observer):
+    """So infinities stand where they belong."""
+    if kernels.active() == "off":
+        pytest.skip("stock Chainer's convolution is direct")
+    found = []
+    for method in ("direct", "winograd"):
+        convolution.use(method)
+        found.append(observer(colours, CPU).measure(resnet))
+    convolution.use("auto")
+    for name, expected in found[0].items():
+        np.testing.assert_array_equal(found[1][name], expected)

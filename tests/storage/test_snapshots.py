@@ -298,6 +298,35 @@ def test_other_circumstances_are_only_noted(config, monkeypatch, capsys):
     assert ", now abacus: from here on the numbers differ in rounding" in capsys.readouterr().err
 
 
+def test_a_change_of_the_convolution_is_noted(config, monkeypatch, capsys):
+    config = dataclasses.replace(config, accelerate="auto")
+    snapshot = stopped(config, monkeypatch, 3)
+    monkeypatch.setenv("MNIST_BN_CONVOLUTION", "direct")
+    run = prepare(config)
+    if run.circumstances["acceleration"] == "off":
+        pytest.skip("stock Chainer's convolution is direct")
+    training.train(run, resume=snapshot)
+    assert "was taken with convolution auto, now direct: from here" in capsys.readouterr().err
+    args = json.loads((config.folder / "args").read_bytes())
+    assert args["convolution"] == "direct"
+
+
+@pytest.mark.parametrize(("method", "is_noted"), [("direct", False), ("auto", True)])
+def test_before_there_was_a_choice_the_convolution_was_direct(
+    config, monkeypatch, capsys, method, is_noted
+):
+    def circumstances(device):
+        return {name: value for name, value in real(device).items() if name != "convolution"}
+
+    real = identity.circumstances
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "circumstances", circumstances)
+        snapshot = stopped(config, monkeypatch, 3)
+    monkeypatch.setattr(identity, "circumstances", lambda d: {**real(d), "convolution": method})
+    training.train(prepare(config), resume=snapshot)
+    assert ("taken with convolution direct, now auto" in capsys.readouterr().err) == is_noted
+
+
 def test_stock_chainers_snapshot_is_refused(config):
     trainer = training.build_trainer(prepare(config))
     os.makedirs(config.folder)
