@@ -9,17 +9,16 @@ import pytest
 from mnist_bn import evidence, studies
 from mnist_bn.plotting import claims, partition, pasting
 from mnist_bn.plotting.results import read_runs
+from tests.helpers import write_result_folder
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "evidence"
 
 
 def write_run(folder, epochs=2, **settings):
-    folder.mkdir(parents=True)
     args = {"model": "Net", "optimizer": "SGD", "epoch": 2, "observe": "probe", **settings}
     log = [{"epoch": n + 1, "validation/main/accuracy": 0.5} for n in range(epochs)]
-    (folder / "args").write_text(json.dumps(args))
-    (folder / "log").write_text(json.dumps(log))
+    write_result_folder(folder, args, log)
     for name in ("probe.npz", "model.npz", "snapshot_iter_2", "accuracy.png"):
         (folder / name).write_bytes(name.encode())
     return folder

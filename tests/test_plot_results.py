@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import plot_results
 from mnist_bn.config import RunConfig
 from mnist_bn.storage import archives
+from tests.helpers import write_result_folder
 
 LOG = [{"epoch": e, "main/loss": 1 / e, "validation/main/accuracy": 1 - 0.1 / e} for e in (1, 2, 3)]
 
@@ -23,11 +24,8 @@ def write_run(root: Path, optimizer: str, **settings) -> Path:
     """A result folder; `log` replaces the entries."""
     log = settings.pop("log", LOG)
     folder = root / f"{optimizer}{len(list(root.iterdir())) if root.exists() else 0}"
-    folder.mkdir(parents=True)
     args = {"model": "MnistCNN", "optimizer": optimizer, "seed": 0, "dataset": "mnist"}
-    (folder / "args").write_text(json.dumps(args | {"semantics": "today"} | settings))
-    (folder / "log").write_text(json.dumps(log))
-    return folder
+    return write_result_folder(folder, args | {"semantics": "today"} | settings, log)
 
 
 def drawn_in(folder: Path) -> dict[str, set[str]]:

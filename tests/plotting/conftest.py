@@ -1,6 +1,5 @@
 """Result folders as training would leave them, with plausible learning curves."""
 
-import json
 import math
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from mnist_bn.plotting.groups import NETWORKS, OPTIMIZERS
+from tests.helpers import write_result_folder
 
 # Error and time constant (epochs) of each optimizer, and what each network does to both.
 _ERROR = dict(
@@ -47,7 +47,6 @@ def write_run(
     log = settings.pop("log", None) or curve(network, optimizer, seed, epochs)
     number = len(list(root.glob("*")))
     folder = root / f"{network}-{optimizer}-{number}-s{seed}"
-    folder.mkdir(parents=True)
     args = {
         "model": network,
         "optimizer": optimizer,
@@ -60,9 +59,7 @@ def write_run(
         "epoch": epochs,
         "versions": {"numpy": "2.4"},
     }
-    (folder / "args").write_text(json.dumps(args | settings))
-    (folder / "log").write_text(json.dumps(log))
-    return folder
+    return write_result_folder(folder, args | settings, log)
 
 
 @pytest.fixture(scope="session")

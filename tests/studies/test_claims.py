@@ -1,6 +1,5 @@
 """What the studies claim: verdicts by numbers, in the terminal, in a table, and in REPRODUCTION."""
 
-import json
 import math
 
 import numpy as np
@@ -13,13 +12,13 @@ from mnist_bn.plotting import claims, pasting
 from mnist_bn.plotting.claims import Claim
 from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_runs
 from mnist_bn.studies import blog, dying_relu, exercise, learning_rate
+from tests.helpers import write_result_folder
 
 COLUMNS = 80
 
 
 def write_run(folder, model, accuracies, seed=0, unit="epoch", every=1, **args):
     """A finished run with these validation accuracies, one every few epochs or steps."""
-    folder.mkdir(parents=True)
     args = {"model": model, "optimizer": "SGD", "seed": seed, "dataset": "mnist", **args}
     log = [
         {"main/loss": 0.1, "main/accuracy": value, VALIDATION_ACCURACY: value}
@@ -27,8 +26,7 @@ def write_run(folder, model, accuracies, seed=0, unit="epoch", every=1, **args):
         | {unit: every * i}
         for i, value in enumerate(accuracies, start=1)
     ]
-    (folder / "args").write_text(json.dumps({"semantics": "today", **args}))
-    (folder / "log").write_text(json.dumps(log))
+    write_result_folder(folder, {"semantics": "today", **args}, log)
     (folder / "model.npz").touch()
 
 

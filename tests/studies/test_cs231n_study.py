@@ -1,7 +1,5 @@
 """The study of CS231n's assignment 2, in miniature."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -12,6 +10,7 @@ from mnist_bn.plotting.results import VALIDATION_ACCURACY, read_run, read_runs
 from mnist_bn.studies import cs231n
 from mnist_bn.trainer.divergence import LIMIT
 from mnist_bn.training import prepare
+from tests.helpers import write_result_folder
 
 
 @pytest.fixture
@@ -29,7 +28,6 @@ def tiny_cifar(monkeypatch, no_plots):
 
 def write_run(folder, losses, accuracies, scale=0.01, evaluate_every=20, **args):
     """A result folder of a run that is evaluated every 20 steps, an epoch."""
-    folder.mkdir(parents=True)
     args = {
         "model": f"CS231nMLP(hidden=50, layers=8, weight_scale={scale})",
         **{"optimizer": "Adam", "seed": 0, "dataset": "cifar10", "semantics": "today"},
@@ -47,8 +45,7 @@ def write_run(folder, losses, accuracies, scale=0.01, evaluate_every=20, **args)
         }
         for i, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True), start=1)
     ]
-    (folder / "args").write_text(json.dumps(args))
-    (folder / "log").write_text(json.dumps(log))
+    write_result_folder(folder, args, log)
     times = evaluate_every * np.arange(1, len(log) + 1)
     accuracy = np.linspace(0.2, 0.4, len(log))[::-1]
     np.savez(folder / "training-accuracy.npz", epoch=times, iteration=times, accuracy=accuracy)

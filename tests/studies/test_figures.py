@@ -1,7 +1,6 @@
 """Every study's figures: their titles, what they say to look for, and how they call networks."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from mnist_bn.plotting.appearance import style
 from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import CURVE_KEYS, read_runs
 from mnist_bn.studies import understanding_bn
+from tests.helpers import write_result_folder
 
 RANDOM = np.random.RandomState(0)
 LENGTH = 3
@@ -36,14 +36,12 @@ MEASURED = {
 
 def write_run(config):
     """A finished run of LENGTH evaluations, with files of those observers that are above."""
-    config.folder.mkdir(parents=True)
     args = dataclasses.asdict(config) | {"dataset": "mnist"}
-    (config.folder / "args").write_text(json.dumps(args))
     last = config.iteration or config.epoch
     times = np.linspace(1, max(last, LENGTH), LENGTH).astype(int)
     entry = dict.fromkeys(CURVE_KEYS, 0.5)
     log = [{**entry, "epoch": int(t), "iteration": int(t)} for t in times]
-    (config.folder / "log").write_text(json.dumps(log))
+    write_result_folder(config.folder, args, log)
     for name in (config.observe or "").split(","):
         if name in MEASURED:
             clock = {"epoch": times, "iteration": times}

@@ -12,6 +12,7 @@ from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
 from mnist_bn.training import prepare
+from tests.helpers import write_result_folder
 
 
 def make(study, out, preset="quick", **given):
@@ -37,11 +38,8 @@ def write_run(folder, seed=0, lr=0.1, **last):
     """A result folder of two epochs, with a folder name of its own; `last` changes the last."""
     entry = {"main/loss": 0.2, "validation/main/loss": 0.2, "validation/main/accuracy": 0.95}
     log = [entry | {"epoch": 1}, {**entry, "epoch": 2, **last}]
-    folder.mkdir(parents=True)
     args = {"model": "MnistCNN", "optimizer": "SGD", "lr": lr, "seed": seed}
-    (folder / "args").write_text(json.dumps(args))
-    (folder / "log").write_text(json.dumps(log))
-    return folder
+    return write_result_folder(folder, args, log)
 
 
 def test_names_have_hyphens():

@@ -1,7 +1,5 @@
 """Understanding Batch Normalization: its runs and figures, in miniature."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import understanding_bn
 from mnist_bn.training import prepare
+from tests.helpers import write_result_folder
 
 NETWORKS = [f"ResNetCIFAR(depth=8, bn={bn})" for bn in (True, False)]
 
@@ -108,13 +107,10 @@ def write_run(folder, bn=True, lr=0.1, seed=0, epochs=4, model=None, unit="epoch
     losses = {"main/loss": 1.0, "validation/main/loss": 1.2}
     log = [{**accuracy, **losses, "epoch": 1} | {unit: i} for i in range(1, epochs + 1)]
     log[-1] |= last
-    folder.mkdir(parents=True)
     args = {"optimizer": "MomentumSGD", "seed": seed, "dataset": "cifar10", "semantics": "today"}
     args |= {"model": model or f"ResNetCIFAR(depth=20, bn={bn})", "lr": lr}
     args |= {"study": "understanding-bn"} | ({"evaluate_every": 1} if unit == "iteration" else {})
-    (folder / "args").write_text(json.dumps(args))
-    (folder / "log").write_text(json.dumps(log))
-    return folder
+    return write_result_folder(folder, args, log)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", "other arrays"])

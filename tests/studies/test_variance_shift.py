@@ -12,6 +12,7 @@ from mnist_bn.plotting.groups import group_runs
 from mnist_bn.plotting.results import read_runs
 from mnist_bn.studies import variance_shift
 from mnist_bn.training import prepare
+from tests.helpers import write_result_folder
 
 FILES = ["claims.md", "summary.csv", "table.md", "variance-shift-accuracy.png", "variance-shift.md"]
 FILES += ["variance-shift.png"]
@@ -20,12 +21,10 @@ FILES += ["variance-shift.png"]
 def write_run(root, model, seed=0, accuracy=0.9, shift=2.0, anew=0.95, layers=("bn1", "bn2")):
     """A result folder of one epoch; `shift` is that of every layer, in each of 3 channels."""
     folder = root / f"{model}-s{seed}"
-    folder.mkdir(parents=True)
     args = {"model": model, "optimizer": "Adam", "seed": seed, "dataset": "mnist"}
     args |= {"semantics": "today", "study": "variance-shift"}
-    (folder / "args").write_text(json.dumps(args))
     entry = {"main/loss": 0.2, "validation/main/accuracy": accuracy, "epoch": 1}
-    (folder / "log").write_text(json.dumps([entry]))
+    write_result_folder(folder, args, [entry])
     times = {"epoch": np.arange(1, 2), "iteration": np.arange(1, 2)}
     parts = {"shift": shift, "real_mean": 1.0, "real_var": 2.0, "moving_mean": 1, "moving_var": 4}
     series = {
