@@ -2,6 +2,7 @@
 # make test        runs the tests
 # make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
 # make lint        checks the style and the types of the code
+# make figures     draws the published figures and tables anew from evidence/, without training
 # make docs        writes docs/settings.md anew, from the declarations in mnist_bn/config.py
 # All of them first make .venv (gpu-check: .venv-cuda13 or .venv-cuda12) and install what is needed.
 
@@ -19,7 +20,7 @@ CUDA = 13
 TORCH = torch==2.13.0
 MEASURED = gpu-results
 
-.PHONY: demo test gpu-check lint docs
+.PHONY: demo test gpu-check lint docs figures
 
 demo: $(VENV)/installed
 	$(RUN) train_mnist.py --study blog --dataset digits --optimizer SGD --epoch 8 --jobs 2 --out demo
@@ -48,6 +49,15 @@ lint: $(VENV)/installed-dev
 
 docs: $(VENV)/installed
 	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md
+
+# Of what is drawn, these are shown in README.md and REPRODUCTION.md.
+figures: $(VENV)/installed
+	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md
+	mkdir -p docs/blog-2016
+	cp figures/blog-2016/overview.png figures/blog-2016/network-*.png docs/blog-2016
+	cp figures/cs231n-*/*.png figures/exercise/*.png figures/learning-rate/*.png docs
+	cp figures/original-paper/*.png docs
+	cp figures/understanding-bn-quick-*/*.png docs/understanding-bn
 
 $(VENV)/installed: requirements.txt $(wildcard chainer-build/*.py chainer-build/package/*.py) \
 		chainer-build/pyproject.toml

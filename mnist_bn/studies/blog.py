@@ -7,6 +7,7 @@ epochs, is not known: the full preset takes all nine that Chainer had.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,12 +15,18 @@ import numpy as np
 from mnist_bn import optimizers
 from mnist_bn.plotting import comparison
 from mnist_bn.plotting.claims import Claim, Numbers, leads
-from mnist_bn.plotting.results import Run
+from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 NETWORKS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
 
 PRESETS = {
     "quick": {"model": NETWORKS, "optimizer": ["SGD", "Adam"], "seed": [0], "epoch": 5},
+    "short": {
+        "model": NETWORKS,
+        "optimizer": list(optimizers.OF_2016),
+        "seed": [0],
+        "epoch": 3,
+    },
     "full": {
         "model": NETWORKS,
         "optimizer": list(optimizers.OF_2016),
@@ -51,7 +58,20 @@ def _lead_of_sgd(runs: Sequence[Run]) -> Numbers:
     return {"": (sgd - np.max(others, axis=0)).tolist()} if others else {}
 
 
+def _change(run: Run) -> float:
+    """The mean absolute change of accuracy from epoch to epoch after the third; NaN: no such."""
+    late = run.values(VALIDATION_ACCURACY)[run.epochs >= 3]
+    return float(np.abs(np.diff(late)).mean()) if len(late) > 1 else math.nan
+
+
+def _epochs_to(run: Run) -> float:
+    """The first epoch with an accuracy of `_SOON`; NaN if there is none."""
+    return float(min(run.epochs[run.values(VALIDATION_ACCURACY) >= _SOON], default=math.nan))
+
+
+_SOON = 0.97
 _GAIN = "final accuracy beyond that without BN"
+_CHANGE = "mean change of accuracy from epoch to epoch after the third"
 CLAIMS = (
     Claim(
         *("any BN beats none under SGD", f"{_GAIN}, in test mode"),
@@ -66,5 +86,14 @@ CLAIMS = (
         lambda runs: leads(runs, NETWORKS[1:2], NETWORKS[2]),
         above=0,
     ),
-    Claim("linear BN, too, looks more stable", "nothing yet", None),
+    Claim(
+        *("linear BN, too, looks more stable", f"{_CHANGE}, linear_before less before"),
+        lambda runs: leads(runs, NETWORKS[3:], NETWORKS[1], _change),
+        below=0,
+    ),
+    Claim(
+        *("BN learns faster", f"epochs to an accuracy of {_SOON}, less those without BN"),
+        lambda runs: leads(runs, NETWORKS[1:], NETWORKS[0], _epochs_to),
+        below=0,
+    ),
 )
