@@ -180,8 +180,8 @@ def test_a_cpu_without_any(monkeypatch):
 def test_the_sources_are_there():
     names = {path.name for path in build._sources("*.cpp", "*.h")}
     assert names == {
-        *("blocks.cpp", "convolution.cpp", "layers.cpp", "updates.cpp"),
-        *("convolution.h", "vector.h"),
+        *("blocks.cpp", "convolution.cpp", "layers.cpp", "updates.cpp", "winograd.cpp"),
+        *("convolution.h", "vector.h", "winograd.h"),
     }
 
 
