@@ -9,7 +9,6 @@ pictures; of the folder that runs are in, the arrays that their study measured w
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,7 +89,6 @@ def _main(argv: Sequence[str] | None) -> None:
         prog=ENDING["program"],
         description="Copy the settings, logs and measurements of finished runs to a folder that is "
         "small enough to be published.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", help="a result folder, or a folder of them")
     parser.add_argument("target", help="the folder to copy to, such as evidence/blog")
