@@ -144,7 +144,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
             "digits or cifar10)",
         ),
         ("--study blgo", "no study named 'blgo': choose one of blog, cs231n, "),
-        ("--study blog --preset fast", "--preset fast: blog has quick, full"),
+        ("--study blog --preset fast", "--preset fast: blog has quick, short, full"),
         ("--lr 1 --optimizer SGD AdaDelta", "--lr: AdaDelta has no learning rate"),
         ("--momentum 0.5 --optimizer Adam", "--momentum: Adam has no momentum"),
         ("--batchsize 0", "--batchsize 0: expected 1 or more"),
