@@ -1,6 +1,7 @@
 // Fused blocks: convolution, normalization or none, ReLU and 2x2 max pooling in any of the orders
 // below. Work goes in chunks that stay in the L1 cache: several small images, or some rows of a
-// large one. Winograd convolution has larger ones, for the L2 cache. Channels are rounded up to whole vectors in all that is ours alone.
+// large one. Winograd convolution has larger ones, for the L2 cache. Channels are rounded up to whole
+// vectors in all that is ours alone.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -324,13 +325,14 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
   auto unpool_rows = moments ? (relu ? unpool<true, true> : unpool<true, false>)
                              : (relu ? unpool<false, true> : unpool<false, false>);
   Buffer<float> packed(gx || use_winograd ? packed_size(g) : 0);
-  Buffer<float> packed_forward(again ? packed_size(g) : 0);
+  Buffer<float> packed_forward(again && !use_winograd ? packed_size(g) : 0);
   Buffer<float> y_chunk(again ? chunk : 0), g_chunk(chunk), small(6 * channels, true);
-  Buffer<float> frame(gx ? gradient_frame_size(g) : 0, true), zeros(g.in_vectors() * WIDTH, true);
+  Buffer<float> frame(gx && !use_winograd ? gradient_frame_size(g) : 0, true);
+  Buffer<float> zeros(g.in_vectors() * WIDTH, true);
   Buffer<float> gw_packed((size_t)g.taps() * in_channels * channels, true);
   Buffer<double> doubles(3 * channels, true);
-  if (!winograd || !packed || !packed_forward || !y_chunk || !g_chunk || !small || !frame || !zeros ||
-      !gw_packed || !doubles)
+  if (!winograd || !packed || !packed_forward || !y_chunk || !g_chunk || !small || !frame ||
+      !zeros || !gw_packed || !doubles)
     return 1;
   double *sums = doubles.data, *products = sums + channels, *gb_total = products + channels;
   float *at_extreme = small.data, *deviation = at_extreme + channels;

@@ -127,6 +127,7 @@ def weight_gradient_pays(case: Case) -> bool:
     return ours < _MARGIN * (stock + 0.39 * c.outputs * c.out_channels + 0.48 * c.weights)
 
 
+@functools.lru_cache(4096)
 def winograd_pays(case: Case) -> bool:
     """Returns whether the kernels' Winograd algorithm is faster than their direct convolution.
 
