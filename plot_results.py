@@ -12,7 +12,6 @@ except ImportError as error:  # as with `python -P`, which leaves this folder ou
     raise SystemExit(f"plot_results.py: {error}; its folder must be on PYTHONPATH") from None
 
 with door.importing(__name__):
-    import sys
     from collections.abc import Sequence
 
     from mnist_bn import studies
@@ -36,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _note(line: str) -> None:
-    program = wording.named(ENDING["program"])
-    wording.say(f"{program}: note: {printable(line)}", file=sys.stderr)
+    wording.note(ENDING["program"], printable(line))
 
 
 def _parser() -> Parser:

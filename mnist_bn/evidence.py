@@ -9,12 +9,12 @@ pictures; of the folder that runs are in, the arrays that their study measured w
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_bn.errors import UserError
-from mnist_bn.plotting.results import Run, find_result_folders, read_run
+from mnist_bn.plotting.results import Run, read_runs
+from mnist_bn.plotting.words import printable
 from mnist_bn.storage import files
 from mnist_bn.storage.result_folder import ARGS, LOG
 from mnist_bn.terminal import command_line, wording
@@ -23,38 +23,32 @@ MAX_BYTES = 2**20  # of one file: evidence is cloned by everybody
 ENDING = {"program": "python -m mnist_bn.evidence", "if_interrupted": "each file there is whole"}
 
 
-def keep(source: Path, target: Path) -> tuple[list[Path], list[str]]:
-    """Copies the evidence of the finished runs in and under a folder.
+def keep(source: Path, target: Path, note: Callable[[str], None]) -> list[Run]:
+    """Copies the evidence of the finished runs in and under a folder, and returns those runs.
 
-    Returns:
-        The folders of the runs copied, and a line for each that was left out.
+    Args:
+        note: is told in a line what was left out.
 
     Raises:
         UserError: a file cannot be read or written, or is too large.
     """
-    kept: list[Path] = []
-    left_out: list[str] = []
-    for folder in find_result_folders([source], left_out.append):
-        try:
-            run = read_run(folder)
-        except UserError as error:
-            left_out.append(str(error))
-            continue
+    kept: list[Run] = []
+    for run in read_runs([source], note):
         if reason := _reason_against(run):
-            left_out.append(f"{folder}: {reason}")
+            note(f"{printable(run.folder)}: {reason}; skipped")
             continue
-        _copy(folder, target / folder.relative_to(source), _names(run))
-        kept.append(folder)
-    for parent in {folder.parent for folder in kept if folder != source}:
+        _copy(run.folder, target / run.folder.relative_to(source), _names(run))
+        kept.append(run)
+    for parent in {run.folder.parent for run in kept if run.folder != source}:
         measured = [path.name for path in sorted(parent.glob("*.npz"))]
         _copy(parent, target / parent.relative_to(source), measured)
-    return kept, left_out
+    return kept
 
 
 def _reason_against(run: Run) -> str | None:
     """Why a run is no evidence, None if it is."""
     if run.notes or not run.args:
-        return "; ".join(run.notes) or "no settings (`args`)"
+        return "its settings or its log are not whole"
     if run.is_cut_short:
         reached, length, unit = run.progress
         return f"not finished ({unit} {reached} of {length})"
@@ -93,12 +87,14 @@ def _main(argv: Sequence[str] | None) -> None:
     parser.add_argument("source", help="a result folder, or a folder of them")
     parser.add_argument("target", help="the folder to copy to, such as evidence/blog")
     arguments = parser.parse_args(argv)
-    kept, left_out = keep(Path(arguments.source), Path(arguments.target))
-    for line in left_out:
-        wording.say(f"{ENDING['program']}: note: {line}; left out", file=sys.stderr)
+    kept = keep(Path(arguments.source), Path(arguments.target), _note)
     if not kept:
         raise UserError(f"{arguments.source}: no finished run in it")
     wording.say(f"Kept {wording.count(len(kept), 'run')} in {arguments.target}")
+
+
+def _note(line: str) -> None:
+    wording.note(ENDING["program"], printable(line))
 
 
 if __name__ == "__main__":

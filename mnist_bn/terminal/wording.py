@@ -27,6 +27,11 @@ def say(line: str, command: str = "", file: TextIO | None = None) -> None:
     print(fitted(line, file) + (between + command if command else ""), file=file)
 
 
+def note(program: str, line: str) -> None:
+    """Prints a line on standard error as a note of a program, called by its script's name."""
+    say(f"{named(program)}: note: {line}", file=sys.stderr)
+
+
 def fitted(line: str, file: TextIO, indent: str = _INDENT) -> str:
     """Returns a line broken between words if it is for a terminal that is too narrow for it.
 
