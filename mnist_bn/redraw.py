@@ -12,7 +12,7 @@ from types import ModuleType
 from mnist_bn import drawing
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import claims, partition, pasting, tables
-from mnist_bn.plotting.results import Run, read_runs
+from mnist_bn.plotting.results import read_runs
 from mnist_bn.plotting.words import printable
 from mnist_bn.storage import files
 from mnist_bn.terminal import wording
@@ -57,9 +57,9 @@ def redraw(
     files.make_folder(target)
     draw = partial(_drawn, formats=formats, studies=studies, note=note)
     if len(parts) == 1:
-        made = {parts[0].name: _draw_all(every, parts[0], target, draw)}
+        made = {parts[0].name: _draw_only(len(every), parts[0], target, draw)}
     else:
-        made = _draw_each(every, parts, target, draw, note)
+        made = _draw_each(len(every), parts, target, draw, note)
     if page:
         pasted = pasting.paste(pasting.texts(made), Path(page))
         wording.say(f"Pasted into {printable(page)}: {', '.join(pasted)}")
@@ -67,26 +67,22 @@ def redraw(
         raise UserError(f"{failed} of {len(parts)} groups could not be drawn; see above")
 
 
-def _draw_all(every: Sequence[Run], part: partition.Part, out: Path, draw: Draw) -> list[Path]:
-    """Draws the only part, and returns its files."""
+def _draw_only(read: int, part: partition.Part, out: Path, draw: Draw) -> list[Path]:
+    """Draws the only part of the runs read, and returns its files."""
     drawn = draw(part, out)
-    count = f"Read {wording.count(len(every), 'run')}"
-    count += f", drew {drawn.runs}" * (drawn.runs != len(every))
+    count = f"Read {wording.count(read, 'run')}"
+    count += f", drew {drawn.runs}" * (drawn.runs != read)
     wording.say(f"{count}. Written to {printable(out)}: {', '.join(drawn.names)}")
     return drawn.files
 
 
 def _draw_each(
-    every: Sequence[Run],
-    parts: Sequence[partition.Part],
-    out: Path,
-    draw: Draw,
-    note: Note,
+    read: int, parts: Sequence[partition.Part], out: Path, draw: Draw, note: Note
 ) -> dict[str, list[Path]]:
     """Draws each part in a folder of its own, and returns the files by the part's name."""
     differences = partition.differences(parts)
     groups = f"drawn in {len(parts)} groups: they differ in {differences}"
-    wording.say(f"Read {wording.count(len(every), 'run')}, {groups}.")
+    wording.say(f"Read {wording.count(read, 'run')}, {groups}.")
     if (out / "summary.csv").exists():
         note(f"{out}: the figures and tables right in it are of an earlier call")
     made = {}

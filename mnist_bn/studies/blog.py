@@ -19,20 +19,11 @@ from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 NETWORKS = ["MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before"]
 
+_ALL = {"model": NETWORKS, "optimizer": list(optimizers.OF_2016)}
 PRESETS = {
     "quick": {"model": NETWORKS, "optimizer": ["SGD", "Adam"], "seed": [0], "epoch": 5},
-    "short": {
-        "model": NETWORKS,
-        "optimizer": list(optimizers.OF_2016),
-        "seed": [0],
-        "epoch": 3,
-    },
-    "full": {
-        "model": NETWORKS,
-        "optimizer": list(optimizers.OF_2016),
-        "seed": [0, 1, 2],
-        "epoch": 20,
-    },
+    "short": {**_ALL, "seed": [0], "epoch": 3},
+    "full": {**_ALL, "seed": [0, 1, 2], "epoch": 20},
 }
 
 figures = comparison.figures
