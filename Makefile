@@ -2,7 +2,7 @@
 # make test        runs the tests
 # make gpu-check   on a machine with a GPU, tests and measures all that needs one (CUDA=12: CuPy 13)
 # make lint        checks the style and the types of the code
-# make figures     draws the published figures and tables anew from evidence/, without training
+# make figures     draws the figures and tables of the runs in evidence/ anew, without training
 # make docs        writes docs/settings.md anew, from the declarations in mnist_bn/config.py
 # All of them first make .venv (gpu-check: .venv-cuda13 or .venv-cuda12) and install what is needed.
 
@@ -50,7 +50,7 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md
 
-# Of what is drawn, these are shown in README.md and REPRODUCTION.md.
+# README.md and REPRODUCTION.md show these of all that is drawn.
 figures: $(VENV)/installed
 	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md
 	mkdir -p docs/blog-2016
