@@ -250,14 +250,16 @@ def test_every_observer_measures_as_on_the_cpu(model, config, request):
     found = []
     for device in (CPU, GPU):
         run = change(config, model=model, device=device, **settings, out=f"{config.out}/{device}")
-        training.train(run)
+        training.train(prepare(run))
         folder = prepare(run).folder
         found.append({name: archives.read(folder / f"{name}.npz") for name in names})
     for name in names:
         on_cpu, on_gpu = (series[name] for series in found)
         assert on_cpu.keys() == on_gpu.keys()
         for key, expected in on_cpu.items():
-            scale = 1e-2 * np.abs(expected).max(initial=0)
+            # A bias that feeds a BN has gradient 0, and rounding is all there is to see.
+            rounding = 1e-5 if key.endswith("/b") else 0
+            scale = 1e-2 * np.abs(expected).max(initial=0) + rounding
             np.testing.assert_allclose(on_gpu[key], expected, 1e-2, scale, err_msg=f"{name}, {key}")
 
 
@@ -266,7 +268,7 @@ def test_a_seed_gives_the_same_bits(name, config, tmp_path):
     runs = []
     for folder, seed in (("first", 0), ("again", 0), ("other", 1)):
         run = change(config, model=name, seed=seed, out=str(tmp_path / folder))
-        training.train(run)
+        training.train(prepare(run))
         runs.append(parameters(run))
     first, again, other = runs
     assert all(np.array_equal(first[key], again[key]) for key in first)
