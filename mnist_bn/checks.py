@@ -53,13 +53,17 @@ def check_files(configs: Sequence[RunConfig], resume: Path | None) -> None:
 
 
 def check_networks(runs: Sequence[PreparedRun]) -> None:
-    """Checks that the networks take the images of their runs.
+    """Checks that the networks take the images of their runs, and have what is observed of them.
 
     Raises:
         UsageError: one does not.
     """
     for run in {(run.config.model, run.dataset.name): run for run in runs}.values():
         networks.check(run.config.model, run.dataset, run.device)
+        for observer in observers.create(run.config.observed, run.dataset, run.device):
+            network = networks.create(run.config.model)
+            networks.fit_input(network, run.dataset.train.images)
+            observer.check(network.to_device(run.device))
 
 
 def check_folders(runs: Sequence[PreparedRun]) -> None:

@@ -10,6 +10,7 @@ import chainer.links as L
 import numpy as np
 from chainer.optimizer_hooks import WeightDecay
 from chainer.training import Trainer
+from chainer.training.extensions import Evaluator
 from chainer.training.updaters import StandardUpdater
 from threadpoolctl import threadpool_limits
 
@@ -101,33 +102,18 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
     Raises:
         UserError: something the user can mend, such as parameters of another network.
     """
-    config, dataset, device = run.config, run.dataset, run.device
+    config = run.config
     run.install_kernels()
-    optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
-    seed_everything(config.seed, device)
-    classifier = _make_classifier(config, dataset)
-    device.use()
-    classifier.to_device(device)
-    update_rules.setup(optimizer, classifier)
-    if config.weight_decay is not None:
-        optimizer.add_hook(WeightDecay(config.weight_decay))
+    updater = _make_updater(run)
+    optimizer = updater.get_optimizer("main")
 
     def is_due(trainer):
         return schedule.is_evaluation_due(trainer, config)
 
-    order_sampler = ORDERS[config.sampling]()
-    train_iter = make_iterator(dataset.train, config.batchsize, device, order_sampler=order_sampler)
-    options = {"repeat": False, "shuffle": False}
-    test_iter = make_iterator(dataset.test, config.batchsize, device, **options)
-    converter = augmentation.CONVERTERS[config.augment]
-    updater = StandardUpdater(train_iter, optimizer, converter=converter, device=device)
     divergence = Divergence(config.on_divergence != "continue", is_due)
     until = IntervalOrDivergence(*schedule.length(config), divergence)
     trainer = Trainer(updater, until, out=str(run.folder))
-
-    evaluator = semantics.EVALUATORS[config.semantics](
-        test_iter, classifier, converter=send_batch, device=device
-    )
+    evaluator = _make_evaluator(run, optimizer.target)
     trainer.extend(evaluator, trigger=is_due)
     if config.lr_drop is not None:
         trainer.extend(learning_rate_drop.create(config, optimizer))
@@ -146,7 +132,7 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
             postprocess=divergence.mark,
         )
     )
-    for observer in observers.create(config.observed, dataset, device):
+    for observer in observers.create(config.observed, run.dataset, run.device):
         trainer.extend(observer, trigger=is_due if observer.at is None else observer.is_due)
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
@@ -155,6 +141,31 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
         trainer.extend(PrintReport(config.unit), trigger=is_due)
         trainer.extend(ProgressBar(*schedule.length(config)), trigger=lambda _: True)
     return trainer
+
+
+def _make_updater(run: PreparedRun) -> StandardUpdater:
+    """Returns the training step: its batches, network and loss, and optimizer, on the device."""
+    config, dataset, device = run.config, run.dataset, run.device
+    optimizer = optimizers.create(config.optimizer, config.lr, config.momentum)
+    seed_everything(config.seed, device)
+    classifier = _make_classifier(config, dataset)
+    device.use()
+    classifier.to_device(device)
+    update_rules.setup(optimizer, classifier)
+    if config.weight_decay is not None:
+        optimizer.add_hook(WeightDecay(config.weight_decay))
+    order_sampler = ORDERS[config.sampling]()
+    batches = make_iterator(dataset.train, config.batchsize, device, order_sampler=order_sampler)
+    converter = augmentation.CONVERTERS[config.augment]
+    return StandardUpdater(batches, optimizer, converter=converter, device=device)
+
+
+def _make_evaluator(run: PreparedRun, classifier: L.Classifier) -> Evaluator:
+    """Returns the evaluation on the test images, in the run's semantics."""
+    options = {"repeat": False, "shuffle": False}
+    batches = make_iterator(run.dataset.test, run.config.batchsize, run.device, **options)
+    make = semantics.EVALUATORS[run.config.semantics]
+    return make(batches, classifier, converter=send_batch, device=run.device)
 
 
 def _make_classifier(config: RunConfig, dataset: Dataset) -> L.Classifier:

@@ -80,6 +80,37 @@ def test_lists_are_the_same_with_spaces_and_with_commas(spaces, commas):
 
 
 @pytest.mark.parametrize(
+    ("model", "observer", "missing"),
+    [
+        ("MnistCNN", "variance-shift", "MnistCNN has none"),
+        ("ReluMLP", "reestimated-bn", "ReluMLP has none"),
+        ("Plain", "activation-percentiles", "Plain uses none"),
+        ("Lazy", "weight-updates", "l of Lazy gets its own with the first batch"),
+    ],
+)
+def test_a_network_without_what_is_observed_is_refused_before_any_trains(
+    model, observer, missing, tmp_path, tiny_data
+):
+    if model in ("Plain", "Lazy"):
+        (tmp_path / "nets.py").write_text(
+            "import chainer\nimport chainer.links as L\n"
+            "class Plain(L.Linear):\n"
+            "    def __init__(self): super().__init__(784, 10)\n"
+            "class Lazy(chainer.Chain):\n"
+            "    def __init__(self): super().__init__(l=L.Linear(None, 10))\n"
+            "    def forward(self, x): return self.l(x)\n"
+        )
+        model = f"{tmp_path}/nets.py:{model}"
+    out = tmp_path / "out"
+    models = ("MnistCNN_BN_before", model)  # the first could be trained
+    asked = ("--model", *models, "--observe", observer, "--out", str(out), "-b", "4")
+    status, line = refused(*asked)
+    assert status == 2
+    assert line.startswith(f"--observe {observer}: expected ") and line.endswith(missing)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
     ("signum", "left", "line"),
     [
         (signal.SIGINT, [], "SIGINT: the last run was just finished"),

@@ -8,10 +8,9 @@ from typing import ClassVar
 import chainer
 import numpy as np
 from chainer.backends import cuda
-from chainer.training import Trainer
 
 from mnist_bn import plotting
-from mnist_bn.errors import UserError
+from mnist_bn.errors import UsageError
 from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.base import Observer, fixed_random_state
 from mnist_bn.observers.measured import Measured
@@ -35,19 +34,14 @@ class ActivationPercentiles(Observer):
     )
     arrays: ClassVar = {"*": Array("float32", (3, None))}  # units of "sigmoid1" and so on
 
-    def initialize(self, trainer: Trainer) -> None:
-        """Checks that there is a nonlinearity.
-
-        Raises:
-            UserError: there is none.
-        """
-        super().initialize(trainer)
+    def check(self, network: chainer.Chain) -> None:
+        """Checks that there is a nonlinearity."""
         # A copy: layers without an input size get their weights with the first images.
-        network = deepcopy(trainer.updater.get_optimizer("main").target.predictor)
+        copy = deepcopy(network)
         with fixed_random_state(self.device):
-            found = nonlinearity_inputs(network, self.dataset.test.images[:1], self.device)
+            found = nonlinearity_inputs(copy, self.dataset.test.images[:1], self.device)
         if not found:
-            raise UserError(
+            raise UsageError(
                 f"--observe {self.name}: expected a network with one of the nonlinearities "
                 f"{', '.join(NONLINEARITIES)}; {type(network).__name__} uses none"
             )

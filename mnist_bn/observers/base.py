@@ -62,6 +62,13 @@ class Observer(extension.Extension):
     def measure(self, network: chainer.Chain) -> Values:
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
 
+    def check(self, network: chainer.Chain) -> None:
+        """Checks that the network, as initialised, has what is measured; here nothing is needed.
+
+        Raises:
+            UsageError: it does not.
+        """
+
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
         """Returns the panels of `figure` for one network."""
@@ -91,7 +98,12 @@ class Observer(extension.Extension):
         yield cls.name, cls.figure(groups, *head(cls.title, cls.to_see))
 
     def initialize(self, trainer: Trainer) -> None:
-        """Learns where the file goes, and measures the network as initialised if it is due."""
+        """Learns where the file goes, and measures the network as initialised if it is due.
+
+        Raises:
+            UsageError: the network does not have what is measured; see `check`.
+        """
+        self.check(trainer.updater.get_optimizer("main").target.predictor)
         self._path = Path(trainer.out) / f"{self.name}.npz"
         is_new = trainer.updater.iteration == 0  # a resumed run has measured it before
         if is_new and self.at is not None and self.is_due(trainer):

@@ -9,10 +9,9 @@ import chainer
 import chainer.links as L
 import numpy as np
 from chainer.backends import cuda
-from chainer.training import Trainer
 
 from mnist_bn import plotting
-from mnist_bn.errors import UserError
+from mnist_bn.errors import UsageError, UserError
 from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.base import Observer
 from mnist_bn.observers.measured import Measured
@@ -39,16 +38,10 @@ def shift(real: np.ndarray, moving: np.ndarray, eps: float = 0.0) -> np.ndarray:
 class BNObserver(Observer):
     """An observer of BN layers."""
 
-    def initialize(self, trainer: Trainer) -> None:
-        """Checks that there is one.
-
-        Raises:
-            UserError: there is none.
-        """
-        super().initialize(trainer)
-        network = trainer.updater.get_optimizer("main").target.predictor
+    def check(self, network: chainer.Chain) -> None:
+        """Checks that there is one."""
         if not any(isinstance(link, L.BatchNormalization) for link in network.links()):
-            raise UserError(
+            raise UsageError(
                 f"--observe {self.name}: expected a network with L.BatchNormalization links; "
                 f"{type(network).__name__} has none"
             )

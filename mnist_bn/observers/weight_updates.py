@@ -12,7 +12,7 @@ from chainer.backends import cuda
 from chainer.training import Trainer
 
 from mnist_bn import plotting
-from mnist_bn.errors import UserError
+from mnist_bn.errors import UsageError, UserError
 from mnist_bn.observers.arrays import Array
 from mnist_bn.observers.base import Observer, serialize_arrays
 from mnist_bn.observers.measured import Head, Measured
@@ -43,21 +43,24 @@ class UpdateObserver(Observer):
         """Keeps the initial weights, if none came with a snapshot.
 
         Raises:
-            UserError: a layer has none yet, or the snapshot's are of other shapes.
+            UserError: the snapshot's are of other shapes.
         """
         super().initialize(trainer)
         network = trainer.updater.get_optimizer("main").target.predictor
-        for name, weights in layers(network).items():
-            if weights.array is None:
-                raise UserError(
-                    f"--observe {self.name}: expected layers of known input size, as L.Linear(784, "
-                    f"10); {name} of this network gets its own with the first batch"
-                )
         if not self._before:
             self._keep(network)
         shapes = {name: weights.shape for name, weights in layers(network).items()}
         if {name: np.shape(weights) for name, weights in self._before.items()} != shapes:
             raise UserError(f"--observe {self.name}: the snapshot has weights of other layers")
+
+    def check(self, network: chainer.Chain) -> None:
+        """Checks that each layer has its weights, and not only from the first batch on."""
+        for name, weights in layers(network).items():
+            if weights.array is None:
+                raise UsageError(
+                    f"--observe {self.name}: expected layers of known input size, as L.Linear(784, "
+                    f"10); {name} of {type(network).__name__} gets its own with the first batch"
+                )
 
     def updates(self, network: chainer.Chain) -> dict[str, np.ndarray]:
         """Returns dW of each layer, `(units, ...)`, since this was last called."""
@@ -87,17 +90,14 @@ class WeightUpdates(UpdateObserver):
     # Of a layer by its path, such as "l1": units, height, width.
     arrays: ClassVar = {"*": Array("uint8", (None, None, None))}
 
-    def initialize(self, trainer: Trainer) -> None:
-        """Checks that there is such a unit.
-
-        Raises:
-            UserError: there is none.
-        """
-        super().initialize(trainer)
-        if all(_tile(weights) is None for weights in self._before.values()):
-            raise UserError(
+    def check(self, network: chainer.Chain) -> None:
+        """Checks that there is such a unit."""
+        super().check(network)
+        if all(_tile(weights) is None for weights in layers(network).values()):
+            raise UsageError(
                 f"--observe {self.name}: expected a layer that looks at the image itself (linear "
-                "with 784 inputs, or convolution with 1 channel); this network has none"
+                "with 784 inputs, or convolution with 1 channel); "
+                f"{type(network).__name__} has none"
             )
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
