@@ -74,22 +74,13 @@ class MnistCNN_BN_after(MnistCNN_BN_before):
         return self.l2(h)
 
 
-class MnistCNN_BN_linear_before(chainer.Chain):
+class MnistCNN_BN_linear_before(MnistCNN_BN_before):
     """BN before the ReLU, and on the fully connected layers."""
 
     def __init__(self, channel=1, c1=16, c2=32, c3=64, f1=256, f2=512, filter_size=3):
-        super().__init__(
-            conv1=L.Convolution2D(channel, c1, filter_size),
-            conv2=L.Convolution2D(c1, c2, filter_size),
-            conv3=L.Convolution2D(c2, c3, filter_size),
-            l1=L.Linear(f1, f2),
-            l2=L.Linear(f2, 10),
-            bnorm1=L.BatchNormalization(c1),
-            bnorm2=L.BatchNormalization(c2),
-            bnorm3=L.BatchNormalization(c3),
-            bnorm4=L.BatchNormalization(f2),
-            bnorm5=L.BatchNormalization(10),
-        )
+        super().__init__(channel, c1, c2, c3, f1, f2, filter_size)
+        self.add_link("bnorm4", L.BatchNormalization(f2))
+        self.add_link("bnorm5", L.BatchNormalization(10))
 
     def __call__(self, x):
         x.data = x.data.reshape((len(x.data), 1, 28, 28))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import chainer
 import chainer.functions as F
@@ -14,68 +15,9 @@ from mnist_bn.errors import UsageError
 from mnist_bn.inputs import Input
 from mnist_bn.training import prepare
 
-# The three classes as their author would have written them in August 2016.
-BLOG = """
-import chainer
-import chainer.functions as F
-import chainer.links as L
-
-
-class MnistCNN_BN_before(chainer.Chain):
-    def __init__(self, channel=1, c1=16, c2=32, c3=64, f1=256, f2=512,
-                 filter_size1=3, filter_size2=3, filter_size3=3):
-        super(MnistCNN_BN_before, self).__init__(
-            conv1=L.Convolution2D(channel, c1, filter_size1),
-            conv2=L.Convolution2D(c1, c2, filter_size2),
-            conv3=L.Convolution2D(c2, c3, filter_size3),
-            l1=L.Linear(f1, f2),
-            l2=L.Linear(f2, 10),
-            bnorm1=L.BatchNormalization(c1),
-            bnorm2=L.BatchNormalization(c2),
-            bnorm3=L.BatchNormalization(c3),
-        )
-
-    def __call__(self, x):
-        x.data = x.data.reshape((len(x.data), 1, 28, 28))
-        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(x))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
-        h = F.dropout(F.relu(self.l1(h)))
-        return self.l2(h)
-
-
-class MnistCNN_BN_after(MnistCNN_BN_before):
-    def __call__(self, x):
-        x.data = x.data.reshape((len(x.data), 1, 28, 28))
-        h = F.max_pooling_2d(self.bnorm1(F.relu(self.conv1(x))), 2)
-        h = F.max_pooling_2d(self.bnorm2(F.relu(self.conv2(h))), 2)
-        h = F.max_pooling_2d(self.bnorm3(F.relu(self.conv3(h))), 2)
-        h = F.dropout(F.relu(self.l1(h)))
-        return self.l2(h)
-
-
-class MnistCNN_BN_linear_before(MnistCNN_BN_before):
-    def __init__(self, c1=16, c2=32, c3=64, f1=256, f2=512):
-        super(MnistCNN_BN_linear_before, self).__init__(1, c1, c2, c3, f1, f2)
-        self.add_link('bnorm4', L.BatchNormalization(f2))
-        self.add_link('bnorm5', L.BatchNormalization(10))
-
-    def __call__(self, x):
-        x.data = x.data.reshape((len(x.data), 1, 28, 28))
-        h = F.max_pooling_2d(F.relu(self.bnorm1(self.conv1(x))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm2(self.conv2(h))), 2)
-        h = F.max_pooling_2d(F.relu(self.bnorm3(self.conv3(h))), 2)
-        h = F.dropout(F.relu(self.bnorm4(self.l1(h))))
-        return self.bnorm5(self.l2(h))
-"""
-BLOGS_CLASSES = ("MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
-
-
-@pytest.fixture
-def blog(tmp_path):
-    path = tmp_path / "blog.py"
-    path.write_text(BLOG)
-    return path
+# The blog's networks as their author would have written them in August 2016.
+BLOG = Path(__file__).parents[1] / "benchmarks" / "blog.py"
+CLASSES = ("MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
 
 
 def trained(model, out, **settings):
@@ -93,21 +35,21 @@ def trained(model, out, **settings):
         return {name: npz[name].tobytes() for name in npz.files}, log
 
 
-@pytest.mark.parametrize("name", BLOGS_CLASSES)
-def test_the_blogs_text_gives_our_bits(blog, tmp_path, tiny_data, no_plots, name):
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_blogs_text_gives_our_bits(tmp_path, tiny_data, no_plots, name):
     images = tiny_data.test.images.copy()
     found = {}
     for semantics in ("today", "2016"):
         observed = {"semantics": semantics, "observe": "training-accuracy,variance-shift"}
         found[semantics] = trained(name, tmp_path / "ours", **observed)
-        assert trained(f"{blog}:{name}", tmp_path / "theirs", **observed) == found[semantics]
+        assert trained(f"{BLOG}:{name}", tmp_path / "theirs", **observed) == found[semantics]
     assert found["today"][1] != found["2016"][1]  # what differs is seen
     assert np.array_equal(tiny_data.test.images, images)
 
 
-def test_without_the_variable_the_blogs_text_does_not_run(blog):
+def test_without_the_variable_the_blogs_text_does_not_run():
     """The control of the test above."""
-    network = networks.create(f"{blog}:MnistCNN_BN_before")
+    network = networks.create(f"{BLOG}:MnistCNN_BN_before")
     as_written = type(network).__mro__[2]
     with pytest.raises((AttributeError, TypeError)):
         as_written.__call__(network, np.zeros((2, 784), np.float32))
@@ -133,8 +75,8 @@ def test_a_call_changes_neither_shape_nor_values_of_what_it_is_given(tmp_path):
     assert network(given) is given  # a Variable is its caller's own affair
 
 
-def test_a_copy_of_a_network_gets_a_variable_too(blog):
-    network = networks.create(f"{blog}:MnistCNN_BN_after")
+def test_a_copy_of_a_network_gets_a_variable_too():
+    network = networks.create(f"{BLOG}:MnistCNN_BN_after")
     x = np.random.RandomState(0).rand(3, 784).astype(np.float32)
     with chainer.using_config("train", False):
         expected = network(x).array
