@@ -6,6 +6,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ SUBTITLE_LINE = 0.18  # inches from one line of a subtitle to the next
 STRIP_ROW, STRIP_GAP, STRIP_PAD = 0.13, 0.06, 0.05  # inches
 STRIP_NAME = 0.14  # inches from a strip to its name: a mark may stand on its edge
 BETWEEN = "  ·  "  # the parts of a subtitle
+# How a run that has ended is marked, also on the edge of the axes.
+CROSS: dict[str, Any] = {"marker": "x", "linestyle": "none", "clip_on": False, "zorder": 4}
 
 
 def new_page(
@@ -207,13 +210,10 @@ def draw_strip(
             [y] * len(places),
             transform=axes.get_xaxis_transform(),
             color=colour,
-            marker="x",
             markersize=6,
             markeredgewidth=1.8,
-            linestyle="none",
-            clip_on=False,
-            zorder=4,
             gid="lost",
+            **CROSS,
         )
     if name:
         axes.text(

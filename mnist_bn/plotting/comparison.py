@@ -180,7 +180,7 @@ def _lines(
     shortened, lines = Counter(map(_short, labels)), []
     every_look = told_apart([look(curve) for curve in group])
     for curve, label, look_of_line in zip(group, labels, every_look, strict=True):
-        # Where their ends alone are the same, the names are given whole.
+        # If what is left of two is the same, the names are given whole.
         shown = _short(label) if shortened[_short(label)] == 1 else label
         lines.append(Line(curve, shown, *look_of_line))
     return lines
@@ -286,7 +286,11 @@ def _kinds(runs: Sequence[Run], field: str) -> Counter:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_LABEL else f"…{text[1 - MAX_LABEL :]}"
+    """The name, without its middle if it is long: a path begins, and a class ends, with more."""
+    if len(text) <= MAX_LABEL:
+        return text
+    half = (MAX_LABEL - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
 
 
 def _file_name(name: str) -> str:

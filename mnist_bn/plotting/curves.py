@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from mnist_bn.plotting import labels
 from mnist_bn.plotting.appearance import ink
 from mnist_bn.plotting.canvas import (
+    CROSS,
     FONT_SIZE,
     LEFT,
     RIGHT,
@@ -211,13 +212,10 @@ def _draw_diverged(axes: Axes, run: Run, key: str, colour: str) -> None:
             [x],
             [y],
             color=colour,
-            marker="x",
             markersize=7,
             markeredgewidth=2,
-            linestyle="none",
-            clip_on=False,
-            zorder=4,
             gid="diverged",
+            **CROSS,
         )
 
 
