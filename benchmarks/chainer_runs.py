@@ -6,12 +6,14 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from types import MethodType
 
 import numpy as np
 from chainer.dataset import concat_examples
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.training import Trainer, extension
+from chainer.training.updaters import StandardUpdater
 
 from mnist_bn import data, kernels, training
 from mnist_bn.config import RunConfig
@@ -57,6 +59,11 @@ def feed_as_stock(trainer: Trainer, dataset: Dataset, batchsize: int) -> None:
         TupleDataset(*dataset.test), batchsize, repeat=False, shuffle=False
     )
     updater.converter = evaluator.converter = concat_examples
+    updater.update_core = MethodType(StandardUpdater.update_core, updater)
+    evaluator.eval_func = None
+    log_report = trainer.get_extension("LogReport")
+    log_report._sums = None  # they are the updater's
+    log_report._init_summary()
 
 
 def epoch_seconds(trainer: Trainer) -> list[float]:
@@ -82,13 +89,13 @@ class ChainerRun:
 
     Args:
         trainer: a Trainer that has not run.
-        accelerated: which Chainer its steps run on.
+        switch: puts in the kernels that its steps run on.
         clock: returns seconds, or moments whose difference is seconds.
     """
 
-    def __init__(self, trainer: Trainer, accelerated: bool, clock: Callable[[], float]) -> None:
+    def __init__(self, trainer: Trainer, switch: Callable[[], object], clock: Callable) -> None:
         self._trainer = trainer
-        self._accelerated = accelerated
+        self._switch = switch
         self._clock = clock
         self._requests: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[list[float] | BaseException] = queue.SimpleQueue()
@@ -101,7 +108,7 @@ class ChainerRun:
 
     def train(self, steps: int) -> float:
         """Trains one step that is not timed and `steps` that are: returns seconds a step."""
-        switch(self._accelerated)
+        self._switch()
         self._requests.put(steps + 1)
         if not self._thread.is_alive():
             self._thread.start()
@@ -112,7 +119,7 @@ class ChainerRun:
 
     def evaluate(self, steps: int) -> float:
         """Evaluates the network on its `steps` batches of test images: returns seconds a batch."""
-        switch(self._accelerated)
+        self._switch()
         evaluator = self._trainer.get_extension("validation")
         start = self._clock()
         evaluator(self._trainer)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mnist_bn.data import Dataset
 
 DEVICE = "@cupy:0"
-CHAINER_VARIANTS = ("stock", "ours")
+CHAINER_VARIANTS = ("stock", "ours-no-graph", "ours")
 TORCH_VARIANTS = {
     "torch": {},
     "torch-channels-last": {"channels_last": True},
@@ -165,11 +165,14 @@ def why_missing() -> dict[str, str]:
 
 def make_run(variant: str, model: str, batchsize: int, dataset: Dataset, out: str) -> Run:
     """Returns the run of one of VARIANTS; `out` is the folder for what the Trainers write."""
+    import mnist_bn.gpu
     from benchmarks import chainer_runs, device_clock
+    from mnist_bn import kernels
 
     if variant in CHAINER_VARIANTS:
         trainer = build_trainer(variant, model, batchsize, dataset, out, 10**6)
-        return chainer_runs.ChainerRun(trainer, False, device_clock.cupy_clock)
+        switch = kernels.uninstall if variant == "stock" else mnist_bn.gpu.install
+        return chainer_runs.ChainerRun(trainer, switch, device_clock.cupy_clock)
     return make_torch_run(variant, model, batchsize, dataset)
 
 
@@ -188,14 +191,17 @@ def build_trainer(
 ) -> Trainer:
     """Returns the project's Trainer on the GPU; "stock" has Chainer's own iterators."""
     from benchmarks import chainer_runs
+    from mnist_bn import kernels
     from mnist_bn.config import RunConfig
 
     folder = f"{out}/{variant}-{epochs}"
     config = RunConfig(
-        model, batchsize=batchsize, dataset="mnist", epoch=epochs, device=DEVICE, out=folder
-    )
+        model, batchsize=batchsize, dataset="mnist", epoch=epochs, device=DEVICE, out=folder,
+        cuda_graph="on" if variant == "ours" else "off",
+    )  # fmt: skip
     trainer = chainer_runs.build_trainer(config, dataset)
     if variant == "stock":
+        kernels.uninstall()
         chainer_runs.feed_as_stock(trainer, dataset, batchsize)
     return trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -115,7 +116,9 @@ def make_cpu_run(
     config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
     config = replace(config, out=f"{out}/{variant}")
     trainer = chainer_runs.build_trainer(config, dataset)
-    return chainer_runs.ChainerRun(trainer, variant != "stock", clock)
+    return chainer_runs.ChainerRun(
+        trainer, functools.partial(chainer_runs.switch, variant != "stock"), clock
+    )
 
 
 def _in_turns(runs: dict[str, Run], settings: Settings) -> dict[str, dict[str, list[float]]]:

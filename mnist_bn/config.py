@@ -141,6 +141,9 @@ class RunConfig:
     accelerate: str = declare("auto", WHERE, one_of("auto", "on", "off"))
     """compiled CPU kernels: auto takes them where they can be had, on insists on them, off is stock
     Chainer"""
+    cuda_graph: str = declare("auto", WHERE, one_of("auto", "on", "off"))
+    """with --gpu, do a training step as one CUDA graph: auto where that can be, on insists, off
+    launches each kernel; the numbers are the same"""
     out: str = declare("result", WHERE, PATH, short="o", metavar="DIR")
     """folder of the results"""
     observe: str | None = declare(

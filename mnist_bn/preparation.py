@@ -11,7 +11,7 @@ from pathlib import Path
 import chainer
 import numpy as np
 
-from mnist_bn import data, devices, kernels, networks, optimizers, provenance
+from mnist_bn import data, devices, gpu, kernels, networks, optimizers, provenance
 from mnist_bn.config import RunConfig
 from mnist_bn.data import subsets
 from mnist_bn.errors import UsageError
@@ -131,4 +131,8 @@ def _check_images(config: RunConfig, dataset: data.Dataset) -> None:
 
 
 def _install_kernels(mode: str, device: chainer.backend.Device) -> None:
-    kernels.install(mode if device.xp is np else "off")
+    if device.xp is np:
+        kernels.install(mode)
+        return
+    kernels.uninstall()
+    gpu.install()

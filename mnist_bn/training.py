@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from mnist_bn import networks, observers, optimizers, resuming
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Dataset, augmentation
-from mnist_bn.data.iterators import ORDERS, make_iterator, send_batch
+from mnist_bn.data.iterators import ORDERS, DeviceIterator, make_iterator, send_batch
 from mnist_bn.errors import UserError
 from mnist_bn.preparation import PreparedRun, load_dataset, prepare
 from mnist_bn.storage import files, locks, parameters, result_folder, snapshots
@@ -113,7 +113,7 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
     divergence = Divergence(config.on_divergence != "continue", is_due)
     until = IntervalOrDivergence(*schedule.length(config), divergence)
     trainer = Trainer(updater, until, out=str(run.folder))
-    evaluator = _make_evaluator(run, optimizer.target)
+    evaluator = _make_evaluator(run, updater)
     trainer.extend(evaluator, trigger=is_due)
     if config.lr_drop is not None:
         trainer.extend(learning_rate_drop.create(config, optimizer))
@@ -130,6 +130,7 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
         LogReport(
             trigger=lambda trainer: is_due(trainer) or divergence.has_ended_training,
             postprocess=divergence.mark,
+            sums=getattr(updater, "sums", None),
         )
     )
     for observer in observers.create(config.observed, run.dataset, run.device):
@@ -157,15 +158,29 @@ def _make_updater(run: PreparedRun) -> StandardUpdater:
     order_sampler = ORDERS[config.sampling]()
     batches = make_iterator(dataset.train, config.batchsize, device, order_sampler=order_sampler)
     converter = augmentation.CONVERTERS[config.augment]
-    return StandardUpdater(batches, optimizer, converter=converter, device=device)
+    options = {"converter": converter, "device": device}
+    if device.xp is np:
+        return StandardUpdater(batches, optimizer, **options)
+    from mnist_bn.gpu import updater  # it needs CuPy
+
+    assert isinstance(batches, DeviceIterator)
+    return updater.GraphUpdater(
+        batches, optimizer, **options, is_captured=updater.is_captured(config, optimizer)
+    )
 
 
-def _make_evaluator(run: PreparedRun, classifier: L.Classifier) -> Evaluator:
+def _make_evaluator(run: PreparedRun, updater: StandardUpdater) -> Evaluator:
     """Returns the evaluation on the test images, in the run's semantics."""
     options = {"repeat": False, "shuffle": False}
     batches = make_iterator(run.dataset.test, run.config.batchsize, run.device, **options)
     make = semantics.EVALUATORS[run.config.semantics]
-    return make(batches, classifier, converter=send_batch, device=run.device)
+    classifier = updater.get_optimizer("main").target
+    evaluator = make(batches, classifier, converter=send_batch, device=run.device)
+    if run.device.xp is not np:
+        from mnist_bn.gpu.evaluation import CapturedEvaluation
+
+        evaluator.eval_func = CapturedEvaluation(classifier, updater)
+    return evaluator
 
 
 def _make_classifier(config: RunConfig, dataset: Dataset) -> L.Classifier:
@@ -180,9 +195,12 @@ def _make_classifier(config: RunConfig, dataset: Dataset) -> L.Classifier:
 
 
 def seed_everything(seed: int, device: chainer.backend.Device) -> None:
-    """Seeds Python, NumPy and, for a GPU, CuPy."""
+    """Seeds Python, NumPy and, for a GPU, CuPy and dropout's masks."""
     random.seed(seed)
     np.random.seed(seed)
     if device.xp is not np:
+        from mnist_bn.gpu import masks
+
+        masks.seed(seed)
         with chainer.using_device(device):
             device.xp.random.seed(seed)

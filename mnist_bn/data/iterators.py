@@ -62,7 +62,10 @@ class ArrayIterator(SerialIterator):
 
     def __next__(self) -> tuple[NdArray, ...]:
         """Returns the next batch: a copy, one array for each of `arrays`."""
-        indices = self._next_indices()
+        return self.gather(self._next_indices())
+
+    def gather(self, indices: NdArray) -> tuple[NdArray, ...]:
+        """Returns the batch of these examples, `(N,)`."""
         return tuple(array[indices] for array in self._arrays)
 
     def next(self) -> tuple[NdArray, ...]:
@@ -109,9 +112,9 @@ class DeviceIterator(ArrayIterator):
         self._unshuffled = np.arange(len(images))
         super().__init__(device.send((images, split.labels)), batch_size, **options)
 
-    def __next__(self) -> tuple[NdArray, NdArray]:
-        """Returns the next batch, on the device: images, float32 (N, ...), and labels, (N,)."""
-        images, labels = super().__next__()
+    def gather(self, indices: NdArray) -> tuple[NdArray, NdArray]:
+        """Returns the batch of these examples, on the device: images, float32 (N, ...), labels."""
+        images, labels = super().gather(indices)
         if self._are_bytes:
             images = self._device.xp.multiply(images, SCALE, dtype=np.float32)
         return images, labels
@@ -122,15 +125,22 @@ class DeviceIterator(ArrayIterator):
         # Chainer loads the order into the array of the old one, which looks the same as before.
         self._sent = None
 
-    def _next_indices(self) -> NdArray:
+    def next_place(self) -> tuple[NdArray, int]:
+        """Goes on by a batch; returns an order on the device, and where in it the batch begins."""
         order = self._unshuffled if self._state.order is None else self._state.order
         start = self.current_position
         indices = super()._next_indices()
         if start + len(indices) > len(order):  # on into the next epoch
-            return self._device.send(indices)
+            return self._device.send(indices), 0
         if order is not self._sent:
             self._order, self._sent = self._device.send(order), order
-        return self._order[start : start + len(indices)]
+        return self._order, start
+
+    def _next_indices(self) -> NdArray:
+        position = self.current_position
+        order, start = self.next_place()
+        size = self.batch_size if self.repeat else min(self.batch_size, len(order) - position)
+        return order[start : start + size]
 
 
 def make_iterator(

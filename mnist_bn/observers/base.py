@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -176,7 +176,7 @@ class Observer(extension.Extension):
             self._series = {key: GrowingArray(array) for key, array in _checked(series).items()}
 
 
-@contextmanager
+@contextlib.contextmanager
 def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
     """Seeds all random numbers that a network may draw; afterwards they go on as if never used.
 
@@ -185,17 +185,17 @@ def fixed_random_state(device: chainer.backend.Device) -> Iterator[None]:
     before = random.getstate(), np.random.get_state()
     random.seed(0)
     np.random.seed(0)
-    cupy_random = None if device.xp is np else device.xp.random
-    if cupy_random is not None:
-        on_device = cupy_random.get_random_state()
-        cupy_random.set_random_state(cupy_random.RandomState(0))
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, before[0])
+        stack.callback(np.random.set_state, before[1])
+        if device.xp is not np:
+            from mnist_bn.gpu import masks  # it needs CuPy
+
+            cupy_random = device.xp.random
+            stack.callback(cupy_random.set_random_state, cupy_random.get_random_state())
+            cupy_random.set_random_state(cupy_random.RandomState(0))
+            stack.enter_context(masks.using(masks.Masks(0)))
         yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
-        if cupy_random is not None:
-            cupy_random.set_random_state(on_device)
 
 
 def serialize_arrays(

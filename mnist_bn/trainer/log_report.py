@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import chainer
 import numpy as np
@@ -13,6 +14,9 @@ from mnist_bn.errors import UserError
 from mnist_bn.storage.growing import GrowingArray
 from mnist_bn.storage.json_list import JsonListFile
 from mnist_bn.trainer.divergence import is_divergence
+
+if TYPE_CHECKING:
+    from mnist_bn.gpu.sums import Sums  # it needs CuPy
 
 _SUMS = ("_x", "_x2", "_n")
 
@@ -25,11 +29,16 @@ class LogReport(extensions.LogReport):
     their types: stock Chainer makes float64 of float32, and the means then round differently. And
     an entry takes no longer where many have been written before it; of a long log, the last two
     seconds may be missing from the file while the run goes on (see `json_list`).
+
+    Args:
+        sums: on a GPU, what the training step adds up by itself.
+        kwargs: as Chainer's.
     """
 
     default_name = "LogReport"
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, sums: Sums | None = None, **kwargs) -> None:
+        self._sums = sums
         super().__init__(log_name=None, **kwargs)
         self._file: JsonListFile | None = None
         # The entries as lines of JSON, for snapshots: each is made once.
@@ -56,8 +65,16 @@ class LogReport(extensions.LogReport):
             self._file = JsonListFile(Path(trainer.out) / "log")
         return self._file
 
+    def _init_summary(self) -> None:
+        super()._init_summary()
+        if self._sums is not None:
+            self._summary._summaries.update(self._sums.summaries())
+
     def initialize(self, trainer: chainer.training.Trainer) -> None:
-        for summary in self._summary._summaries.values():
+        summaries = self._summary._summaries
+        if self._sums is not None:
+            summaries.update(self._sums.summaries(summaries))
+        for summary in summaries.values():
             for name in _SUMS:
                 value = getattr(summary, name)
                 if isinstance(value, np.ndarray):

@@ -178,7 +178,7 @@ def test_steps_are_timed_without_waiting_between_them(dataset, tmp_path):
             iterations_when_read.append(trainer.updater.iteration)
             return 0.5
 
-    run = chainer_runs.ChainerRun(trainer, False, Moment)
+    run = chainer_runs.ChainerRun(trainer, lambda: None, Moment)
     assert run.train(3) == 0.5
     run.close()
     # Four steps, and one that ended an epoch and is not counted.

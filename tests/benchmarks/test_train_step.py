@@ -160,7 +160,7 @@ def make_run(dataset, tmp_path):
     def make(clock):
         config = RunConfig("MnistCNN", batchsize=4, dataset="mnist", epoch=1000, out=str(tmp_path))
         trainer = chainer_runs.build_trainer(config, dataset)
-        return chainer_runs.ChainerRun(trainer, False, clock), trainer
+        return chainer_runs.ChainerRun(trainer, lambda: None, clock), trainer
 
     return make
 

@@ -1,0 +1,60 @@
+"""An evaluation batch on a GPU: one CUDA graph a batch."""
+
+from __future__ import annotations
+
+import chainer
+import cupy
+from chainer import reporter
+from chainer.training.updaters import StandardUpdater
+
+from mnist_bn.gpu import masks
+from mnist_bn.gpu.capture import Captured
+
+
+class CapturedEvaluation:
+    """An Evaluator's `eval_func`: the classifier, captured for the batches of the first's shape.
+
+    Args:
+        classifier: whose `loss` and `accuracy` are reported.
+        updater: says how many steps there were.
+    """
+
+    def __init__(self, classifier: chainer.links.Classifier, updater: StandardUpdater) -> None:
+        self._classifier = classifier
+        self._updater = updater
+        self._masks = masks.current()
+        self._iteration = -1
+        self._batch = 0
+        self._inputs: tuple[cupy.ndarray, ...] = ()
+        self._captured = Captured(self._evaluate)
+
+    def __call__(self, *inputs: cupy.ndarray) -> None:
+        """Evaluates a batch, images `(N, ...)` and labels `(N,)`, and reports it."""
+        self._begin_batch()
+        if not self._inputs:
+            self._inputs = tuple(x.copy() for x in inputs)
+        if any(x.shape != own.shape for x, own in zip(inputs, self._inputs, strict=True)):
+            with masks.using(self._masks):
+                self._classifier(*inputs)
+            return
+        for x, own in zip(inputs, self._inputs, strict=True):
+            own[...] = x
+        is_train = chainer.config.train
+        if self._captured(key=is_train):
+            reporter.report(self._reported, self._classifier)
+
+    def _begin_batch(self) -> None:
+        """Sets the clock of dropout's masks, which in train mode evaluation draws too."""
+        iteration = self._updater.iteration
+        self._batch = self._batch + 1 if iteration == self._iteration else 1
+        self._iteration = iteration
+        # Those of the last step end where the next begins.
+        step = max(iteration - 1, 0)
+        self._masks.clock.fill(step * masks.TICKS_PER_STEP + self._batch)
+        self._masks.begin_step()
+
+    def _evaluate(self) -> None:
+        classifier = self._classifier
+        with masks.using(self._masks):
+            classifier(*self._inputs)
+        self._reported = {"loss": classifier.loss.array, "accuracy": classifier.accuracy.array}
