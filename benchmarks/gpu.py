@@ -197,7 +197,7 @@ def build_trainer(
     folder = f"{out}/{variant}-{epochs}"
     config = RunConfig(
         model, batchsize=batchsize, dataset="mnist", epoch=epochs, device=DEVICE, out=folder,
-        cuda_graph="on" if variant == "ours" else "off",
+        cuda_graph="auto" if variant == "ours" else "off",
     )  # fmt: skip
     trainer = chainer_runs.build_trainer(config, dataset)
     if variant == "stock":

@@ -90,6 +90,8 @@ def prepare(
         device=devices.normalized(config.device),
     )
     device = devices.resolve(config.device)
+    if config.cuda_graph == "on" and device.xp is np:
+        raise UsageError("--cuda-graph on: goes with --gpu")
     _install_kernels(config.accelerate, device)
     return PreparedRun(
         config,

@@ -177,9 +177,11 @@ def _make_evaluator(run: PreparedRun, updater: StandardUpdater) -> Evaluator:
     classifier = updater.get_optimizer("main").target
     evaluator = make(batches, classifier, converter=send_batch, device=run.device)
     if run.device.xp is not np:
-        from mnist_bn.gpu.evaluation import CapturedEvaluation
+        from mnist_bn.gpu.evaluation import BatchEvaluation
+        from mnist_bn.gpu.updater import GraphUpdater
 
-        evaluator.eval_func = CapturedEvaluation(classifier, updater)
+        assert isinstance(updater, GraphUpdater)
+        evaluator.eval_func = BatchEvaluation(classifier, updater)
     return evaluator
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
 
 import cupy
 
 # Calls before the one that is recorded: they compile kernels and fill the pool of memory.
 WARM_UP = 2
+
+
+class CannotCaptureError(Exception):
+    """The function does what a graph cannot hold, such as to wait for a number of the GPU's."""
 
 
 class Captured:
@@ -37,6 +42,9 @@ class Captured:
 
         Returns:
             Whether the work was replayed: then `function` was not called.
+
+        Raises:
+            CannotCaptureError: it was called, to be recorded, and no work was done.
         """
         with self._stream:
             if self._graph is not None and key == self._key:
@@ -55,6 +63,9 @@ class Captured:
         self._stream.begin_capture()
         try:
             self._function()
-        finally:
-            graph = self._stream.end_capture()
-        return graph
+            return self._stream.end_capture()
+        except Exception as error:
+            if self._stream.is_capturing():
+                with contextlib.suppress(Exception):  # the recording is lost with it
+                    self._stream.end_capture()
+            raise CannotCaptureError(str(error)) from error

@@ -5,21 +5,21 @@ from __future__ import annotations
 import chainer
 import cupy
 from chainer import reporter
-from chainer.training.updaters import StandardUpdater
 
 from mnist_bn.gpu import masks
 from mnist_bn.gpu.capture import Captured
+from mnist_bn.gpu.updater import GraphUpdater
 
 
-class CapturedEvaluation:
-    """An Evaluator's `eval_func`: the classifier, captured for the batches of the first's shape.
+class BatchEvaluation:
+    """An Evaluator's `eval_func`: the classifier, captured for batches of the first one's shape.
 
     Args:
         classifier: whose `loss` and `accuracy` are reported.
-        updater: says how many steps there were.
+        updater: says how many steps there were, and whether they are captured.
     """
 
-    def __init__(self, classifier: chainer.links.Classifier, updater: StandardUpdater) -> None:
+    def __init__(self, classifier: chainer.links.Classifier, updater: GraphUpdater) -> None:
         self._classifier = classifier
         self._updater = updater
         self._masks = masks.current()
@@ -30,21 +30,20 @@ class CapturedEvaluation:
 
     def __call__(self, *inputs: cupy.ndarray) -> None:
         """Evaluates a batch, images `(N, ...)` and labels `(N,)`, and reports it."""
-        self._begin_batch()
-        if not self._inputs:
+        self._set_clock()
+        if self._updater.is_captured and not self._inputs:
             self._inputs = tuple(x.copy() for x in inputs)
-        if any(x.shape != own.shape for x, own in zip(inputs, self._inputs, strict=True)):
+        if [x.shape for x in inputs] != [own.shape for own in self._inputs]:
             with masks.using(self._masks):
                 self._classifier(*inputs)
             return
         for x, own in zip(inputs, self._inputs, strict=True):
             own[...] = x
-        is_train = chainer.config.train
-        if self._captured(key=is_train):
+        if self._captured(key=chainer.config.train):
             reporter.report(self._reported, self._classifier)
 
-    def _begin_batch(self) -> None:
-        """Sets the clock of dropout's masks, which in train mode evaluation draws too."""
+    def _set_clock(self) -> None:
+        """Begins a step of dropout's masks, which evaluation in train mode draws too."""
         iteration = self._updater.iteration
         self._batch = self._batch + 1 if iteration == self._iteration else 1
         self._iteration = iteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,9 +29,10 @@ from mnist_bn.config import RunConfig
 from mnist_bn.data.iterators import DeviceIterator
 from mnist_bn.errors import UsageError
 from mnist_bn.gpu import masks
-from mnist_bn.gpu.capture import Captured
+from mnist_bn.gpu.capture import CannotCaptureError, Captured
 from mnist_bn.gpu.sums import Sums
 from mnist_bn.names.specs import NetworkSpec
+from mnist_bn.terminal import wording
 
 # Their updates depend on hyperparameters and, of Adam, on alpha_t alone: not on the count of steps.
 RULES = (
@@ -80,13 +82,28 @@ class GraphUpdater(StandardUpdater):
         self._alpha_t = cupy.zeros(1, np.float32)
         self._captured = Captured(self._step) if is_captured else None
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether a step is, or will be, a graph."""
+        return self._captured is not None
+
     def update_core(self) -> None:
         """Does one step."""
         optimizer = self.get_optimizer("main")
         self._send_what_changes(optimizer)
         if self._captured is None:
             self._step()
-        elif self._captured(key=_hyperparameters(optimizer)):
+            return
+        counts = _counts(optimizer)
+        try:
+            is_replayed = self._captured(key=_hyperparameters(optimizer))
+        except CannotCaptureError as error:
+            wording.say(f"note: without a CUDA graph, kernel by kernel: {error}", file=sys.stderr)
+            self._captured = None
+            _set_counts(optimizer, counts)
+            self._step()
+            return
+        if is_replayed:
             self._follow(optimizer)
         else:
             self._remember(optimizer)
@@ -156,6 +173,17 @@ def _why_not(config: RunConfig, optimizer: chainer.GradientMethod) -> str | None
         if type(rule) not in RULES or getattr(rule.hyperparam, "adabound", False):
             return f"each step of {config.optimizer} may depend on how many there were before"
     return None
+
+
+def _counts(optimizer: chainer.GradientMethod) -> list[int]:
+    """Returns how many steps the optimizer and each parameter's rule count."""
+    return [optimizer.t, *(parameter.update_rule.t for parameter in optimizer.target.params())]
+
+
+def _set_counts(optimizer: chainer.GradientMethod, counts: list[int]) -> None:
+    optimizer.t, *of_rules = counts
+    for parameter, count in zip(optimizer.target.params(), of_rules, strict=True):
+        parameter.update_rule.t = count
 
 
 def _hyperparameters(optimizer: chainer.GradientMethod) -> tuple:

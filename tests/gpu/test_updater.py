@@ -140,3 +140,19 @@ def test_gradients_are_those_of_the_last_step(run, tmp_path, tiny_data):
         seen.append(chainer.backends.cuda.to_cpu(network.l1.W.grad).copy())
         network.cleargrads()
     assert all(np.abs(a - b).max() > 0 for a, b in itertools.pairwise(seen))
+
+
+def test_a_step_that_waits_for_the_gpu_runs_without_a_graph(run, monkeypatch, capfd):
+    """A capture that fails has done no work: the steps and their counts are those without it."""
+    from mnist_bn.gpu.sums import Sums
+
+    expected = run("kernels", cuda_graph="off", model="ReluMLP")
+    add = Sums.add
+
+    def add_and_look(self, classifier):
+        float(classifier.loss.array)
+        add(self, classifier)
+
+    monkeypatch.setattr(Sums, "add", add_and_look)
+    assert_same(expected, run("without", cuda_graph="auto", model="ReluMLP"))
+    assert capfd.readouterr().err.startswith("note: without a CUDA graph, kernel by kernel: ")
