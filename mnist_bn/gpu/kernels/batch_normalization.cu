@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     squares += own[1] + distance * distance * (count * here / total);
     count = total;
   }
-  const float variance = squares / count, scale = rsqrtf(variance + eps);
+  const float variance = squares / count, scale = 1.0f / sqrtf(variance + eps);
   const float weight = gamma[channel] * scale, shift = beta[channel];
   int begin, end;
   part_of(size, begin, end);
