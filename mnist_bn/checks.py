@@ -60,10 +60,12 @@ def check_networks(runs: Sequence[PreparedRun]) -> None:
     """
     for run in {(run.config.model, run.dataset.name): run for run in runs}.values():
         networks.check(run.config.model, run.dataset, run.device)
-        for observer in observers.create(run.config.observed, run.dataset, run.device):
+        if run.config.observed:
             network = networks.create(run.config.model)
             networks.fit_input(network, run.dataset.train.images)
-            observer.check(network.to_device(run.device))
+            network.to_device(run.device)
+        for observer in observers.create(run.config.observed, run.dataset, run.device):
+            observer.check(network)
 
 
 def check_folders(runs: Sequence[PreparedRun]) -> None:

@@ -133,8 +133,6 @@ def _check_images(config: RunConfig, dataset: data.Dataset) -> None:
 
 
 def _install_kernels(mode: str, device: chainer.backend.Device) -> None:
-    if device.xp is np:
-        kernels.install(mode)
-        return
-    kernels.uninstall()
-    gpu.install()
+    kernels.install(mode if device.xp is np else "off")
+    if device.xp is not np:
+        gpu.install()

@@ -137,10 +137,8 @@ class DeviceIterator(ArrayIterator):
         return self._order, start
 
     def _next_indices(self) -> NdArray:
-        position = self.current_position
         order, start = self.next_place()
-        size = self.batch_size if self.repeat else min(self.batch_size, len(order) - position)
-        return order[start : start + size]
+        return order[start : start + self.batch_size]
 
 
 def make_iterator(

@@ -8,6 +8,8 @@ the device, where the recorded kernels read it. The bits are those of the same s
 
 from __future__ import annotations
 
+from mnist_bn.kernels import seam
+
 
 def install() -> None:
     """Has Chainer's functions compute by the kernels of this package, on a GPU.
@@ -16,6 +18,4 @@ def install() -> None:
     """
     from mnist_bn.gpu import masks, normalization, products  # they need CuPy
 
-    masks.install()
-    normalization.install()
-    products.install()
+    seam.install(masks.replacements() | normalization.replacements() | products.replacements())

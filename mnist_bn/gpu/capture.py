@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Hashable
 
 import cupy
 
+from mnist_bn.terminal import wording
+
 # Calls before the one that is recorded: they compile kernels and fill the pool of memory.
 WARM_UP = 2
-
-
-class CannotCaptureError(Exception):
-    """The function does what a graph cannot hold, such as to wait for a number of the GPU's."""
 
 
 class Captured:
@@ -21,12 +20,20 @@ class Captured:
     It runs on a stream of its own, which waits for the default stream and the other way round, and
     takes memory from a pool of its own: nothing else gets memory that a replay writes to.
 
+    A function that does what a graph cannot hold, such as to wait for a number of the GPU's, is
+    called each time, and a line says so.
+
     Args:
         function: makes its work known to the current stream, and does not wait for it.
+        undo: takes back what a call of the function has changed in Python, if its work is lost.
     """
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    def __init__(
+        self, function: Callable[[], object], undo: Callable[[], object] = lambda: None
+    ) -> None:
         self._function = function
+        self._undo = undo
+        self._can_record = True
         self._stream = cupy.cuda.Stream()
         self._pool = cupy.cuda.MemoryPool()
         self._calls = 0
@@ -42,9 +49,6 @@ class Captured:
 
         Returns:
             Whether the work was replayed: then `function` was not called.
-
-        Raises:
-            CannotCaptureError: it was called, to be recorded, and no work was done.
         """
         with self._stream:
             if self._graph is not None and key == self._key:
@@ -52,14 +56,17 @@ class Captured:
                 return True
             with cupy.cuda.using_allocator(self._pool.malloc):
                 self._calls += 1
-                if self._calls <= WARM_UP:
+                self._graph = None
+                if self._calls > WARM_UP and self._can_record:
+                    self._graph, self._key = self._record(), key
+                if self._graph is None:
                     self._function()
-                    return False
-                self._graph, self._key = self._record(), key
-            self._graph.launch()
+                else:
+                    self._graph.launch()
         return False
 
-    def _record(self) -> cupy.cuda.Graph:
+    def _record(self) -> cupy.cuda.Graph | None:
+        """Returns the graph; None if the function cannot be recorded: no work is done then."""
         self._stream.begin_capture()
         try:
             self._function()
@@ -68,4 +75,7 @@ class Captured:
             if self._stream.is_capturing():
                 with contextlib.suppress(Exception):  # the recording is lost with it
                     self._stream.end_capture()
-            raise CannotCaptureError(str(error)) from error
+            wording.say(f"note: without a CUDA graph, kernel by kernel: {error}", file=sys.stderr)
+            self._can_record = False
+            self._undo()
+            return None

@@ -17,7 +17,7 @@ import numpy as np
 from chainer.backends import cuda
 from chainer.functions.noise.dropout import Dropout
 
-from mnist_bn.kernels import seam
+from mnist_bn.kernels.seam import Replacements
 
 if TYPE_CHECKING:
     import cupy
@@ -105,9 +105,9 @@ def using(masks: Masks) -> Iterator[None]:
         _current = outer
 
 
-def install() -> None:
-    """Has `F.dropout` draw its masks here, on a GPU."""
-    seam.install({(Dropout, "forward_gpu"): _forward_gpu})
+def replacements() -> Replacements:
+    """Returns what has `F.dropout` draw its masks here, on a GPU."""
+    return {(Dropout, "forward_gpu"): _forward_gpu}
 
 
 def _forward_gpu(_):

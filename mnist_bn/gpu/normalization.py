@@ -9,23 +9,21 @@ import numpy as np
 from chainer.functions.math.sum import Sum
 from chainer.functions.normalization.batch_normalization import GeneralBatchNormalizationImpl
 
-from mnist_bn.gpu.raw import BLOCKS, are_float32, launch
-from mnist_bn.kernels import seam
+from mnist_bn.gpu.raw import BLOCKS, are_float32, launch, reduced
+from mnist_bn.kernels.seam import Replacements
 
 # ndim of x -> all axes but the channels
 _AXES = {2: (0,), 4: (0, 2, 3)}
 _VALUES_PER_BLOCK = 1024  # at least, so that a block has something to do
 
 
-def install() -> None:
-    """Has Chainer's BN, and the sums that are a bias's gradient, compute here on a GPU."""
-    seam.install(
-        {
-            (GeneralBatchNormalizationImpl, "forward"): _forward,
-            (GeneralBatchNormalizationImpl, "backward"): _backward,
-            (Sum, "forward"): _sum,
-        }
-    )
+def replacements() -> Replacements:
+    """Returns what has Chainer's BN, and sums such as a bias's gradient, compute here on a GPU."""
+    return {
+        (GeneralBatchNormalizationImpl, "forward"): _forward,
+        (GeneralBatchNormalizationImpl, "backward"): _backward,
+        (Sum, "forward"): _sum,
+    }
 
 
 def _forward(original):
@@ -38,9 +36,10 @@ def _forward(original):
         x = cupy.ascontiguousarray(x)
         y = cupy.empty_like(x)
         mean, var, inv_std = cupy.empty((3, x.shape[1]), np.float32)
-        partial = _launch("bn_moments", x, x)
-        _launch("bn_normalize", x, x, gamma, beta, partial, y, mean, var, inv_std, *running,
-                then=(float(given["eps"]), float(given["decay"])))  # fmt: skip
+        partial = cupy.empty((x.shape[1], _parts(x), 2), np.float32)
+        _launch("bn_moments", x, partial, len(x))
+        _launch("bn_normalize", x, gamma, beta, partial, y, mean, var, inv_std, *running,
+                len(x), float(given["eps"]), float(given["decay"]))  # fmt: skip
         return y, given["x_layout"], *running, mean, var, inv_std, None
 
     return forward
@@ -58,8 +57,9 @@ def _backward(original):
         x, gy = cupy.ascontiguousarray(x), cupy.ascontiguousarray(gy)
         gx = cupy.empty_like(x)
         ggamma, gbeta = cupy.empty((2, x.shape[1]), np.float32)
-        partial = _launch("bn_gradient_sums", x, x, gy, mean, inv_std)
-        _launch("bn_gradients", x, x, gy, gamma, mean, inv_std, partial, gx, ggamma, gbeta)
+        partial = cupy.empty((x.shape[1], _parts(x), 2), np.float32)
+        _launch("bn_gradient_sums", x, gy, mean, inv_std, partial, len(x))
+        _launch("bn_gradients", x, gy, gamma, mean, inv_std, partial, gx, ggamma, gbeta, len(x))
         return gx, x_layout, ggamma, gbeta
 
     return backward
@@ -83,16 +83,9 @@ def _sum(original):
 def channel_sums(x: cupy.ndarray) -> cupy.ndarray:
     """Returns the sums over all but the channels, `(C,)`, of float32 `(N, C)` or `(N, C, H, W)`."""
     x = cupy.ascontiguousarray(x)
-    channels = x.shape[1]
-    sums = cupy.empty((_parts(x), channels), np.float32)
-    _launch("channel_sums", x, x, into=sums)
-    if len(sums) == 1:
-        return sums[0]
-    out = cupy.empty(channels, np.float32)
-    launch(
-        ("reduce",), "reduce", (), (-(-channels // 16),), sums, None, out, channels, len(sums), 1
-    )
-    return out
+    sums = cupy.empty((_parts(x), x.shape[1]), np.float32)
+    _launch("channel_sums", x, sums, len(x))
+    return reduced(sums)
 
 
 def _is_plain(axis, *arrays) -> bool:
@@ -111,20 +104,8 @@ def _parts(x: cupy.ndarray) -> int:
     return max(1, min(BLOCKS * 2 // channels, values // _VALUES_PER_BLOCK))
 
 
-def _launch(name: str, x: cupy.ndarray, *arguments, then=(), into=None) -> cupy.ndarray:
-    """Launches a kernel over x; returns its partial sums `(channels, parts, 2)`.
-
-    Args:
-        arguments: before the number of images; then those sums, if the kernel is one that makes
-            them.
-        then: arguments after it.
-        into: where the sums go, in place of new memory.
-    """
-    channels, parts = x.shape[1], _parts(x)
+def _launch(name: str, x: cupy.ndarray, *arguments) -> None:
+    """Launches a kernel over x, `_parts` blocks for each channel."""
+    channels = x.shape[1]
     sizes = (("CHANNELS", channels), ("PLACES", math.prod(x.shape[2:])))
-    if name in ("bn_moments", "bn_gradient_sums"):
-        into = cupy.empty((channels, parts, 2), np.float32)
-    made = () if into is None else (into,)
-    launch(("batch_normalization",), name, sizes, (channels, parts),
-           *arguments, *made, len(x), *then)  # fmt: skip
-    return into
+    launch(("batch_normalization",), name, sizes, (channels, _parts(x)), x, *arguments)

@@ -14,22 +14,20 @@ from chainer.functions.connection.convolution_2d import Convolution2DFunction, C
 from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunction
 from chainer.functions.connection.linear import LinearFunction, LinearGradData, LinearGradWeight
 
-from mnist_bn.gpu.raw import BLOCKS, are_float32, launch
-from mnist_bn.kernels import seam
+from mnist_bn.gpu.raw import BLOCKS, are_float32, launch, reduced
+from mnist_bn.kernels.seam import Replacements
 
 
-def install() -> None:
-    """Has Chainer's convolution and linear functions compute here, on a GPU."""
-    seam.install(
-        {
-            (Convolution2DFunction, "forward_gpu"): _convolution,
-            (Deconvolution2DFunction, "forward_gpu"): _deconvolution,
-            (Convolution2DGradW, "forward_gpu"): _convolution_weights,
-            (LinearFunction, "forward"): _linear,
-            (LinearGradData, "forward"): _linear_data,
-            (LinearGradWeight, "forward"): _linear_weights,
-        }
-    )
+def replacements() -> Replacements:
+    """Returns what has Chainer's convolution and linear functions compute here, on a GPU."""
+    return {
+        (Convolution2DFunction, "forward_gpu"): _convolution,
+        (Deconvolution2DFunction, "forward_gpu"): _deconvolution,
+        (Convolution2DGradW, "forward_gpu"): _convolution_weights,
+        (LinearFunction, "forward"): _linear,
+        (LinearGradData, "forward"): _linear_data,
+        (LinearGradWeight, "forward"): _linear_weights,
+    }
 
 
 # --- Chainer's functions ---
@@ -37,10 +35,10 @@ def install() -> None:
 
 def _convolution(original):
     def forward_gpu(self, inputs):
-        x, w, b = _with_bias(inputs)
         if not _is_plain(self, inputs) or self.cover_all:
             return original(self, inputs)
         self.retain_inputs((0, 1))
+        x, w, b = _with_bias(inputs)
         y = cupy.empty((len(x), len(w), *self._get_out_size(x.shape, w.shape)), np.float32)
         sizes = _sizes(self, x.shape, w.shape, y.shape)
         tiles = _tiles(len(w), y.size // len(w))
@@ -53,10 +51,10 @@ def _convolution(original):
 
 def _deconvolution(original):
     def forward_gpu(self, inputs):
-        gy, w, b = _with_bias(inputs)
         if not _is_plain(self, inputs):
             return original(self, inputs)
         self.retain_inputs((0, 1))
+        gy, w, b = _with_bias(inputs)
         self._calc_out_size(gy.shape, w.shape)
         self._set_cover_all(gy.shape, w.shape)
         channels = w.shape[1]
@@ -86,7 +84,7 @@ def _convolution_weights(original):
         sums = cupy.empty((parts, *self.W_shape), np.float32)
         grid = _grid(tiles, m, n, parts)
         _launch("convolution_weights", tiles, each, sizes, grid, x, gy, sums, len(x), each)
-        return (_reduced(sums),)
+        return (reduced(sums),)
 
     return forward_gpu
 
@@ -153,17 +151,7 @@ def _product(a, b, a_by_k: bool, b_by_k: bool, m: int, n: int, k: int, bias=None
     own_bias = bias if parts == 1 else None
     grid = _grid(tiles, m, n, parts)
     _launch("linear", tiles, each, order, grid, a, b, own_bias, sums, m, n, k, each)
-    return _reduced(sums, bias)
-
-
-def _reduced(sums: cupy.ndarray, bias: cupy.ndarray | None = None) -> cupy.ndarray:
-    """Returns the sums of the parts `(parts, ...)`; those of a single part have their bias."""
-    if len(sums) == 1:
-        return sums[0]
-    out = cupy.empty(sums.shape[1:], np.float32)
-    grid = (-(-out.size // 16),)
-    launch(("reduce",), "reduce", (), grid, sums, bias, out, out.size, len(sums), out.shape[-1])
-    return out
+    return reduced(sums, bias)
 
 
 def _launch(

@@ -44,6 +44,20 @@ def launch(
     _compiled(tuple(files), name, sizes)(grid, (THREADS,), tuple(as_c))
 
 
+def reduced(sums: cupy.ndarray, bias: cupy.ndarray | None = None) -> cupy.ndarray:
+    """Returns the sums over the first axis of `(parts, ...)`.
+
+    Args:
+        bias: is added to each row, if there are several parts; a single one has it already.
+    """
+    if len(sums) == 1:
+        return sums[0]
+    out = cupy.empty(sums.shape[1:], np.float32)
+    grid = (-(-out.size // 16),)
+    launch(("reduce",), "reduce", (), grid, sums, bias, out, out.size, len(sums), out.shape[-1])
+    return out
+
+
 def _as_c(argument: cupy.ndarray | int | float | None) -> cupy.ndarray | np.generic:
     if argument is None:
         return np.intp(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,10 +28,9 @@ from mnist_bn.config import RunConfig
 from mnist_bn.data.iterators import DeviceIterator
 from mnist_bn.errors import UsageError
 from mnist_bn.gpu import masks
-from mnist_bn.gpu.capture import CannotCaptureError, Captured
+from mnist_bn.gpu.capture import Captured
 from mnist_bn.gpu.sums import Sums
 from mnist_bn.names.specs import NetworkSpec
-from mnist_bn.terminal import wording
 
 # Their updates depend on hyperparameters and, of Adam, on alpha_t alone: not on the count of steps.
 RULES = (
@@ -80,7 +78,7 @@ class GraphUpdater(StandardUpdater):
         self._masks = masks.current()
         self._indices = cupy.empty(iterator.batch_size, np.int64)
         self._alpha_t = cupy.zeros(1, np.float32)
-        self._captured = Captured(self._step) if is_captured else None
+        self._captured = Captured(self._step, self._undo_counts) if is_captured else None
 
     @property
     def is_captured(self) -> bool:
@@ -93,17 +91,7 @@ class GraphUpdater(StandardUpdater):
         self._send_what_changes(optimizer)
         if self._captured is None:
             self._step()
-            return
-        counts = _counts(optimizer)
-        try:
-            is_replayed = self._captured(key=_hyperparameters(optimizer))
-        except CannotCaptureError as error:
-            wording.say(f"note: without a CUDA graph, kernel by kernel: {error}", file=sys.stderr)
-            self._captured = None
-            _set_counts(optimizer, counts)
-            self._step()
-            return
-        if is_replayed:
+        elif self._captured(key=_hyperparameters(optimizer)):
             self._follow(optimizer)
         else:
             self._remember(optimizer)
@@ -122,10 +110,15 @@ class GraphUpdater(StandardUpdater):
     def _step(self) -> None:
         self._masks.begin_step()
         optimizer = self.get_optimizer("main")
+        self._counts = [one.t for one in _counting(optimizer)]
         batch = self.get_iterator("main").gather(self._indices)
         with masks.using(self._masks), _alpha_t_on_device(self._alpha_t[0]):
             optimizer.update(optimizer.target, *self.converter(batch, self.device))
         self.sums.add(optimizer.target)
+
+    def _undo_counts(self) -> None:
+        for one, count in zip(_counting(self.get_optimizer("main")), self._counts, strict=True):
+            one.t = count
 
     def _remember(self, optimizer: chainer.GradientMethod) -> None:
         """Keeps what a step leaves behind in Python, to be put there again after a replay."""
@@ -175,15 +168,9 @@ def _why_not(config: RunConfig, optimizer: chainer.GradientMethod) -> str | None
     return None
 
 
-def _counts(optimizer: chainer.GradientMethod) -> list[int]:
-    """Returns how many steps the optimizer and each parameter's rule count."""
-    return [optimizer.t, *(parameter.update_rule.t for parameter in optimizer.target.params())]
-
-
-def _set_counts(optimizer: chainer.GradientMethod, counts: list[int]) -> None:
-    optimizer.t, *of_rules = counts
-    for parameter, count in zip(optimizer.target.params(), of_rules, strict=True):
-        parameter.update_rule.t = count
+def _counting(optimizer: chainer.GradientMethod) -> list:
+    """Returns what counts the steps, as `t`: the optimizer, and each parameter's rule."""
+    return [optimizer, *(parameter.update_rule for parameter in optimizer.target.params())]
 
 
 def _hyperparameters(optimizer: chainer.GradientMethod) -> tuple:

@@ -63,7 +63,7 @@ class Observer(extension.Extension):
         """Returns the arrays of now, in the computer's memory: always the same names and shapes."""
 
     def check(self, network: chainer.Chain) -> None:
-        """Checks that the network, as initialised, has what is measured; here nothing is needed.
+        """Checks that the network, as initialised, has what is measured, and leaves it so.
 
         Raises:
             UsageError: it does not.

@@ -26,10 +26,10 @@ __device__ int place_of(int i, int channel) {
   return (i / PLACES * CHANNELS + channel) * PLACES + i % PLACES;
 }
 
-// The values of the channel that are this block's, blockIdx.y of `gridDim.y` parts.
-__device__ void part_of(int size, int& begin, int& end) {
+// Which of a channel's values are those of a part, of `gridDim.y`.
+__device__ void part_of(int size, int part, int& begin, int& end) {
   const int each = (size + gridDim.y - 1) / gridDim.y;
-  begin = min(size, (int)blockIdx.y * each);
+  begin = min(size, part * each);
   end = min(size, begin + each);
 }
 
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     bn_moments(const float* __restrict__ x, float* __restrict__ partial, int images) {
   const int channel = blockIdx.x;
   int begin, end;
-  part_of(images * PLACES, begin, end);
+  part_of(images * PLACES, blockIdx.y, begin, end);
   float sum = 0.0f;
   for (int i = begin + threadIdx.x; i < end; i += THREADS) sum += x[place_of(i, channel)];
   const float mean = block_sum(sum) / max(end - begin, 1);
@@ -64,11 +64,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                  float* __restrict__ inv_std, float* __restrict__ running_mean,
                  float* __restrict__ running_var, int images, float eps, float decay) {
   const int channel = blockIdx.x, size = images * PLACES;
-  const int each = (size + gridDim.y - 1) / gridDim.y;
+  int begin, end;
   float all_mean = 0.0f, squares = 0.0f, count = 0.0f;
   for (int part = 0; part < gridDim.y; part++) {
-    const float here = min(size, (part + 1) * each) - min(size, part * each);
-    if (here <= 0.0f) continue;
+    part_of(size, part, begin, end);
+    if (begin == end) continue;
+    const float here = end - begin;
     const float* own = partial + (channel * gridDim.y + part) * 2;
     const float distance = own[0] - all_mean, total = count + here;
     all_mean += distance * (here / total);
@@ -77,8 +78,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
   const float variance = squares / count, scale = 1.0f / sqrtf(variance + eps);
   const float weight = gamma[channel] * scale, shift = beta[channel];
-  int begin, end;
-  part_of(size, begin, end);
+  part_of(size, blockIdx.y, begin, end);
   for (int i = begin + threadIdx.x; i < end; i += THREADS) {
     const int place = place_of(i, channel);
     y[place] = (x[place] - all_mean) * weight + shift;
@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   const int channel = blockIdx.x;
   const float centre = mean[channel], scale = inv_std[channel];
   int begin, end;
-  part_of(images * PLACES, begin, end);
+  part_of(images * PLACES, blockIdx.y, begin, end);
   float beta = 0.0f, gamma = 0.0f;
   for (int i = begin + threadIdx.x; i < end; i += THREADS) {
     const int place = place_of(i, channel);
@@ -135,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
   const float weight = gamma[channel] * scale, per_value = 1.0f / size;
   int begin, end;
-  part_of(size, begin, end);
+  part_of(size, blockIdx.y, begin, end);
   for (int i = begin + threadIdx.x; i < end; i += THREADS) {
     const int place = place_of(i, channel);
     const float normalized = (x[place] - centre) * scale;
@@ -152,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     channel_sums(const float* __restrict__ x, float* __restrict__ partial, int images) {
   const int channel = blockIdx.x;
   int begin, end;
-  part_of(images * PLACES, begin, end);
+  part_of(images * PLACES, blockIdx.y, begin, end);
   float sum = 0.0f;
   for (int i = begin + threadIdx.x; i < end; i += THREADS) sum += x[place_of(i, channel)];
   sum = block_sum(sum);
