@@ -86,7 +86,9 @@ _neighbours = _Neighbours()
 
 def _is_beside(module: ModuleType, name: str, folder: Path) -> bool:
     """Tells whether a module, or the package that it is of, lies in the folder itself."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    # Its own attributes only: some modules answer to any name with an object (torch.classes).
+    own = getattr(module, "__dict__", {})
+    places = [own.get("__file__"), *own.get("__path__", ())]
     top = name.partition(".")[0]
     for place in filter(None, places):
         if Path(place).is_relative_to(folder):

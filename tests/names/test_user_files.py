@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -160,6 +161,18 @@ def test_a_module_that_was_edited_is_read_again(tmp_path):
         module(tmp_path / "edited_module.py", f"scale = {scale}\n")
         networks.create(f"{path}:Net")
         assert str(sys.modules["edited_module"].scale) == scale
+
+
+def test_a_module_that_answers_to_any_name_does_no_harm(tmp_path, monkeypatch):
+    """As torch.classes does, which a user's file may import."""
+
+    class Answering(types.ModuleType):
+        def __getattr__(self, name):
+            return object()
+
+    monkeypatch.setitem(sys.modules, "imported_by_net", Answering("imported_by_net"))
+    for folder in ("a", "b"):
+        networks.create(f"{write(tmp_path / folder)}:Net")
 
 
 def test_modules_of_one_name_beside_network_and_optimizer_are_refused(tmp_path, tiny_data):
