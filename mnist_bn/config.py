@@ -21,6 +21,7 @@ from mnist_bn.settings import (
     PERIOD,
     RATE,
     SEED,
+    THREADS,
     WHAT,
     WHERE,
     Setting,
@@ -141,6 +142,9 @@ class RunConfig:
     accelerate: str = declare("auto", WHERE, one_of("auto", "on", "off"))
     """compiled CPU kernels: auto takes them where they can be had, on insists on them, off is stock
     Chainer"""
+    threads: str = declare("auto", WHERE, THREADS, metavar="N")
+    """threads of the compiled CPU kernels; auto: the cores, shared by the runs at once, at most 8;
+    the numbers are the same"""
     cuda_graph: str = declare("auto", WHERE, one_of("auto", "on", "off"))
     """with --gpu, do a training step as one CUDA graph: auto where that can be, on insists, off
     launches each kernel; the numbers are the same"""

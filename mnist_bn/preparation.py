@@ -15,6 +15,7 @@ from mnist_bn import data, devices, gpu, kernels, networks, optimizers, provenan
 from mnist_bn.config import RunConfig
 from mnist_bn.data import subsets
 from mnist_bn.errors import UsageError
+from mnist_bn.kernels import threads
 from mnist_bn.names import user_files
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.storage import identity
@@ -49,6 +50,7 @@ class PreparedRun:
     def install_kernels(self) -> None:
         """Switches the kernels on, or off, as the run wants them."""
         _install_kernels(self.config.accelerate, self.device)
+        threads.set_count(int(self.config.threads))
 
     def to_args(self) -> dict:
         """Returns the JSON object of `args`, but for the run's ID."""
@@ -88,6 +90,7 @@ def prepare(
         dataset=dataset.name,
         unverified_data=dataset.is_unverified,
         device=devices.normalized(config.device),
+        threads=str(threads.share(config.threads, runs=1)),
     )
     device = devices.resolve(config.device)
     if config.cuda_graph == "on" and device.xp is np:

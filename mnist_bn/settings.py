@@ -57,6 +57,10 @@ PERIOD = Check(lambda n: n == -1 or n >= 1, "-1 or >= 1")
 ASCENDING = Check(_is_ascending, "ascending numbers above 0 with commas between, as in 82,123")
 PATH = Check(lambda path: "\0" not in path, "a path")
 
+THREADS = Check(
+    lambda text: text == "auto" or bool(re.fullmatch(r"[1-9][0-9]?", text)), "auto, or 1 to 99"
+)
+
 _KINDS = {int: numbers.Integral, float: numbers.Real, str: str, bool: bool}
 
 

@@ -20,6 +20,7 @@ from mnist_bn import provenance, training
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UserError
 from mnist_bn.finished import is_finished
+from mnist_bn.kernels import threads
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.outcome import FINISHED_ELSEWHERE, NOT_BEGUN, Outcome
 from mnist_bn.storage import files, locks, result_folder
@@ -120,7 +121,7 @@ def _parallel(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterat
     task, origin = delayed(_run), provenance.of_process()
     left = (config for config in configs if not signals.requested())
     with signals.blocked():  # until the processes that start here can handle one
-        return parallel(task(config, autoload, os.getpid(), origin) for config in left)
+        return parallel(task(config, autoload, os.getpid(), origin, jobs) for config in left)
 
 
 def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
@@ -204,8 +205,8 @@ def _reported(error: BaseException, report: Path) -> str:
     return f"{line} (traceback in {report})"
 
 
-def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict) -> Outcome:
-    """Trains in a process of the sweep (by its process ID), or in the sweep's own.
+def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict, jobs: int) -> Outcome:
+    """Trains in a process of the sweep (by its process ID), or in the sweep's own; `jobs` at once.
 
     The run is prepared here and now: data does not travel, and a user's file may have changed.
     """
@@ -216,7 +217,8 @@ def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict) -> Outcome
         return Outcome(config, left=NOT_BEGUN)
 
     def train() -> dict | None:
-        run = training.prepare(config, origin=origin)
+        count = threads.share(config.threads, jobs)
+        run = training.prepare(dataclasses.replace(config, threads=str(count)), origin=origin)
         return _train_unless_finished(run, lambda: training.train(run, autoload=autoload))
 
     outcome = _outcome_of(config, train)

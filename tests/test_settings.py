@@ -24,7 +24,13 @@ ROOT = Path(__file__).parents[1]
 every_setting = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 
 # Values of the settings that take any text, and a file for `init`.
-TEXTS = {"model": "MnistCNN", "optimizer": "SGD", "lr_drop": "3", "device": "@cupy:1"}
+TEXTS = {
+    "model": "MnistCNN",
+    "optimizer": "SGD",
+    "lr_drop": "3",
+    "device": "@cupy:1",
+    "threads": "3",
+}
 TEXTS |= {"study": "blog", "observe": "dead-units"}
 # What an unknown name is to settings that take a path, in which any letter may stand.
 WRONG_TEXT = "no such\0"

@@ -17,7 +17,9 @@ from mnist_bn.kernels import (
     graph,
     invisible,
     layers,
+    linear,
     seam,
+    threads,
     updates,
     waiting,
 )
@@ -67,6 +69,8 @@ def install(mode: str = "auto") -> str:
             | backprop.replacements()
         )
         fusions.use(library)
+        linear.use(library)
+        threads.use(library)
         waiting.remember_methods()
         seam.install(invisible.replacements())  # around those
         _set_active(build.instruction_set())

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "convolution.h"
+#include "parallel.h"
 #include "winograd.h"
 
 extern "C" int vector_width() { return WIDTH; }
@@ -66,6 +67,16 @@ struct Moments {
       store(mean + v * WIDTH, before + delta * weight);
       store(squares + v * WIDTH,
             load(squares + v * WIDTH) + squares_here + delta * delta * (count * weight));
+    }
+    count = total;
+  }
+
+  void merge(const Moments& other, int channels) {
+    double total = count + other.count, weight = other.count / total;
+    for (int c = 0; c < channels; c++) {
+      double delta = other.mean[c] - mean[c];
+      mean[c] += delta * weight;
+      squares[c] += other.squares[c] + delta * delta * (count * weight);
     }
     count = total;
   }
@@ -162,7 +173,9 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
                              double decay, float* y, float* extreme, uint8_t* index, float* saved,
                              float* out, BLOCK_ARGUMENTS) {
   Geometry g = BLOCK_GEOMETRY;
-  Winograd winograd(g, use_winograd ? Winograd::FORWARD : Winograd::NONE);
+  const Slices slices = image_slices(n);
+  const int workers = workers_for(products(g, n));
+  Winograd winograd(g, use_winograd ? Winograd::FORWARD : Winograd::NONE, workers, slices.count);
   Chunks chunks(g, false, use_winograd ? &winograd : nullptr);
   int vectors = g.out_vectors(), channels = vectors * WIDTH;
   size_t pooled_row = (size_t)(g.out_width + 1) / 2 * channels;
@@ -170,17 +183,16 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
   size_t pooled_pixels = (size_t)(g.out_height + 1) / 2 * ((g.out_width + 1) / 2);
   size_t chunk_rows = (size_t)chunks.images * chunks.rows;
   Buffer<float> packed(packed_size(g)), small(6 * channels, true);
-  Buffer<float> y_chunk(y ? 0 : chunk_rows * g.out_width * channels);
-  Buffer<float> extreme_chunk(extreme ? 0 : chunk_rows * pooled_row);
-  Buffer<uint8_t> index_chunk(index ? 0 : chunk_rows * pooled_row);
-  Buffer<double> doubles(2 * channels, true);
-  if (!winograd || !packed || !small || !y_chunk || !extreme_chunk || !index_chunk || !doubles)
+  Each<float> y_chunks(y ? 0 : chunk_rows * g.out_width * channels, workers);
+  Each<float> extreme_chunks(extreme ? 0 : chunk_rows * pooled_row, workers);
+  Each<uint8_t> index_chunks(index ? 0 : chunk_rows * pooled_row, workers);
+  Each<double> means(channels, slices.count, true), squares(channels, slices.count, true);
+  if (!winograd || !packed || !small || !y_chunks || !extreme_chunks || !index_chunks || !means ||
+      !squares)
     return 1;
   float *bias = small.data, *sign = bias + channels, *scale = sign + channels;
   float *mean = scale + channels, *shift = mean + channels;
-  Moments moments;
-  moments.mean = doubles.data;
-  moments.squares = doubles.data + channels;
+  Moments parts[MOST_SLICES];
   if (use_winograd)
     winograd.set_weights(w, packed.data);
   else
@@ -197,41 +209,55 @@ extern "C" int block_forward(const float* x, const float* w, const float* b, con
     scale[c] = gamma[c] * saved[channels + c];
   }
   bool relu_first = order == RELU_NORM_POOL, relu_last = !relu_first;
-  for (int i = 0; i < n; i += chunks.images)
-    for (int row = 0; row < g.out_height; row += chunks.rows) {
-      int images = smaller(chunks.images, n - i), rows = smaller(chunks.rows, g.out_height - row);
-      float* to = y ? y + i * y_image + (size_t)row * g.out_width * channels : y_chunk.data;
-      const float* from = x + i * g.image() + (size_t)row * width * in_channels;
-      if (use_winograd)
-        winograd.forward(from, images, bias, relu_first, to, channels);
-      else
-        conv_images(g, from, g.image(), width, images, rows, packed.data, bias, relu_first,
-                    dense(g, to, channels));
-      int pixels = images * rows * g.out_width;
-      int part = use_winograd ? larger(1, CHUNK_FLOATS / channels) : pixels;
-      for (int p = 0; statistics == BATCH && p < pixels; p += part)
-        moments.add(to + (size_t)p * channels, smaller(part, pixels - p), vectors);
-      size_t pooled_at = i * pooled + row / 2 * pooled_row;
-      float* best = extreme ? extreme + pooled_at : extreme_chunk.data;
-      uint8_t* at = index ? index + pooled_at : index_chunk.data;
-      for (int k = 0; k < images; k++)
-        find_extremes(to + k * y_image, rows, g.out_width, vectors, sign, best + k * pooled,
-                      at + k * pooled);
-      if (statistics != BATCH) {
-        size_t pixels = (size_t)images * ((rows + 1) / 2) * ((g.out_width + 1) / 2);
-        finish(best, at, pixels, vectors, out_channels, mean, scale, shift, relu_last,
-               out + pooled_at / channels * out_channels);
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    Moments moments;
+    moments.mean = means[slice];
+    moments.squares = squares[slice];
+    int end = slices.first(slice + 1);
+    for (int i = slices.first(slice); i < end; i += chunks.images)
+      for (int row = 0; row < g.out_height; row += chunks.rows) {
+        int images = smaller(chunks.images, end - i);
+        int rows = smaller(chunks.rows, g.out_height - row);
+        float* to = y ? y + i * y_image + (size_t)row * g.out_width * channels : y_chunks[worker];
+        const float* from = x + i * g.image() + (size_t)row * width * in_channels;
+        if (use_winograd)
+          winograd.forward(from, images, bias, relu_first, to, channels, worker);
+        else
+          conv_images(g, from, g.image(), width, images, rows, packed.data, bias, relu_first,
+                      dense(g, to, channels));
+        int pixels = images * rows * g.out_width;
+        int part = use_winograd ? larger(1, CHUNK_FLOATS / channels) : pixels;
+        for (int p = 0; statistics == BATCH && p < pixels; p += part)
+          moments.add(to + (size_t)p * channels, smaller(part, pixels - p), vectors);
+        size_t pooled_at = i * pooled + row / 2 * pooled_row;
+        float* best = extreme ? extreme + pooled_at : extreme_chunks[worker];
+        uint8_t* at = index ? index + pooled_at : index_chunks[worker];
+        for (int k = 0; k < images; k++)
+          find_extremes(to + k * y_image, rows, g.out_width, vectors, sign, best + k * pooled,
+                        at + k * pooled);
+        if (statistics != BATCH) {
+          size_t pixels = (size_t)images * ((rows + 1) / 2) * ((g.out_width + 1) / 2);
+          finish(best, at, pixels, vectors, out_channels, mean, scale, shift, relu_last,
+                 out + pooled_at / channels * out_channels);
+        }
       }
-    }
+    parts[slice] = moments;
+  });
   if (statistics != BATCH) return 0;
+  Moments& moments = parts[0];
+  for (int s = 1; s < slices.count; s++) moments.merge(parts[s], channels);
   for (int c = 0; c < out_channels; c++) {
     saved[c] = mean[c] = (float)moments.mean[c];
     saved[channels + c] = (float)(1 / sqrt(moments.squares[c] / moments.count + eps));
     scale[c] = gamma[c] * saved[channels + c];
   }
   if (avg_mean) update_running(moments, out_channels, decay, avg_mean, avg_var);
-  finish(extreme, index, n * pooled_pixels, vectors, out_channels, mean, scale, shift, relu_last,
-         out);
+  parallel(slices.count, workers, [&](int slice, int) {
+    size_t first = slices.first(slice);
+    finish(extreme + first * pooled, index + first * pooled, slices.length(slice) * pooled_pixels,
+           vectors, out_channels, mean, scale, shift, relu_last,
+           out + first * pooled_pixels * out_channels);
+  });
   return 0;
 }
 
@@ -304,6 +330,13 @@ static void unpool(const float* y, const float* gout, const uint8_t* index, int 
   }
 }
 
+// A channel's sum over all slices.
+INLINE double in_order(const Each<double>& parts, const Slices& slices, int channel) {
+  double total = 0;
+  for (int s = 0; s < slices.count; s++) total += parts[s][channel];
+  return total;
+}
+
 // Arguments as of block_forward(). Any of gx, gw, gb may be null; ggamma and gbeta are set where
 // there are statistics.
 extern "C" int block_backward(const float* x, const float* w, const float* b, const float* gamma,
@@ -312,89 +345,110 @@ extern "C" int block_backward(const float* x, const float* w, const float* b, co
                               float* gb, float* ggamma, float* gbeta, BLOCK_ARGUMENTS) {
   Geometry g = BLOCK_GEOMETRY;
   int vectors = g.out_vectors(), channels = vectors * WIDTH;
+  size_t filter = (size_t)g.taps() * in_channels * channels;
+  const Slices slices = image_slices(n, use_winograd ? Winograd::sums(g) : filter);
+  const int workers = workers_for(products(g, n));
   size_t pooled_row = (size_t)(g.out_width + 1) / 2, y_image = g.out_pixels() * channels;
   size_t pooled = (g.out_height + 1) / 2 * pooled_row;  // pixels
   bool moments = statistics == BATCH, relu = order == RELU_NORM_POOL;
   bool again = (moments || relu) && !y;
-  Winograd winograd(g, use_winograd ? (again ? Winograd::FORWARD : 0) |
-                                          (gx ? Winograd::INPUT_GRADIENT : 0) |
-                                          (gw ? Winograd::WEIGHT_GRADIENT : 0)
-                                    : Winograd::NONE);
+  Winograd winograd(g,
+                    use_winograd ? (again ? Winograd::FORWARD : 0) |
+                                       (gx ? Winograd::INPUT_GRADIENT : 0) |
+                                       (gw ? Winograd::WEIGHT_GRADIENT : 0)
+                                 : Winograd::NONE,
+                    workers, slices.count);
   Chunks chunks(g, gx != nullptr, use_winograd ? &winograd : nullptr);
   size_t chunk = (size_t)chunks.images * chunks.rows * g.out_width * channels;
   auto unpool_rows = moments ? (relu ? unpool<true, true> : unpool<true, false>)
                              : (relu ? unpool<false, true> : unpool<false, false>);
   Buffer<float> packed(gx || use_winograd ? packed_size(g) : 0);
   Buffer<float> packed_forward(again && !use_winograd ? packed_size(g) : 0);
-  Buffer<float> y_chunk(again ? chunk : 0), g_chunk(chunk), small(6 * channels, true);
-  Buffer<float> frame(gx && !use_winograd ? gradient_frame_size(g) : 0, true);
+  Each<float> y_chunks(again ? chunk : 0, workers), g_chunks(chunk, workers);
+  Buffer<float> small(5 * channels, true);
+  Each<float> frames(gx && !use_winograd ? gradient_frame_size(g) : 0, workers, true);
   Buffer<float> zeros(g.in_vectors() * WIDTH, true);
-  Buffer<float> gw_packed((size_t)g.taps() * in_channels * channels, true);
-  Buffer<double> doubles(3 * channels, true);
-  if (!winograd || !packed || !packed_forward || !y_chunk || !g_chunk || !small || !frame ||
-      !zeros || !gw_packed || !doubles)
+  Each<float> gw_parts(gw ? filter : 0, use_winograd ? 1 : slices.count, !use_winograd);
+  Each<float> gb_chunks(channels, slices.count);
+  Each<double> sum_parts(channels, slices.count, true), product_parts(channels, slices.count, true);
+  Each<double> gb_parts(channels, slices.count, true);
+  if (!winograd || !packed || !packed_forward || !y_chunks || !g_chunks || !small || !frames ||
+      !zeros || !gw_parts || !gb_chunks || !sum_parts || !product_parts || !gb_parts)
     return 1;
-  double *sums = doubles.data, *products = sums + channels, *gb_total = products + channels;
   float *at_extreme = small.data, *deviation = at_extreme + channels;
   float *constant = deviation + channels, *mean = constant + channels, *bias = mean + channels;
-  BlockGradient coefficients = {mean, at_extreme, deviation, constant, bias + channels};
   if (use_winograd) winograd.set_weights(w, packed.data);
   if (gx && !use_winograd) pack_backward(g, w, packed.data);
   if (again && !use_winograd) pack_forward(g, w, packed_forward.data);
   pad_channels(b, out_channels, bias);
   if (statistics != NONE) {
     memcpy(mean, saved, out_channels * sizeof(float));
-    gradient_sums(gout, extreme, index, n * pooled, vectors, out_channels, mean, sums, products);
+    parallel(slices.count, workers, [&](int slice, int) {
+      size_t first = slices.first(slice) * pooled;
+      gradient_sums(gout + first * out_channels, extreme + first * channels,
+                    index + first * channels, slices.length(slice) * pooled, vectors, out_channels,
+                    mean, sum_parts[slice], product_parts[slice]);
+    });
   }
   double count = (double)n * g.out_pixels();
   for (int c = 0; c < out_channels; c++) {
     at_extreme[c] = 1;
     if (statistics == NONE) continue;
+    double sum = in_order(sum_parts, slices, c), product = in_order(product_parts, slices, c);
     double inv_std = saved[channels + c], scale = gamma[c] * inv_std;
-    gbeta[c] = (float)sums[c];
-    ggamma[c] = (float)(products[c] * inv_std);
+    gbeta[c] = (float)sum;
+    ggamma[c] = (float)(product * inv_std);
     at_extreme[c] = (float)scale;
     if (statistics != BATCH) continue;
-    deviation[c] = (float)(-scale * inv_std * inv_std * products[c] / count);
-    constant[c] = (float)(-scale * sums[c] / count);
+    deviation[c] = (float)(-scale * inv_std * inv_std * product / count);
+    constant[c] = (float)(-scale * sum / count);
   }
-  for (int i = 0; i < n; i += chunks.images)
-    for (int row = 0; row < g.out_height; row += chunks.rows) {
-      int images = smaller(chunks.images, n - i), rows = smaller(chunks.rows, g.out_height - row);
-      const float* from = x + i * g.image() + (size_t)row * width * in_channels;
-      const float* here = y ? y + i * y_image + (size_t)row * g.out_width * channels : nullptr;
-      if (again) {
-        if (use_winograd)
-          winograd.forward(from, images, bias, relu, y_chunk.data, channels);
-        else
-          conv_images(g, from, g.image(), width, images, rows, packed_forward.data, bias, relu,
-                      dense(g, y_chunk.data, channels));
-        here = y_chunk.data;
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    BlockGradient coefficients = {mean, at_extreme, deviation, constant, gb_chunks[slice]};
+    float *y_chunk = y_chunks[worker], *g_chunk = g_chunks[worker];
+    int start = slices.first(slice), end = slices.first(slice + 1);
+    for (int i = start; i < end; i += chunks.images)
+      for (int row = 0; row < g.out_height; row += chunks.rows) {
+        int images = smaller(chunks.images, end - i);
+        int rows = smaller(chunks.rows, g.out_height - row);
+        const float* from = x + i * g.image() + (size_t)row * width * in_channels;
+        const float* here = y ? y + i * y_image + (size_t)row * g.out_width * channels : nullptr;
+        if (again) {
+          if (use_winograd)
+            winograd.forward(from, images, bias, relu, y_chunk, channels, worker);
+          else
+            conv_images(g, from, g.image(), width, images, rows, packed_forward.data, bias, relu,
+                        dense(g, y_chunk, channels));
+          here = y_chunk;
+        }
+        memset(coefficients.sums, 0, channels * sizeof(float));
+        for (int k = 0; k < images; k++) {
+          size_t pixel = (i + k) * pooled + row / 2 * pooled_row;
+          unpool_rows(here ? here + k * y_image : here, gout + pixel * out_channels,
+                      index + pixel * channels, rows, g.out_width, vectors, out_channels,
+                      coefficients, g_chunk + k * y_image);
+        }
+        for (int c = 0; c < channels; c++) gb_parts[slice][c] += coefficients.sums[c];
+        if (use_winograd) {
+          float* to = gx ? gx + i * g.image() : gx;
+          if (gw || gx)
+            winograd.gradients(from, g_chunk, channels, images, to, worker, slice, i == start);
+          continue;
+        }
+        if (gw)
+          weight_gradient(g, from, g.image(), width, g_chunk, y_image, images, rows,
+                          gw_parts[slice]);
+        if (gx)
+          input_gradient(g, g_chunk, channels, images, packed.data, frames[worker], zeros.data,
+                         gx + i * g.image());
       }
-      memset(coefficients.sums, 0, channels * sizeof(float));
-      for (int k = 0; k < images; k++) {
-        size_t pixel = (i + k) * pooled + row / 2 * pooled_row;
-        unpool_rows(here ? here + k * y_image : here, gout + pixel * out_channels,
-                    index + pixel * channels, rows, g.out_width, vectors, out_channels,
-                    coefficients, g_chunk.data + k * y_image);
-      }
-      for (int c = 0; c < channels; c++) gb_total[c] += coefficients.sums[c];
-      if (use_winograd) {
-        float* to = gx ? gx + i * g.image() : gx;
-        if (gw || gx) winograd.gradients(from, g_chunk.data, channels, images, to);
-        continue;
-      }
-      if (gw)
-        weight_gradient(g, from, g.image(), width, g_chunk.data, y_image, images, rows,
-                        gw_packed.data);
-      if (gx)
-        input_gradient(g, g_chunk.data, channels, images, packed.data, frame.data, zeros.data,
-                       gx + i * g.image());
-    }
-  if (gw && use_winograd) winograd.weight_gradient(gw_packed.data);
-  if (gw) unpack_weight_gradient(g, gw_packed.data, gw);
+  });
+  if (gw && use_winograd) winograd.weight_gradient(gw_parts[0]);
+  if (gw)
+    unpack_weight_gradient(g, gw_parts[0], gw, use_winograd ? 1 : slices.count, gw_parts.distance);
   // Batch normalization takes away whatever the bias adds.
   bool no_effect = statistics == BATCH && order == NORM_RELU_POOL;
-  for (int c = 0; gb && c < out_channels; c++) gb[c] = no_effect ? 0 : (float)gb_total[c];
+  for (int c = 0; gb && c < out_channels; c++)
+    gb[c] = no_effect ? 0 : (float)in_order(gb_parts, slices, c);
   return 0;
 }

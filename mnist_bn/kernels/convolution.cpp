@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "parallel.h"
 #include "winograd.h"
 
 // Accumulators of a tile: the registers less those for weights and the broadcast input.
@@ -283,7 +284,8 @@ void weight_gradient(const Geometry& g, const float* x, size_t x_image, int x_wi
 
 // In squares of WIDTH outputs and elements: so whole cache lines are read and written, at whatever
 // distances they lie.
-void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw) {
+void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw, int slices,
+                            size_t distance) {
   int channels = g.out_vectors() * WIDTH, filter = g.in_channels * g.taps();
   for (int first = 0; first < g.out_channels; first += WIDTH) {
     int lanes = smaller(WIDTH, g.out_channels - first);
@@ -292,7 +294,10 @@ void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw) {
       float square[WIDTH][WIDTH];
       for (int e = 0; e < elements; e++) {
         int c = (start + e) / g.taps(), t = (start + e) % g.taps();
-        store(square[e], load(packed + ((size_t)t * g.in_channels + c) * channels + first));
+        const float* at = packed + ((size_t)t * g.in_channels + c) * channels + first;
+        vfloat total = load(at);
+        for (int s = 1; s < slices; s++) total += load(at + s * distance);
+        store(square[e], total);
       }
       for (int o = 0; o < lanes; o++) {
         float* to = gw + (size_t)(first + o) * filter + start;
@@ -529,22 +534,27 @@ extern "C" int convolution_forward(const float* x, const float* w, const float* 
                                    GEOMETRY_ARGUMENTS) {
   Geometry g = GEOMETRY;
   if (use_winograd) return winograd_forward(g, x, w, b, y, n);
+  const Slices slices = image_slices(n);
+  const int workers = workers_for(products(g, n));
   size_t y_image = g.out_pixels() * out_channels, framed = frame_size(g);
-  Buffer<float> packed(packed_size(g)), bias(g.out_vectors() * WIDTH), frame(framed, true);
-  if (!packed || !bias || !frame) return 1;
+  Buffer<float> packed(packed_size(g)), bias(g.out_vectors() * WIDTH);
+  Each<float> frames(framed, workers, true);
+  if (!packed || !bias || !frames) return 1;
   pack_forward(g, w, packed.data);
   pad_channels(b, out_channels, bias.data);
-  int images = larger(1, (int)(CHUNK_FLOATS / y_image));
-  for (int i = 0; i < n; i += images) {
-    const float* from = x + i * g.image();
-    if (framed) {
-      images = 1;
-      put_in_frame(g, from, frame.data);
-      from = frame.data;
+  int most = framed ? 1 : larger(1, (int)(CHUNK_FLOATS / y_image));
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    int end = slices.first(slice + 1);
+    for (int i = slices.first(slice); i < end; i += most) {
+      const float* from = x + i * g.image();
+      if (framed) {
+        put_in_frame(g, from, frames[worker]);
+        from = frames[worker];
+      }
+      conv_images(g, from, g.image(), width + 2 * pad_x, smaller(most, end - i), out_height,
+                  packed.data, bias.data, false, dense(g, y + i * y_image, out_channels));
     }
-    conv_images(g, from, g.image(), width + 2 * pad_x, smaller(images, n - i), out_height,
-                packed.data, bias.data, false, dense(g, y + i * y_image, out_channels));
-  }
+  });
   return 0;
 }
 
@@ -552,15 +562,20 @@ extern "C" int convolution_input_gradient(const float* gy, const float* w, float
                                           GEOMETRY_ARGUMENTS) {
   Geometry g = GEOMETRY;
   if (use_winograd) return winograd_input_gradient(g, gy, w, gx, n);
+  const Slices slices = image_slices(n);
+  const int workers = workers_for(products(g, n));
   size_t gy_image = g.out_pixels() * out_channels;
-  Buffer<float> packed(packed_size(g)), frame(gradient_frame_size(g), true),
-      zeros(g.in_vectors() * WIDTH, true);
-  if (!packed || !frame || !zeros) return 1;
+  Buffer<float> packed(packed_size(g)), zeros(g.in_vectors() * WIDTH, true);
+  Each<float> frames(gradient_frame_size(g), workers, true);
+  if (!packed || !frames || !zeros) return 1;
   pack_backward(g, w, packed.data);
-  int images = larger(1, (int)(CHUNK_FLOATS / gy_image));
-  for (int i = 0; i < n; i += images)
-    input_gradient(g, gy + i * gy_image, out_channels, smaller(images, n - i), packed.data,
-                   frame.data, zeros.data, gx + i * g.image());
+  int most = larger(1, (int)(CHUNK_FLOATS / gy_image));
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    int end = slices.first(slice + 1);
+    for (int i = slices.first(slice); i < end; i += most)
+      input_gradient(g, gy + i * gy_image, out_channels, smaller(most, end - i), packed.data,
+                     frames[worker], zeros.data, gx + i * g.image());
+  });
   return 0;
 }
 
@@ -569,52 +584,68 @@ extern "C" int convolution_weight_gradient(const float* x, const float* gy, floa
   Geometry g = GEOMETRY;
   if (use_winograd) return winograd_weight_gradient(g, x, gy, gw, n);
   int channels = g.out_vectors() * WIDTH;
+  const Slices slices = image_slices(n, (size_t)g.taps() * in_channels * channels);
+  const int workers = workers_for(products(g, n));
   size_t framed = frame_size(g), gy_image = g.out_pixels() * out_channels;
   size_t whole_image = g.out_pixels() * channels;
-  Buffer<float> packed((size_t)g.taps() * in_channels * channels, true), frame(framed, true),
-      whole(channels == out_channels ? 0 : whole_image, true);
-  if (!packed || !frame || !whole) return 1;
-  int images = larger(1, (int)(CHUNK_FLOATS / whole_image));
-  if (framed || channels != out_channels) images = 1;
-  for (int i = 0; i < n; i += images) {
-    const float *from = x + i * g.image(), *to = gy + i * gy_image;
-    if (framed) {
-      put_in_frame(g, from, frame.data);
-      from = frame.data;
+  Each<float> packed((size_t)g.taps() * in_channels * channels, slices.count, true);
+  Each<float> frames(framed, workers, true);
+  Each<float> wholes(channels == out_channels ? 0 : whole_image, workers, true);
+  if (!packed || !frames || !wholes) return 1;
+  bool one_by_one = framed || channels != out_channels;
+  int most = one_by_one ? 1 : larger(1, (int)(CHUNK_FLOATS / whole_image));
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    int end = slices.first(slice + 1);
+    for (int i = slices.first(slice); i < end; i += most) {
+      const float *from = x + i * g.image(), *to = gy + i * gy_image;
+      if (framed) {
+        put_in_frame(g, from, frames[worker]);
+        from = frames[worker];
+      }
+      if (channels != out_channels) {
+        float* whole = wholes[worker];
+        for (size_t p = 0; p < g.out_pixels(); p++)
+          memcpy(whole + p * channels, to + p * out_channels, out_channels * sizeof(float));
+        to = whole;
+      }
+      weight_gradient(g, from, g.image(), width + 2 * pad_x, to, whole_image,
+                      smaller(most, end - i), out_height, packed[slice]);
     }
-    if (channels != out_channels) {
-      for (size_t p = 0; p < g.out_pixels(); p++)
-        memcpy(whole.data + p * channels, to + p * out_channels, out_channels * sizeof(float));
-      to = whole.data;
-    }
-    weight_gradient(g, from, g.image(), width + 2 * pad_x, to, whole_image, smaller(images, n - i),
-                    out_height, packed.data);
-  }
-  unpack_weight_gradient(g, packed.data, gw);
+  });
+  unpack_weight_gradient(g, packed[0], gw, slices.count, packed.distance);
   return 0;
 }
 
 // Sums over pixels, the gradient of a bias: in floats over 256 pixels, in doubles over all.
 extern "C" int channel_sums(const float* x, int64_t pixels, int channels, float* sums) {
+  const Slices slices(pixels, 16 * 256);
+  const int workers = workers_for((double)pixels * channels);
   int vectors = (channels + WIDTH - 1) / WIDTH;
-  Buffer<double> total((size_t)vectors * WIDTH, true);
-  if (!total) return 1;
-  for (int64_t first = 0; first < pixels; first += 256) {
-    int count = pixels - first < 256 ? (int)(pixels - first) : 256;
-    for (int v = 0; v < vectors; v++) {
-      const float* from = x + first * channels + v * WIDTH;
-      int lanes = smaller(WIDTH, channels - v * WIDTH);
-      vfloat even = {}, odd = {};
-      int p = 0;
-      for (; p + 2 <= count; p += 2) {
-        even += load_partial(from + (size_t)p * channels, lanes);
-        odd += load_partial(from + (size_t)(p + 1) * channels, lanes);
+  Each<double> totals((size_t)vectors * WIDTH, slices.count, true);
+  if (!totals) return 1;
+  parallel(slices.count, workers, [&](int slice, int) {
+    int64_t end = slices.first(slice + 1);
+    for (int64_t first = slices.first(slice); first < end; first += 256) {
+      int count = end - first < 256 ? (int)(end - first) : 256;
+      for (int v = 0; v < vectors; v++) {
+        const float* from = x + first * channels + v * WIDTH;
+        int lanes = smaller(WIDTH, channels - v * WIDTH);
+        vfloat even = {}, odd = {};
+        int p = 0;
+        for (; p + 2 <= count; p += 2) {
+          even += load_partial(from + (size_t)p * channels, lanes);
+          odd += load_partial(from + (size_t)(p + 1) * channels, lanes);
+        }
+        if (p < count) even += load_partial(from + (size_t)p * channels, lanes);
+        double* to = totals[slice] + v * WIDTH;
+        store(to, load(to) + to_double(even + odd));
       }
-      if (p < count) even += load_partial(from + (size_t)p * channels, lanes);
-      double* to = total.data + v * WIDTH;
-      store(to, load(to) + to_double(even + odd));
     }
+  });
+  for (int c = 0; c < channels; c++) {
+    double total = 0;
+    for (int s = 0; s < slices.count; s++) total += totals[s][c];
+    sums[c] = (float)total;
   }
-  for (int c = 0; c < channels; c++) sums[c] = (float)total.data[c];
   return 0;
 }

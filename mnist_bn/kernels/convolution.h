@@ -36,6 +36,11 @@ struct Buffer {
   explicit operator bool() const { return data != nullptr; }
 };
 
+// Products of one pass of direct convolution.
+INLINE double products(const Geometry& g, int images) {
+  return (double)images * g.out_pixels() * g.taps() * g.in_channels * g.out_channels;
+}
+
 // Floats of packed weights, in either direction.
 INLINE size_t packed_size(const Geometry& g) {
   return (size_t)WIDTH * g.taps() *
@@ -75,8 +80,9 @@ void conv_images(const Geometry& g, const float* x, size_t x_image, int x_width,
 void weight_gradient(const Geometry& g, const float* x, size_t x_image, int x_width,
                      const float* gy, size_t gy_image, int images, int rows, float* gw);
 
-// From that order to (output, input, kernel row, kernel column).
-void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw);
+// From that order to (output, input, kernel row, kernel column). `slices` sums lie at a distance.
+void unpack_weight_gradient(const Geometry& g, const float* packed, float* gw, int slices = 1,
+                            size_t distance = 0);
 
 // Floats of the frame that input_gradient() works in.
 size_t gradient_frame_size(const Geometry& g);

@@ -25,7 +25,7 @@ from chainer.functions.normalization.batch_normalization import (
 )
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
-from mnist_bn.kernels import convolution, costs
+from mnist_bn.kernels import convolution, costs, linear
 from mnist_bn.kernels.arrays import (
     as_float32_nhwc,
     checked,
@@ -37,7 +37,6 @@ from mnist_bn.kernels.arrays import (
     pointers,
 )
 from mnist_bn.kernels.fused import Fused, Part
-from mnist_bn.kernels.layers import linear_gradients
 from mnist_bn.kernels.waiting import function as waits
 from mnist_bn.kernels.waiting import fusion as fuses
 
@@ -318,8 +317,7 @@ class LinearReLUDropout(Fused):
         """Returns the output."""
         x, w, b = inputs
         self._rows = x.reshape(-1, w.shape[1])
-        (y,) = LinearFunction().forward((self._rows, w, b))
-        (y,) = ReLU().forward_cpu((y,))
+        (y,) = ReLU().forward_cpu((linear.forward(self._rows, w, b),))
         last = self.parts[-1][0]
         self._mask = last.mask if type(last) is Dropout else None
         if self._mask is not None:
@@ -335,7 +333,7 @@ class LinearReLUDropout(Fused):
             (gy,) = DropoutGrad(self._mask).forward((gy,))
         # Dropout leaves zero or what is above it.
         (gy,) = ReLUGrad2(self.get_retained_outputs()[0].array).forward_cpu((gy,))
-        gradients = linear_gradients(indexes, self._rows, w, gy)
+        gradients = linear.gradients(indexes, self._rows, w, gy)
         if indexes[0] == 0:
             gradients[0] = gradients[0].reshape(x.shape)
         return gradients

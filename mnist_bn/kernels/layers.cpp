@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "parallel.h"
 #include "vector.h"
 
 // Every library answers with this number: one that does not is not ours, or not whole.
@@ -120,14 +121,20 @@ INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms
   }
 }
 
+// Rows in slices that are worth a task of their own.
+INLINE Slices row_slices(int64_t rows, int64_t channels) {
+  const int64_t least = (1 << 15) / channels;
+  return Slices(rows, least < 1 ? 1 : least);
+}
+
 // The sums over rows of (x - origin) and (x - origin)^2, origin being about the mean of the first
 // rows.
 //
 // Within a block of rows, floats: deviations from the block's own mean, small whatever the mean is.
 // Across blocks, doubles. So a large mean with a tiny variance costs no digits, and memory is read
 // once.
-static void bn_sums(const float* x, int64_t rows, int64_t channels, double* origin, double* sums,
-                    double* squares) {
+static void bn_sums_of(const float* x, int64_t rows, int64_t channels, double* origin,
+                       double* sums, double* squares) {
   memset(sums, 0, channels * sizeof(double));
   memset(squares, 0, channels * sizeof(double));
   for_tiles(rows, channels, rows_in_cache(channels),
@@ -160,22 +167,59 @@ static void bn_sums(const float* x, int64_t rows, int64_t channels, double* orig
             });
 }
 
+// All slices' sums, about the first's origin, after which `sums`, `squares` and room for those of
+// MOST_SLICES lie.
+static void bn_sums(const float* x, int64_t rows, int64_t channels, double* origin) {
+  const Slices slices = row_slices(rows, channels);
+  parallel(slices.count, workers_for((double)rows * channels), [&](int slice, int) {
+    double* own = origin + 3 * channels * slice;
+    bn_sums_of(x + slices.first(slice) * channels, slices.length(slice), channels, own,
+               own + channels, own + 2 * channels);
+  });
+  double *sums = origin + channels, *squares = sums + channels;
+  for (int s = 1; s < slices.count; s++) {
+    const double* own = origin + 3 * channels * s;
+    for (int64_t c = 0; c < channels; c++) {
+      const double offset = own[c] - origin[c], sum = own[channels + c];
+      sums[c] += sum + offset * slices.length(s);
+      squares[c] += own[2 * channels + c] + offset * (2 * sum + offset * slices.length(s));
+    }
+  }
+}
+
+// Calls body(first row, number of rows) for the slices of an array.
+template <class Body>
+INLINE void for_slices(int64_t rows, int64_t channels, Body body) {
+  const Slices slices = row_slices(rows, channels);
+  parallel(slices.count, workers_for((double)rows * channels),
+           [&](int slice, int) { body(slices.first(slice), slices.length(slice)); });
+}
+
+// Calls body(image) for each of the images, which have so many floats.
+template <class Body>
+INLINE void for_each_image(int64_t images, int64_t floats, Body body) {
+  for_slices(images, floats, [&](int64_t first, int64_t count) {
+    for (int64_t n = first; n < first + count; n++) body(n);
+  });
+}
+
 // y = (x - mean) * scale + shift
 static void normalize(const float* x, int64_t rows, int64_t channels, const float* mean,
                       const float* scale, const float* shift, float* y) {
-  for_tiles(rows, channels, rows_in_order(channels),
-            [&](int64_t first, int64_t count, int64_t c, auto tile) {
-              const vfloat m = tile.load_constant(mean + c), a = tile.load_constant(scale + c),
-                           b = tile.load_constant(shift + c);
-              const int64_t start = first * channels + c;
-              for (int64_t i = start; i < start + count * channels; i += channels)
-                tile.store(y + i, (tile.load(x + i) - m) * a + b);
-            });
+  for_slices(rows, channels, [&](int64_t begin, int64_t length) {
+    for_tiles(length, channels, rows_in_order(channels),
+              [&](int64_t first, int64_t count, int64_t c, auto tile) {
+                const vfloat m = tile.load_constant(mean + c), a = tile.load_constant(scale + c),
+                             b = tile.load_constant(shift + c);
+                const int64_t start = (begin + first) * channels + c;
+                for (int64_t i = start; i < start + count * channels; i += channels)
+                  tile.store(y + i, (tile.load(x + i) - m) * a + b);
+              });
+  });
 }
 
-// The sums over rows of gy and of gy * (x - mean).
-static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int64_t channels,
-                             const float* mean, double* sums, double* products) {
+static void bn_gradient_sums_of(const float* x, const float* gy, int64_t rows, int64_t channels,
+                                const float* mean, double* sums, double* products) {
   memset(sums, 0, channels * sizeof(double));
   memset(products, 0, channels * sizeof(double));
   for_tiles(rows, channels, rows_in_cache(channels),
@@ -196,16 +240,31 @@ static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int6
             });
 }
 
+// The sums over rows of gy and of gy * (x - mean), after which `products` and room for those of
+// MOST_SLICES lie.
+static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int64_t channels,
+                             const float* mean, double* sums) {
+  const Slices slices = row_slices(rows, channels);
+  parallel(slices.count, workers_for((double)rows * channels), [&](int slice, int) {
+    const int64_t first = slices.first(slice) * channels;
+    double* own = sums + 2 * channels * slice;
+    bn_gradient_sums_of(x + first, gy + first, slices.length(slice), channels, mean, own,
+                        own + channels);
+  });
+  for (int64_t i = 2 * channels; i < 2 * channels * slices.count; i++)
+    sums[i % (2 * channels)] += sums[i];
+}
+
 extern "C" {
 
-// Algorithm 1; running statistics, if given, move by 1 - decay. workspace: 4 * channels doubles.
+// Algorithm 1; running statistics, if given, move by 1 - decay. workspace: 25 * channels doubles.
 void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
                 const float* beta, double eps, double decay, float* running_mean,
                 float* running_var, float* mean, float* var, float* inv_std, float* y,
                 double* workspace) {
   double *origin = workspace, *sums = origin + channels, *squares = sums + channels;
-  float *scale = (float*)(squares + channels), *shift = scale + channels;
-  bn_sums(x, rows, channels, origin, sums, squares);
+  float *scale = (float*)(origin + 3 * MOST_SLICES * channels), *shift = scale + channels;
+  bn_sums(x, rows, channels, origin);
   const double unbiased = rows > 1 ? rows / (rows - 1.0) : 1;
   for (int64_t c = 0; c < channels; c++) {
     const double offset = sums[c] / rows, exact_mean = origin[c] + offset;
@@ -226,14 +285,14 @@ void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gam
   normalize(x, rows, channels, mean, scale, shift, y);
 }
 
-// The gradients of bn_forward. workspace: 4 * channels doubles.
+// The gradients of bn_forward. workspace: 18 * channels doubles.
 void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
                  const float* gamma, const float* mean, const float* inv_std, float* gx,
                  float* ggamma, float* gbeta, double* workspace) {
   double *sums = workspace, *products = sums + channels;
-  float *scale = (float*)(products + channels), *average = scale + channels,
+  float *scale = (float*)(sums + 2 * MOST_SLICES * channels), *average = scale + channels,
         *slope = average + channels;
-  bn_gradient_sums(x, gy, rows, channels, mean, sums, products);
+  bn_gradient_sums(x, gy, rows, channels, mean, sums);
   for (int64_t c = 0; c < channels; c++) {
     gbeta[c] = (float)sums[c];
     ggamma[c] = (float)(products[c] * inv_std[c]);
@@ -241,14 +300,16 @@ void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels
     average[c] = (float)(sums[c] / rows);
     slope[c] = (float)(products[c] * inv_std[c] * inv_std[c] / rows);
   }
-  for_tiles(rows, channels, rows_in_order(channels),
-            [&](int64_t first, int64_t count, int64_t c, auto tile) {
-              const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
-                           s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
-              const int64_t start = first * channels + c;
-              for (int64_t i = start; i < start + count * channels; i += channels)
-                tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
-            });
+  for_slices(rows, channels, [&](int64_t begin, int64_t length) {
+    for_tiles(length, channels, rows_in_order(channels),
+              [&](int64_t first, int64_t count, int64_t c, auto tile) {
+                const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
+                             s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
+                const int64_t start = (begin + first) * channels + c;
+                for (int64_t i = start; i < start + count * channels; i += channels)
+                  tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
+              });
+  });
 }
 
 // Algorithm 2's y, with given statistics. workspace: channels doubles.
@@ -265,13 +326,13 @@ void bn_fixed_forward(const float* x, int64_t rows, int64_t channels, const floa
   normalize(x, rows, channels, mean, scale, beta, y);
 }
 
-// Its gradients for x, gamma and beta. workspace: 3 * channels doubles.
+// Its gradients for x, gamma and beta. workspace: 17 * channels doubles.
 void bn_fixed_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
                        const float* gamma, const float* mean, const float* inv_std, float* gx,
                        float* ggamma, float* gbeta, double* workspace) {
   double *sums = workspace, *products = sums + channels;
-  float *scale = (float*)(products + channels), *zero = scale + channels;
-  bn_gradient_sums(x, gy, rows, channels, mean, sums, products);
+  float *scale = (float*)(sums + 2 * MOST_SLICES * channels), *zero = scale + channels;
+  bn_gradient_sums(x, gy, rows, channels, mean, sums);
   for (int64_t c = 0; c < channels; c++) {
     gbeta[c] = (float)sums[c];
     ggamma[c] = (float)(products[c] * inv_std[c]);
@@ -285,13 +346,21 @@ void bn_fixed_backward(const float* x, const float* gy, int64_t rows, int64_t ch
 // ReLU.
 
 void relu_forward(const float* __restrict x, int64_t size, float* __restrict y) {
-  for (int64_t i = 0; i < size; i++) y[i] = x[i] <= 0 ? 0 : x[i];  // NaN stays NaN
+  for_slices(size, 1, [=](int64_t first, int64_t count) {
+    const float* __restrict from = x + first;
+    float* __restrict to = y + first;
+    for (int64_t i = 0; i < count; i++) to[i] = from[i] <= 0 ? 0 : from[i];  // NaN stays NaN
+  });
 }
 
 // A product and no selection: 0 * Inf and 0 * NaN are NaN, as in Chainer.
 void relu_backward(const float* __restrict y, const float* __restrict gy, int64_t size,
                    float* __restrict gx) {
-  for (int64_t i = 0; i < size; i++) gx[i] = gy[i] * (y[i] > 0 ? 1.0f : 0.0f);
+  for_slices(size, 1, [=](int64_t first, int64_t count) {
+    const float *__restrict value = y + first, *__restrict from = gy + first;
+    float* __restrict to = gx + first;
+    for (int64_t i = 0; i < count; i++) to[i] = from[i] * (value[i] > 0 ? 1.0f : 0.0f);
+  });
 }
 }  // extern "C"
 
@@ -362,7 +431,7 @@ void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t wi
                       int64_t channels, int64_t out_height, int64_t out_width, float* y,
                       uint8_t* indexes) {
   const int64_t row = width * channels;
-  for (int64_t n = 0; n < images; n++) {
+  for_each_image(images, height * row, [&](int64_t n) {
     const int64_t out_image = n * out_height * out_width * channels;
     const float* image = x + n * height * row;
     for_windows(height, width, channels, out_height, out_width,
@@ -373,14 +442,14 @@ void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t wi
                         image + in + c, row, channels, tile, y + o, indexes + o);
                   });
                 });
-  }
+  });
 }
 
 void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, int64_t height,
                        int64_t width, int64_t channels, int64_t out_height, int64_t out_width,
                        float* gx) {
   const int64_t row = width * channels;
-  for (int64_t n = 0; n < images; n++) {
+  for_each_image(images, height * row, [&](int64_t n) {
     const int64_t out_image = n * out_height * out_width * channels;
     float* image = gx + n * height * row;
     for_windows(height, width, channels, out_height, out_width,
@@ -396,7 +465,7 @@ void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, 
       for (int64_t i = 0; i < height; i++)
         memset(image + i * row + 2 * out_width * channels, 0, channels * sizeof(float));
     if (2 * out_height < height) memset(image + 2 * out_height * row, 0, row * sizeof(float));
-  }
+  });
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -404,7 +473,7 @@ void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, 
 
 void average_pool_forward(const float* x, int64_t images, int64_t points, int64_t channels,
                           float* y) {
-  for (int64_t n = 0; n < images; n++)
+  for_each_image(images, points * channels, [&](int64_t n) {
     for_channel_tiles(channels, [&](int64_t c, auto tile) {
       const float* column = x + n * points * channels + c;
       vfloat total[2] = {};
@@ -414,15 +483,17 @@ void average_pool_forward(const float* x, int64_t images, int64_t points, int64_
       if (p < points) total[0] += tile.load(column + p * channels);
       tile.store(y + n * channels + c, (total[0] + total[1]) / broadcast((float)points));
     });
+  });
 }
 
 void average_pool_backward(const float* gy, int64_t images, int64_t points, int64_t channels,
                            float* gx) {
-  for (int64_t n = 0; n < images; n++)
+  for_each_image(images, points * channels, [&](int64_t n) {
     for_channel_tiles(channels, [&](int64_t c, auto tile) {
       const vfloat share = tile.load(gy + n * channels + c) / broadcast((float)points);
       for (int64_t p = 0; p < points; p++) tile.store(gx + (n * points + p) * channels + c, share);
     });
+  });
 }
 
 // ---------------------------------------------------------------------------------------------

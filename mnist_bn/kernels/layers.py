@@ -24,6 +24,7 @@ from chainer.functions.normalization import batch_normalization as bn
 from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, AveragePooling2DGrad
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
+from mnist_bn.kernels import linear
 from mnist_bn.kernels.arrays import are_writable, is_float32, is_nhwc, nchw, nhwc, pointer
 from mnist_bn.kernels.graph import variable
 from mnist_bn.kernels.registry import Registry
@@ -33,6 +34,7 @@ _GENERAL_BN = bn.GeneralBatchNormalizationImpl()
 # ndim of x -> the axes that BatchNormalization averages over, and what makes (C,) broadcast with x
 _BN_AXES = {2: (0,), 4: (0, 2, 3)}
 _BN_EXPANDERS = {2: (None, slice(None)), 4: (None, slice(None), None, None)}
+_WORKSPACE = 25  # doubles a channel: the most that a kernel of layers.cpp asks for
 # Beyond such sizes stock Chainer is as fast or faster. Of a single channel the kernels use one lane
 # of a vector, and scores they take one by one; NumPy takes both by whole vectors. The limits were
 # measured, and are of shapes only, so that a seed gives the same bits.
@@ -123,7 +125,7 @@ def _bn_forward(node, inputs, kernel):
     node._impl = _GENERAL_BN
     rows = _as_rows(x)
     channels = gamma.size
-    y, workspace = np.empty_like(rows), np.empty(4 * channels)
+    y, workspace = np.empty_like(rows), np.empty(_WORKSPACE * channels)
     statistics = np.empty((3, channels), np.float32)
     node.mean, node.var, node.inv_std = statistics
     at, step = pointer(statistics), 4 * channels
@@ -194,7 +196,7 @@ def _bn_gradients(x, gamma, mean, inv_std, gy, kernel) -> tuple[np.ndarray, ...]
     """Returns gx, ggamma and gbeta."""
     rows, gradient = _as_rows(x), _as_rows(gy)
     channels = gamma.size
-    gx, workspace = np.empty_like(rows), np.empty(4 * channels)
+    gx, workspace = np.empty_like(rows), np.empty(_WORKSPACE * channels)
     ggamma, gbeta = np.empty((2, channels), np.float32)
     kernel(
         *(pointer(rows), pointer(gradient), x.size // channels, channels),
@@ -204,7 +206,7 @@ def _bn_gradients(x, gamma, mean, inv_std, gy, kernel) -> tuple[np.ndarray, ...]
     return _as_shaped(gx), ggamma, gbeta
 
 
-# --- Linear: the matrix products are the BLAS library's, which no kernel of ours outran ---
+# --- Linear ---
 
 
 @replaces(LinearFunction, "forward")
@@ -214,11 +216,8 @@ def _linear_forward(node, inputs):
     if config.schedule_func is not None or not is_float32(inputs) or not x.flags.c_contiguous:
         return NotImplemented
     node._config_use_ideep = config.use_ideep
-    y = x.dot(w.T)
-    if len(inputs) == 3:
-        y += inputs[2]
     node.retain_inputs((0, 1))
-    return (y,)
+    return (linear.forward(x, w, inputs[2] if len(inputs) == 3 else None),)
 
 
 @replaces(LinearFunction, "backward")
@@ -230,19 +229,7 @@ def _linear_backward(node, indexes, grad_outputs):
     x, w, gy = [v.array for v in (*node.get_retained_inputs(), *grad_outputs)]
     if not is_float32((x, w, gy)) or not (x.flags.c_contiguous and gy.flags.c_contiguous):
         return NotImplemented
-    return tuple([variable(gradient) for gradient in linear_gradients(indexes, x, w, gy)])
-
-
-def linear_gradients(
-    indexes: tuple[int, ...], x: np.ndarray, w: np.ndarray, gy: np.ndarray
-) -> list[np.ndarray]:
-    """Returns those of a linear layer's gradients that `indexes` asks for: of x, W, b.
-
-    Args:
-        x, w, gy: `(N, in_size)`, `(out_size, in_size)`, `(N, out_size)`.
-    """
-    gradients = (lambda: gy.dot(w), lambda: gy.T.dot(x), lambda: gy.sum(axis=0))
-    return [gradients[i]() for i in indexes]
+    return tuple([variable(gradient) for gradient in linear.gradients(indexes, x, w, gy)])
 
 
 # --- ReLU ---

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "parallel.h"
+
 // Zero for what is too small for a normal float, such as a running average whose gradients have
 // long been zero: a CPU takes tens of times as long to compute with such numbers. NaN stays.
 static inline float flushed(float x) { return x > -FLT_MIN && x < FLT_MIN ? 0 : x; }
@@ -91,8 +93,6 @@ static void adam(ARRAY p, ARRAY m, ARRAY v, int64_t size, GRADIENT g, float alph
 #undef ARRAY
 #undef GRADIENT
 
-extern "C" {
-
 // One parameter of many that one call updates; n are the numbers of the rule.
 struct Parameter {
   float *p, *state[3];
@@ -100,43 +100,84 @@ struct Parameter {
   const float* g;
 };
 
-void update_sgd(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) sgd(t->p, t->size, t->g, n[0]);
+// Elements that a thread takes at a time: whole vectors, so that each element is computed by the
+// same instructions, however many threads there are.
+constexpr int64_t PIECE = 4096;
+
+// Calls update(part) for parts of all parameters.
+template <class Update>
+INLINE void for_parts(const Parameter* parameters, int64_t count, Update update) {
+  int64_t pieces = 0;
+  for (int64_t i = 0; i < count; i++) pieces += (parameters[i].size + PIECE - 1) / PIECE;
+  const Slices slices(pieces, 4);
+  parallel(slices.count, workers_for(4.0 * pieces * PIECE), [&](int slice, int) {
+    int64_t first = slices.first(slice), end = slices.first(slice + 1);
+    for (const Parameter* t = parameters; end > 0 && t < parameters + count; t++) {
+      const int64_t own = (t->size + PIECE - 1) / PIECE;
+      const int64_t begin = first > 0 ? first * PIECE : 0;
+      const int64_t stop = end < own ? end * PIECE : t->size;
+      if (begin < stop) {
+        Parameter part = {t->p + begin, {}, stop - begin, t->g + begin};
+        for (int k = 0; k < 3; k++) part.state[k] = t->state[k] ? t->state[k] + begin : nullptr;
+        update(&part);
+      }
+      first -= own;
+      end -= own;
+    }
+  });
 }
 
-void update_momentum_sgd(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) momentum_sgd(t->p, t->state[0], t->size, t->g, n[0], n[1]);
+extern "C" {
+
+void update_sgd(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) { sgd(t->p, t->size, t->g, n[0]); });
 }
 
-void update_nesterov_ag(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) nesterov_ag(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3]);
+void update_momentum_sgd(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
+    momentum_sgd(t->p, t->state[0], t->size, t->g, n[0], n[1]);
+  });
 }
 
-void update_ada_grad(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) ada_grad(t->p, t->state[0], t->size, t->g, n[0], n[1]);
+void update_nesterov_ag(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
+    nesterov_ag(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3]);
+  });
 }
 
-void update_ada_delta(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) ada_delta(t->p, t->state[0], t->state[1], t->size, t->g, n[0], n[1], n[2]);
+void update_ada_grad(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count,
+            [=](const Parameter* t) { ada_grad(t->p, t->state[0], t->size, t->g, n[0], n[1]); });
 }
 
-void update_rmsprop(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++) rmsprop(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3], n[4]);
+void update_ada_delta(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
+    ada_delta(t->p, t->state[0], t->state[1], t->size, t->g, n[0], n[1], n[2]);
+  });
 }
 
-void update_rmsprop_graves(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
+void update_rmsprop(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
+    rmsprop(t->p, t->state[0], t->size, t->g, n[0], n[1], n[2], n[3], n[4]);
+  });
+}
+
+void update_rmsprop_graves(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
     rmsprop_graves(t->p, t->state[0], t->state[1], t->state[2], t->size, t->g, n[0], n[1], n[2],
                    n[3], n[4]);
+  });
 }
 
-void update_smorms3(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
+void update_smorms3(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
     smorms3(t->p, t->state[0], t->state[1], t->state[2], t->size, t->g, n[0], n[1]);
+  });
 }
 
-void update_adam(const Parameter* t, int64_t count, const float* n) {
-  for (; count--; t++)
+void update_adam(const Parameter* all, int64_t count, const float* n) {
+  for_parts(all, count, [=](const Parameter* t) {
     adam(t->p, t->state[0], t->state[1], t->size, t->g, n[0], n[1], n[2], n[3], n[4], n[5]);
+  });
 }
 }  // extern "C"

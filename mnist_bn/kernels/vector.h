@@ -36,12 +36,37 @@ INLINE vfloat broadcast(float x) { return x - vfloat{}; }  // x - 0 keeps the si
 template <int... LANES>
 struct Lanes {
   INLINE vint widen(const uint8_t* p) { return vint{p[LANES]...}; }
+  // a[from], b[from], a[from + 1], b[from + 1], ...
+  template <int FROM>
+  INLINE vfloat interleave(vfloat a, vfloat b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (FROM + LANES / 2 + LANES % 2 * WIDTH)...);
+#else
+    return __builtin_shuffle(a, b, vint{(FROM + LANES / 2 + LANES % 2 * WIDTH)...});
+#endif
+  }
 };
 template <int COUNT, int... LANES>
 struct LanesFrom0 : LanesFrom0<COUNT - 1, COUNT - 1, LANES...> {};
 template <int... LANES>
 struct LanesFrom0<0, LANES...> : Lanes<LANES...> {};
 INLINE vint load_bytes(const uint8_t* p) { return LanesFrom0<WIDTH>::widen(p); }
+
+// Exchanges rows and columns of WIDTH vectors: each pass interleaves the first half of them with the
+// second.
+INLINE void transpose(vfloat* square) {
+  for (int pass = 1; pass < WIDTH; pass *= 2) {
+    vfloat next[WIDTH];
+#pragma GCC unroll 16
+    for (int i = 0; i < WIDTH / 2; i++) {
+      next[2 * i] = LanesFrom0<WIDTH>::template interleave<0>(square[i], square[i + WIDTH / 2]);
+      next[2 * i + 1] =
+          LanesFrom0<WIDTH>::template interleave<WIDTH / 2>(square[i], square[i + WIDTH / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < WIDTH; i++) square[i] = next[i];
+  }
+}
 INLINE void store_bytes(uint8_t* p, vint v) {
 #if defined(__AVX512F__)
   *(vbyte_unaligned*)p = __builtin_convertvector(v, vbyte);

@@ -12,11 +12,11 @@
 
 #include <string.h>
 
+#include "products.h"
+
 constexpr int INPUTS = 6, OUTPUTS = 4, ELEMENTS = INPUTS * INPUTS;
 // Floats of transformed tiles that are to stay in the L2 cache.
 constexpr int TILE_FLOATS = 128 * 1024;
-// Tiles, or channels, that a matrix product has in registers, for one vector and for two.
-constexpr int MOST_ROWS[] = {12, REGISTERS == 32 ? 12 : 6};
 
 // ---- transforms of one axis
 
@@ -178,82 +178,6 @@ static void for_tiles(int rows, int columns, int first, int count, Body body) {
   }
 }
 
-// ---- products of matrices
-
-// c[row][lane] = sum over k of a[row][k] * b[k][lane], or added to c.
-struct Product {
-  const float* a;
-  ptrdiff_t a_row, a_k;
-  int k;
-  const float* b;
-  ptrdiff_t b_k;
-  float* c;
-  ptrdiff_t c_row;
-};
-
-template <int ROWS, int VECTORS, bool ADD>
-static void product_tile(const Product& t) {
-  vfloat sum[ROWS][VECTORS] = {};
-  const float *a = t.a, *b = t.b;
-  for (int k = 0; k < t.k; k++, a += t.a_k, b += t.b_k) {
-    vfloat bk[VECTORS];
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; v++) bk[v] = load(b + v * WIDTH);
-#pragma GCC unroll 12
-    for (int r = 0; r < ROWS; r++) {
-      vfloat ar = broadcast(a[r * t.a_row]);
-#pragma GCC unroll 2
-      for (int v = 0; v < VECTORS; v++) sum[r][v] += ar * bk[v];
-    }
-  }
-#pragma GCC unroll 12
-  for (int r = 0; r < ROWS; r++)
-#pragma GCC unroll 2
-    for (int v = 0; v < VECTORS; v++) {
-      float* c = t.c + r * t.c_row + v * WIDTH;
-      store(c, ADD ? load(c) + sum[r][v] : sum[r][v]);
-    }
-}
-
-template <int VECTORS, bool ADD, int ROWS>
-static void product_tile_of(int rows, const Product& t) {
-  if (rows == ROWS) return product_tile<ROWS, VECTORS, ADD>(t);
-  if constexpr (ROWS > 1) product_tile_of<VECTORS, ADD, ROWS - 1>(rows, t);
-}
-
-template <int VECTORS, bool ADD>
-static void product_block(Product t, int rows) {
-  constexpr int MOST = MOST_ROWS[VECTORS - 1];
-  for (int strips = (rows + MOST - 1) / MOST; strips > 0; strips--) {
-    int now = (rows + strips - 1) / strips;
-    product_tile_of<VECTORS, ADD, MOST>(now, t);
-    t.a += now * t.a_row;
-    t.c += now * t.c_row;
-    rows -= now;
-  }
-}
-
-// For `lanes` of c, whole vectors. Of b, one or two vectors are a block with all its k.
-static void product_with_weights(Product t, int rows, int lanes) {
-  for (int first = 0; first < lanes; first += t.b_k) {
-    t.b_k = smaller(2 * WIDTH, lanes - first);
-    if (t.b_k == WIDTH)
-      product_block<1, false>(t, rows);
-    else
-      product_block<2, false>(t, rows);
-    t.b += t.k * t.b_k;
-    t.c += t.b_k;
-  }
-}
-
-// For `lanes` of b and c, whole vectors; adds to c.
-static void add_product(Product t, int rows, int lanes) {
-  int first = 0;
-  for (; first + 2 * WIDTH <= lanes; first += 2 * WIDTH, t.b += 2 * WIDTH, t.c += 2 * WIDTH)
-    product_block<2, true>(t, rows);
-  if (first < lanes) product_block<1, true>(t, rows);
-}
-
 // ---- weights
 
 // From kernels that are packed in blocks of one or two vectors, with the distances given in a
@@ -277,9 +201,11 @@ static void transform_weights(const float* packed, int lanes, int elements, ptrd
   }
 }
 
-Winograd::Winograd(const Geometry& g, int passes)
+Winograd::Winograd(const Geometry& g, int passes, int workers, int slices)
     : g(g),
       passes(passes),
+      workers(workers),
+      slices(slices),
       in(g.in_vectors() * WIDTH),
       out(g.out_vectors() * WIDTH),
       tile_rows((g.out_height + OUTPUTS - 1) / OUTPUTS),
@@ -291,10 +217,10 @@ Winograd::Winograd(const Geometry& g, int passes)
       transposed_plane(plane_size((size_t)g.out_channels * in)),
       forward_weights(passes & FORWARD ? ELEMENTS * weight_plane : 0),
       backward_weights(passes & INPUT_GRADIENT ? ELEMENTS * transposed_plane : 0),
-      weight_sums(passes & WEIGHT_GRADIENT ? ELEMENTS * weight_plane : 0, true),
-      x_tiles(passes ? ELEMENTS * x_plane : 0),
-      y_tiles(passes ? ELEMENTS * y_plane : 0),
-      patch(passes ? (size_t)ELEMENTS * larger(in, out) : 0) {}
+      weight_sums(passes & WEIGHT_GRADIENT ? ELEMENTS * weight_plane : 0, slices),
+      x_tiles(passes ? ELEMENTS * x_plane : 0, workers),
+      y_tiles(passes ? ELEMENTS * y_plane : 0, workers),
+      patch(passes ? (size_t)ELEMENTS * larger(in, out) : 0, workers) {}
 
 void Winograd::set_weights(const float* w, float* packed) {
   if (passes & FORWARD) {
@@ -310,18 +236,21 @@ void Winograd::set_weights(const float* w, float* packed) {
 }
 
 void Winograd::weight_gradient(float* packed) const {
-  const float* from = weight_sums.data;
-  for (int first = 0; first < out; first += WIDTH)
-    for (int c = 0; c < g.in_channels; c++) {
-      const float* sums = from + (size_t)c * out + first;
+  parallel(g.in_channels, workers, [&](int c, int) {
+    for (int first = 0; first < out; first += WIDTH) {
+      const float* sums = weight_sums[0] + (size_t)c * out + first;
       transform<INPUTS, 3, transform_kernel_back>(
           [&](int row, int column) __attribute__((always_inline)) {
-            return load(sums + (row * INPUTS + column) * weight_plane);
+            const float* at = sums + (row * INPUTS + column) * weight_plane;
+            vfloat total = load(at);
+            for (int s = 1; s < slices; s++) total += load(at + s * weight_sums.distance);
+            return total;
           },
           [&](int row, int column, vfloat gw) __attribute__((always_inline)) {
             store(packed + ((size_t)(row * 3 + column) * g.in_channels + c) * out + first, gw);
           });
     }
+  });
 }
 
 // ---- the passes
@@ -348,23 +277,25 @@ static void to_tiles(const Geometry& g, int tile_rows, int tile_columns, int fir
 }
 
 void Winograd::forward(const float* x, int images, const float* bias, bool relu, float* y,
-                       int y_channels) {
+                       int y_channels, int worker) const {
+  float *x_tiles = this->x_tiles[worker], *y_tiles = this->y_tiles[worker];
+  float* patch = this->patch[worker];
   int total = images * tile_rows * tile_columns;
   for (int first = 0; first < total; first += chunk) {
     int count = smaller(chunk, total - first);
     to_tiles<INPUTS, transform_inputs>(g, tile_rows, tile_columns, first, count, x, g.in_channels,
-                                       in, patch.data, x_tiles.data, x_plane);
+                                       in, patch, x_tiles, x_plane);
     for (int e = 0; e < ELEMENTS; e++)
       product_with_weights(
-          {x_tiles.data + e * x_plane, in, 1, g.in_channels,
-           forward_weights.data + e * weight_plane, 0, y_tiles.data + e * y_plane, out},
+          {x_tiles + e * x_plane, in, 1, g.in_channels,
+           forward_weights.data + e * weight_plane, 0, y_tiles + e * y_plane, out},
           count, out);
     for_tiles(tile_rows, tile_columns, first, count, [&](int tile, int image, int row, int column) {
       Patch<OUTPUTS> place(g, true, image, row, column, y_channels);
       bool is_direct = place.is_whole() && y_channels == out;
-      float* to = is_direct ? y + place.corner : patch.data;
+      float* to = is_direct ? y + place.corner : patch;
       ptrdiff_t distance = is_direct ? place.row : OUTPUTS * out;
-      const float* from = y_tiles.data + (size_t)tile * out;
+      const float* from = y_tiles + (size_t)tile * out;
       for (int c = 0; c < out; c += WIDTH) {
         vfloat b = load(bias + c);
         transform<INPUTS, OUTPUTS, transform_outputs>(
@@ -379,44 +310,48 @@ void Winograd::forward(const float* x, int images, const float* bias, bool relu,
       }
       for (int r = 0; !is_direct && r < place.last_row; r++)
         place.for_pixels(r, y_channels, out, [&](ptrdiff_t at, ptrdiff_t in_patch, size_t size) {
-          memcpy(y + at, patch.data + in_patch, size * sizeof(float));
+          memcpy(y + at, patch + in_patch, size * sizeof(float));
         });
     });
   }
 }
 
-void Winograd::gradients(const float* x, const float* gy, int gy_channels, int images, float* gx) {
+void Winograd::gradients(const float* x, const float* gy, int gy_channels, int images, float* gx,
+                         int worker, int slice, bool is_first) const {
+  float *x_tiles = this->x_tiles[worker], *y_tiles = this->y_tiles[worker];
+  float* patch = this->patch[worker];
   int total = images * tile_rows * tile_columns;
   if (passes & INPUT_GRADIENT) memset(gx, 0, images * g.image() * sizeof(float));
   for (int first = 0; first < total; first += chunk) {
     int count = smaller(chunk, total - first);
     to_tiles<OUTPUTS, transform_outputs_back>(g, tile_rows, tile_columns, first, count, gy,
-                                              gy_channels, out, patch.data, y_tiles.data, y_plane);
+                                              gy_channels, out, patch, y_tiles, y_plane);
     if (passes & WEIGHT_GRADIENT) {
       to_tiles<INPUTS, transform_inputs>(g, tile_rows, tile_columns, first, count, x,
-                                         g.in_channels, in, patch.data, x_tiles.data, x_plane);
+                                         g.in_channels, in, patch, x_tiles, x_plane);
       for (int e = 0; e < ELEMENTS; e++)
-        add_product({x_tiles.data + e * x_plane, 1, in, count, y_tiles.data + e * y_plane, out,
-                     weight_sums.data + e * weight_plane, out},
-                    g.in_channels, out);
+        product_with_rows({x_tiles + e * x_plane, 1, in, count, y_tiles + e * y_plane, out,
+                           weight_sums[slice] + e * weight_plane, out},
+                          g.in_channels, out, !is_first || first > 0);
     }
     if (passes & INPUT_GRADIENT) {
       for (int e = 0; e < ELEMENTS; e++)
         product_with_weights(
-            {y_tiles.data + e * y_plane, out, 1, g.out_channels,
-             backward_weights.data + e * transposed_plane, 0, x_tiles.data + e * x_plane, in},
+            {y_tiles + e * y_plane, out, 1, g.out_channels,
+             backward_weights.data + e * transposed_plane, 0, x_tiles + e * x_plane, in},
             count, in);
-      add_input_gradient(first, count, gx);
+      add_input_gradient(first, count, gx, worker);
     }
   }
 }
 
-void Winograd::add_input_gradient(int first, int count, float* gx) {
+void Winograd::add_input_gradient(int first, int count, float* gx, int worker) const {
+  float *x_tiles = this->x_tiles[worker], *patch = this->patch[worker];
   for_tiles(tile_rows, tile_columns, first, count, [&](int tile, int image, int row, int column) {
     Patch<INPUTS> place(g, false, image, row, column, g.in_channels);
-    const float* from = x_tiles.data + (size_t)tile * in;
+    const float* from = x_tiles + (size_t)tile * in;
     bool is_direct = place.is_whole() && g.in_channels == in;
-    float* to = is_direct ? gx + place.corner : patch.data;
+    float* to = is_direct ? gx + place.corner : patch;
     ptrdiff_t distance = is_direct ? place.row : INPUTS * in;
     for (int c = 0; c < in; c += WIDTH, from += WIDTH, to += WIDTH)
       transform<INPUTS, INPUTS, transform_inputs_back>(
@@ -429,7 +364,7 @@ void Winograd::add_input_gradient(int first, int count, float* gx) {
           });
     for (int r = place.first_row; !is_direct && r < place.last_row; r++)
       place.for_pixels(r, g.in_channels, in, [&](ptrdiff_t at, ptrdiff_t in_patch, size_t size) {
-        for (size_t i = 0; i < size; i++) gx[at + i] += patch.data[in_patch + i];
+        for (size_t i = 0; i < size; i++) gx[at + i] += patch[in_patch + i];
       });
   });
 }
@@ -438,29 +373,47 @@ void Winograd::add_input_gradient(int first, int count, float* gx) {
 
 int winograd_forward(const Geometry& g, const float* x, const float* w, const float* b, float* y,
                      int n) {
-  Winograd winograd(g, Winograd::FORWARD);
+  const Slices slices = image_slices(n);
+  const int workers = workers_for(products(g, n));
+  Winograd winograd(g, Winograd::FORWARD, workers, slices.count);
   Buffer<float> packed(packed_size(g)), bias(g.out_vectors() * WIDTH);
   if (!winograd || !packed || !bias) return 1;
   pad_channels(b, g.out_channels, bias.data);
   winograd.set_weights(w, packed.data);
-  winograd.forward(x, n, bias.data, false, y, g.out_channels);
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    size_t first = slices.first(slice);
+    winograd.forward(x + first * g.image(), slices.length(slice), bias.data, false,
+                     y + first * g.out_pixels() * g.out_channels, g.out_channels, worker);
+  });
   return 0;
 }
 
 int winograd_input_gradient(const Geometry& g, const float* gy, const float* w, float* gx, int n) {
-  Winograd winograd(g, Winograd::INPUT_GRADIENT);
+  const Slices slices = image_slices(n);
+  const int workers = workers_for(products(g, n));
+  Winograd winograd(g, Winograd::INPUT_GRADIENT, workers, slices.count);
   Buffer<float> packed(packed_size(g));
   if (!winograd || !packed) return 1;
   winograd.set_weights(w, packed.data);
-  winograd.gradients(nullptr, gy, g.out_channels, n, gx);
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    size_t first = slices.first(slice);
+    winograd.gradients(nullptr, gy + first * g.out_pixels() * g.out_channels, g.out_channels,
+                       slices.length(slice), gx + first * g.image(), worker, slice, true);
+  });
   return 0;
 }
 
 int winograd_weight_gradient(const Geometry& g, const float* x, const float* gy, float* gw, int n) {
-  Winograd winograd(g, Winograd::WEIGHT_GRADIENT);
+  const Slices slices = image_slices(n, Winograd::sums(g));
+  const int workers = workers_for(products(g, n));
+  Winograd winograd(g, Winograd::WEIGHT_GRADIENT, workers, slices.count);
   Buffer<float> packed((size_t)g.taps() * g.in_channels * g.out_vectors() * WIDTH);
   if (!winograd || !packed) return 1;
-  winograd.gradients(x, gy, g.out_channels, n, nullptr);
+  parallel(slices.count, workers, [&](int slice, int worker) {
+    size_t first = slices.first(slice);
+    winograd.gradients(x + first * g.image(), gy + first * g.out_pixels() * g.out_channels,
+                       g.out_channels, slices.length(slice), nullptr, worker, slice, true);
+  });
   winograd.weight_gradient(packed.data);
   unpack_weight_gradient(g, packed.data, gw);
   return 0;

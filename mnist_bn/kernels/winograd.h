@@ -1,16 +1,21 @@
 // Winograd convolution of NHWC images, as winograd.cpp offers it to convolution.cpp and blocks.cpp.
 #pragma once
 
-#include "convolution.h"
+#include "parallel.h"
 
 // F(4x4, 3x3) for a 3x3 kernel of stride 1. Channels in its own memory are in whole vectors.
 class __attribute__((visibility("hidden"))) Winograd {
  public:
   enum Pass { NONE = 0, FORWARD = 1, INPUT_GRADIENT = 2, WEIGHT_GRADIENT = 4 };
 
-  // Takes memory for the passes, any of them together.
-  Winograd(const Geometry& g, int passes);
+  // Takes memory for the passes, any of them together. Each of `workers` has memory to work in, and
+  // each of `slices` of the batch has its own sum of the weights' gradient.
+  Winograd(const Geometry& g, int passes, int workers, int slices);
 
+  // Floats of a slice's sum of the weights' gradient.
+  static size_t sums(const Geometry& g) {
+    return (size_t)36 * g.in_channels * g.out_vectors() * WIDTH;
+  }
   // Whether there was memory.
   explicit operator bool() const {
     return forward_weights && backward_weights && weight_sums && x_tiles && y_tiles && patch;
@@ -23,22 +28,27 @@ class __attribute__((visibility("hidden"))) Winograd {
 
   // Sets `images` images y of y_channels. Channels behind out_channels, if there are any, are set
   // to zero. `bias`: whole vectors.
-  void forward(const float* x, int images, const float* bias, bool relu, float* y, int y_channels);
+  void forward(const float* x, int images, const float* bias, bool relu, float* y, int y_channels,
+               int worker) const;
 
-  // Sets gx, and adds to the weights' gradient: each if its pass was asked for.
-  void gradients(const float* x, const float* gy, int gy_channels, int images, float* gx);
+  // Sets gx, and adds to the slice's sum of the weights' gradient: each if its pass was asked for.
+  // `is_first`: the sum begins with these images.
+  void gradients(const float* x, const float* gy, int gy_channels, int images, float* gx,
+                 int worker, int slice, bool is_first) const;
 
   // The weights' gradient, as unpack_weight_gradient() reads it.
   void weight_gradient(float* packed) const;
 
  private:
-  void add_input_gradient(int first, int count, float* gx);
+  void add_input_gradient(int first, int count, float* gx, int worker) const;
 
   const Geometry g;
-  const int passes, in, out;  // channels in whole vectors
+  const int passes, workers, slices;
+  const int in, out;  // channels in whole vectors
   const int tile_rows, tile_columns, chunk;
   const size_t x_plane, y_plane, weight_plane, transposed_plane;
-  Buffer<float> forward_weights, backward_weights, weight_sums, x_tiles, y_tiles, patch;
+  const Buffer<float> forward_weights, backward_weights;
+  const Each<float> weight_sums, x_tiles, y_tiles, patch;
 };
 
 #pragma GCC visibility push(hidden)

@@ -43,9 +43,7 @@ def add_further(groups: dict[str, argparse._ArgumentGroup]) -> None:
     what.add_argument(
         "--list-models", action="store_true", default=False, help="print the networks' names"
     )
-    where.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs at once, one thread each (default 1)"
-    )
+    where.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     where.add_argument(
         "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
     )

@@ -180,8 +180,9 @@ def test_a_cpu_without_any(monkeypatch):
 def test_the_sources_are_there():
     names = {path.name for path in build._sources("*.cpp", "*.h")}
     assert names == {
-        *("blocks.cpp", "convolution.cpp", "layers.cpp", "updates.cpp", "winograd.cpp"),
-        *("convolution.h", "vector.h", "winograd.h"),
+        *("blocks.cpp", "convolution.cpp", "layers.cpp", "linear.cpp", "parallel.cpp"),
+        *("updates.cpp", "winograd.cpp"),
+        *("convolution.h", "parallel.h", "products.h", "vector.h", "winograd.h"),
     }
 
 
