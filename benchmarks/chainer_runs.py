@@ -14,6 +14,7 @@ from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator
 from chainer.training import Trainer, extension
 from chainer.training.updaters import StandardUpdater
+from threadpoolctl import threadpool_limits
 
 from mnist_bn import data, kernels, training
 from mnist_bn.config import RunConfig
@@ -76,9 +77,11 @@ def epoch_seconds(trainer: Trainer) -> list[float]:
     return np.diff(elapsed[1:]).tolist()
 
 
-def switch(accelerated: bool) -> None:
-    """Puts the kernels in, or stock Chainer back."""
+def switch(accelerated: bool, threads: int = 1) -> None:
+    """Puts the kernels in, or stock Chainer back, on so many threads."""
     kernels.install("on" if accelerated else "off")
+    kernels.threads.set_count(threads)
+    threadpool_limits(1 if accelerated else threads)
 
 
 class ChainerRun:

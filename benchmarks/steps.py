@@ -23,8 +23,8 @@ TORCH_VARIANTS = {
     "torch-compile": {"compiled": "default"},
     "torch-compile-channels-last": {"channels_last": True, "compiled": "default"},
 }
-# The named networks on stock Chainer and on ours, and the blog's own text on ours
-CHAINER_VARIANTS = ("stock", "accelerated", "verbatim")
+# The named networks on stock Chainer and on ours, also on one thread; the blog's own text on ours
+CHAINER_VARIANTS = ("stock", "accelerated", "one-thread", "verbatim")
 VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS)
 BLOG = Path(__file__).parent / "blog.py"
 
@@ -67,7 +67,7 @@ def why_missing() -> dict[str, str]:
     """Returns the variants that cannot run here, with the reason in one line."""
     reasons = {}
     if (reason := kernels.why_not()) is not None:
-        reasons["accelerated"] = reasons["verbatim"] = reason
+        reasons |= dict.fromkeys(CHAINER_VARIANTS[1:], reason)
     if importlib.util.find_spec("torch") is None:
         reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
     return reasons
@@ -99,25 +99,28 @@ def make_cpu_run(
     dataset: Dataset,
     clock: Callable[[], float],
     out: str,
+    threads: int,
 ) -> Run:
     """Returns the run of one of VARIANTS.
 
     Args:
         clock: returns seconds.
         out: folder for what the Trainers write.
+        threads: of all variants but "one-thread"; stock Chainer's are those of BLAS.
     """
     if variant in TORCH_VARIANTS:
         from benchmarks.torch_runs import TorchRun
 
         options = TORCH_VARIANTS[variant]
-        return TorchRun(model, dataset, batchsize, clock, **options)
+        return TorchRun(model, dataset, batchsize, clock, threads=threads, **options)
     if variant == "verbatim":
         model = f"{BLOG}:{model}"
     config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
     config = replace(config, out=f"{out}/{variant}")
     trainer = chainer_runs.build_trainer(config, dataset)
+    own = 1 if variant == "one-thread" else threads
     return chainer_runs.ChainerRun(
-        trainer, functools.partial(chainer_runs.switch, variant != "stock"), clock
+        trainer, functools.partial(chainer_runs.switch, variant != "stock", own), clock
     )
 
 

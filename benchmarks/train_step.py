@@ -1,6 +1,7 @@
-"""Speed of training on a CPU, one thread: stock Chainer, accelerated Chainer and PyTorch.
+"""Speed of training on a CPU: stock Chainer, accelerated Chainer and PyTorch.
 
 python benchmarks/train_step.py
+python benchmarks/train_step.py --threads 2
 python benchmarks/train_step.py --model MnistCNN_BN_before --batch 100 32 500 --json speed.json
 python benchmarks/train_step.py --kernels
 python benchmarks/train_step.py --convolutions 100 --clock cpu --repeats 5
@@ -36,11 +37,11 @@ from benchmarks.arguments import (
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # What each measurement of another kind leaves aside.
 WITHOUT_EFFECT = {
-    "kernels": ("model", "what", "block"),
-    "convolutions": ("model", "batch", "what", "variants", "block"),
-    "profile": ("what", "clock", "json"),
-    "epoch": ("batch", "what", "repeats", "block", "clock"),
-    "sweep": ("batch", "what", "repeats", "block", "clock"),
+    "kernels": ("model", "what", "block", "threads"),
+    "convolutions": ("model", "batch", "what", "variants", "block", "threads"),
+    "profile": ("what", "clock", "json", "threads"),
+    "epoch": ("batch", "what", "repeats", "block", "clock", "threads"),
+    "sweep": ("batch", "what", "repeats", "block", "clock", "threads"),
 }
 
 
@@ -55,6 +56,13 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--isa", choices=("avx2",), help="keep every variant to these instructions")
     parser.add_argument("--cpu", type=int, metavar="N", help="run on this CPU only")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of every variant but one-thread, in steps and evaluation (default 1)",
+    )
     group = parser.add_argument_group("instead of training steps and evaluation")
     instead = group.add_mutually_exclusive_group()
     instead.add_argument("--kernels", action="store_true", help="time of each function")
@@ -68,6 +76,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     instead.add_argument("--epoch", action="store_true", help="an epoch of train_mnist.py")
     instead.add_argument("--sweep", action="store_true", help="runs an hour of a sweep")
     arguments = parse(parser, argv)
+    if arguments.threads < 1:
+        parser.error("--threads: expected 1 or more")
+    if arguments.threads > 1 and arguments.clock == "cpu":
+        parser.error("--threads: several share the work, not the CPU time; measure --clock wall")
     if arguments.convolutions is not None and arguments.convolutions < 1:
         parser.error("--convolutions: expected 1 or more")
     for measurement, without_effect in WITHOUT_EFFECT.items():
@@ -92,7 +104,8 @@ def measure(arguments: argparse.Namespace) -> None:
     arguments.variants = available_variants(arguments.variants, steps.VARIANTS, steps.why_missing())
     about = environment.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    print(f"{about['machine']['cpu']}, one thread, {arguments.clock} time, {versions}")
+    threads = "one thread" if arguments.threads == 1 else f"{arguments.threads} threads"
+    print(f"{about['machine']['cpu']}, {threads}, {arguments.clock} time, {versions}")
     results = _measure(arguments)
     write_json(arguments, about, results)
 
@@ -127,7 +140,9 @@ def measure_steps(arguments: argparse.Namespace) -> list[dict]:
     )
     clock = CLOCKS[arguments.clock]
     with tempfile.TemporaryDirectory() as out:
-        make_run = functools.partial(steps.make_cpu_run, clock=clock, out=out)
+        make_run = functools.partial(
+            steps.make_cpu_run, clock=clock, out=out, threads=arguments.threads
+        )
         for batchsize in arguments.batch:
             dataset = chainer_runs.load_dataset(batchsize * arguments.block)
             print(f"Images: {dataset.origin}")

