@@ -64,9 +64,11 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--paste",
-        dest="page",
+        dest="pages",
+        nargs="+",
+        default=(),
         metavar="FILE",
-        help="a Markdown file to put the tables into, each between the lines `<!-- begin"
+        help="Markdown files to put the tables into, each between the lines `<!-- begin"
         " exercise/claims.md -->` and `<!-- end exercise/claims.md -->`",
     )
     parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")

@@ -87,6 +87,8 @@ def draw(
     written = [*(figures or []), *(observed or [])]
     if findings:
         written.append(tables.write(claims.table(findings), out / "claims.md"))
+        if any(len(finding.numbers) > 1 for finding in findings):
+            written.append(tables.write(claims.table_of_cases(findings), out / "cases.md"))
     written.append(tables.write(tables.table(curves), out / "table.md"))
     written.append(tables.write(tables.summary(runs), out / "summary.csv"))
     return Drawn(written, curves, findings or [])

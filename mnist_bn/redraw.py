@@ -17,6 +17,8 @@ from mnist_bn.plotting.words import printable
 from mnist_bn.storage import files
 from mnist_bn.terminal import wording
 
+SUMMARY = "claims.md"  # of all studies
+
 Note = Callable[[str], None]
 Draw = Callable[[partition.Part, Path], drawing.Drawn]
 
@@ -29,7 +31,7 @@ def redraw(
     formats: Sequence[str] = ("png",),
     semantics: str | None = None,
     dataset: str | None = None,
-    page: str | None = None,
+    pages: Sequence[str] = (),
 ) -> None:
     """Reads the folders, draws the figures of each part of the runs, and prints their tables.
 
@@ -40,7 +42,7 @@ def redraw(
         out: the folder to write to; None for `figures` in their common folder.
         formats: of the figures.
         semantics, dataset: only runs with these; None takes all.
-        page: a Markdown file to paste the tables into; see `pasting`.
+        pages: Markdown files to paste the tables into; see `pasting`.
 
     Raises:
         UserError: there is nothing to draw, or a part could not be drawn; the others are.
@@ -57,29 +59,35 @@ def redraw(
     files.make_folder(target)
     draw = partial(_drawn, formats=formats, studies=studies, note=note)
     if len(parts) == 1:
-        made = {parts[0].name: _draw_only(len(every), parts[0], target, draw)}
+        drawn = {parts[0].name: _draw_only(len(every), parts[0], target, draw)}
     else:
-        made = _draw_each(len(every), parts, target, draw, note)
-    if page:
-        pasted = pasting.paste(pasting.texts(made), Path(page))
+        drawn = _draw_each(len(every), parts, target, draw, note)
+    texts = pasting.texts({name: one.files for name, one in drawn.items()})
+    findings = {name: one.findings for name, one in drawn.items() if one.findings}
+    if len(findings) > 1:
+        texts[SUMMARY] = claims.summary(findings)
+        tables.write(texts[SUMMARY], target / SUMMARY)
+        wording.say(f"\nThe claims of all studies: {printable(target / SUMMARY)}")
+    for page in pages:
+        pasted = pasting.paste(texts, Path(page))
         wording.say(f"Pasted into {printable(page)}: {', '.join(pasted)}")
-    if failed := len(parts) - len(made):
+    if failed := len(parts) - len(drawn):
         raise UserError(f"{failed} of {len(parts)} groups could not be drawn; see above")
 
 
-def _draw_only(read: int, part: partition.Part, out: Path, draw: Draw) -> list[Path]:
-    """Draws the only part of the runs read, and returns its files."""
+def _draw_only(read: int, part: partition.Part, out: Path, draw: Draw) -> drawing.Drawn:
+    """Draws the only part of the runs read."""
     drawn = draw(part, out)
     count = f"Read {wording.count(read, 'run')}"
     count += f", drew {drawn.runs}" * (drawn.runs != read)
     wording.say(f"{count}. Written to {printable(out)}: {', '.join(drawn.names)}")
-    return drawn.files
+    return drawn
 
 
 def _draw_each(
     read: int, parts: Sequence[partition.Part], out: Path, draw: Draw, note: Note
-) -> dict[str, list[Path]]:
-    """Draws each part in a folder of its own, and returns the files by the part's name."""
+) -> dict[str, drawing.Drawn]:
+    """Draws each part in a folder of its own; returns what was drawn by the part's name."""
     differences = partition.differences(parts)
     groups = f"drawn in {len(parts)} groups: they differ in {differences}"
     wording.say(f"Read {wording.count(read, 'run')}, {groups}.")
@@ -94,7 +102,7 @@ def _draw_each(
         except UserError as error:
             note(f"{part.name}: not drawn ({error})")
         else:
-            made[part.name] = drawn.files
+            made[part.name] = drawn
             written = f"written to {printable(folder)}: {', '.join(drawn.names)}"
             wording.say(f"{wording.count(drawn.runs, 'run')}, {written}")
     return made

@@ -106,6 +106,7 @@ def test_original_paper(tiny_data, tmp_path):
     assert [run.model for run in runs] == ["SigmoidMLP", "SigmoidMLP_BN"]
     names = drawn(tmp_path)
     assert names == [
+        "cases.md",
         "claims.md",
         "original-paper.md",
         "original-paper.png",
