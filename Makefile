@@ -50,9 +50,11 @@ lint: $(VENV)/installed-dev
 docs: $(VENV)/installed
 	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md
 
-# README.md and REPRODUCTION.md show these of all that is drawn.
+# The pages show these of all that is drawn.
 figures: $(VENV)/installed
-	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md
+	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md \
+		docs/studies/blog.md docs/studies/cs231n.md docs/studies/exercise.md \
+		docs/studies/learning-rate.md docs/studies/original-paper.md docs/studies/understanding-bn.md
 	mkdir -p docs/blog-2016
 	cp figures/blog-2016/overview.png figures/blog-2016/network-*.png docs/blog-2016
 	cp figures/cs231n-*/*.png figures/exercise/*.png figures/learning-rate/*.png docs

@@ -13,6 +13,8 @@ from tests.helpers import write_result_folder
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "evidence"
+PAGES = [ROOT / "REPRODUCTION.md", *sorted(ROOT.glob("docs/studies/*.md"))]
+BEGIN = "<!-- begin "
 
 
 def write_run(folder, epochs=2, **settings):
@@ -24,14 +26,11 @@ def write_run(folder, epochs=2, **settings):
     return folder
 
 
-def tables(kept):
-    """The tables of claims of all runs in a folder, by the name of their place."""
+def judged(kept):
+    """What the runs in a folder say of their study's claims, by the name of the part of them."""
     parts = partition.parts(read_runs([kept], note=pytest.fail), studies.has_preset)
     return {
-        f"{part.name}/claims.md": claims.table(
-            claims.find(studies.get(part.kind.study).CLAIMS, part.runs)
-        )
-        for part in parts
+        part.name: claims.find(studies.get(part.kind.study).CLAIMS, part.runs) for part in parts
     }
 
 
@@ -81,33 +80,46 @@ def test_a_large_file_is_refused(tmp_path, capsys):
     assert "probe.npz" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("study", sorted(path.name for path in KEPT.iterdir()))
-def test_the_published_verdicts_are_those_of_the_evidence(study, tmp_path):
-    page = tmp_path / "page.md"
-    shutil.copy(ROOT / "REPRODUCTION.md", page)
-    made = tables(KEPT / study)
-    assert set(pasting.paste(made, page)) == set(made)
-    assert page.read_text() == (ROOT / "REPRODUCTION.md").read_text()
+def places(page):
+    """The names of the tables that a page has a place for."""
+    return {line.split()[2] for line in page.read_text().splitlines() if line.startswith(BEGIN)}
+
+
+def test_the_published_verdicts_are_those_of_the_evidence(tmp_path):
+    findings = {}
+    for study in sorted(path.name for path in KEPT.iterdir()):
+        findings |= judged(KEPT / study)
+    made = {"claims.md": claims.summary(findings)}
+    for name, found in findings.items():
+        made |= {f"{name}/claims.md": claims.table(found)}
+        made |= {f"{name}/cases.md": claims.table_of_cases(found)}
+    pasted = set()
+    for page in PAGES:
+        if not places(page) & set(made):
+            continue
+        copy = tmp_path / page.name
+        shutil.copy(page, copy)
+        pasted |= set(pasting.paste(made, copy))
+        assert copy.read_text() == page.read_text(), page
+    assert pasted >= {
+        "claims.md",
+        "blog-2016/cases.md",
+        *(f"{name}/claims.md" for name in findings),
+    }
 
 
 def test_a_changed_log_turns_a_verdict(tmp_path):
     study = tmp_path / "exercise"
     shutil.copytree(KEPT / "exercise", study)
-    before = tables(study)
+    before = judged(study)
     (log,) = study.glob("ExerciseMLP_BN-SGD-*-s0/log")
     entries = json.loads(log.read_text())
     entries[-1]["validation/main/accuracy"] = 0.7  # the claim: above 0.75
     log.write_text(json.dumps(entries))
-    after = tables(study)
-    row = "| with BN above 0.75 |"
-    verdicts = [
-        next(line for line in made["exercise/claims.md"].splitlines() if line.startswith(row))
-        .rstrip(" |")
-        .rpartition("| ")[2]
-        for made in (before, after)
-    ]
+    after = judged(study)
+    verdicts = [made["exercise"][0].verdict for made in (before, after)]
     assert verdicts == ["confirmed", "partly"]
-    assert before != after
+    assert claims.summary(before) != claims.summary(after)
 
 
 def test_evidence_says_nothing_of_where_it_was_made():
