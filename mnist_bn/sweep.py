@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
 
 from mnist_bn import provenance, training
 from mnist_bn.config import RunConfig
@@ -24,11 +20,10 @@ from mnist_bn.kernels import threads
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.outcome import FINISHED_ELSEWHERE, NOT_BEGUN, Outcome
 from mnist_bn.storage import files, locks, result_folder
-from mnist_bn.terminal import streams, wording
+from mnist_bn.terminal import board, live, streams, wording
 from mnist_bn.trainer import signals
 from mnist_bn.training import PreparedRun
 
-TICK_SECONDS = 1
 _OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
 
 
@@ -49,7 +44,7 @@ def train(
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False) -> list[Outcome]:
-    """Trains all `configs` in `jobs` processes, with a bar over the whole and a line for each run.
+    """Trains all `configs` in `jobs` processes, with a line for each run that ends.
 
     A signal (SIGINT, SIGTERM, SIGHUP) is passed on to the processes; see `signals`.
 
@@ -61,46 +56,36 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
     outcomes, names = [], labels(configs)
     at_once = f", {jobs} at once" if jobs > 1 else ""
     print(f"{wording.count(len(configs), 'run')}{at_once}; a line for each that ends")
-    with signals.deferred(), _ticking_bar(len(configs)) as bar:
-        for outcome in _outcomes(configs, jobs, autoload):
+    places = {config: place for place, config in enumerate(configs)}
+    in_order = [names[config] for config in configs]
+    with (
+        board.create(len(configs)) as positions,
+        signals.deferred(),
+        live.shown(configs, in_order, positions) as display,
+    ):
+        lines = {config: positions.line(place) for config, place in places.items()}
+        for outcome in _outcomes(configs, jobs, autoload, lines):
             outcomes.append(outcome)
-            if outcome.is_over:
-                bar.update()
             if outcome.left != NOT_BEGUN:
                 line = f"{names[outcome.config]}: {outcome}"
-                tqdm.write(wording.fitted(line, sys.stdout), file=sys.stdout)
+                display.end(places[outcome.config], line, outcome.is_over)
     if signals.requested():
         # All is saved, and to end of themselves takes the idle processes seconds.
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
     return outcomes
 
 
-@contextlib.contextmanager
-def _ticking_bar(total: int) -> Iterator[tqdm]:
-    """A bar on a terminal whose clock goes on while no run ends, so that it does not look dead."""
-    with tqdm(total=total, unit="run", disable=None, dynamic_ncols=True) as bar:
-        is_over = threading.Event()
-
-        def tick() -> None:
-            while not is_over.wait(TICK_SECONDS):
-                bar.refresh()
-
-        ticking = threading.Thread(target=tick, daemon=True)
-        with signals.blocked():  # they are for the main thread
-            ticking.start()
-        try:
-            yield bar
-        finally:
-            is_over.set()
-            ticking.join()
+Lines = Mapping[RunConfig, board.Line]
 
 
-def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
+def _outcomes(
+    configs: Sequence[RunConfig], jobs: int, autoload: bool, lines: Lines
+) -> Iterator[Outcome]:
     """Yields each run's Outcome as it ends; a run that kills its process fails alone."""
     left = list(configs)
     before = {config: result_folder.run_id(config.folder) for config in configs}
     try:
-        for outcome in _parallel(configs, jobs, autoload):
+        for outcome in _parallel(configs, jobs, autoload, lines):
             left.remove(outcome.config)
             yield outcome
     except TerminatedWorkerError:
@@ -110,18 +95,22 @@ def _outcomes(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterat
                 return
             is_ours = result_folder.run_id(config.folder) != before[config]
             try:
-                yield from _parallel([config], 2, autoload or is_ours)
+                yield from _parallel([config], 2, autoload or is_ours, lines)
             except TerminatedWorkerError:
                 yield Outcome(config, error="failed: its process was killed (out of memory?)")
 
 
-def _parallel(configs: Sequence[RunConfig], jobs: int, autoload: bool) -> Iterator[Outcome]:
+def _parallel(
+    configs: Sequence[RunConfig], jobs: int, autoload: bool, lines: Lines
+) -> Iterator[Outcome]:
     # max_nbytes: the configs are small, and no temporary folder is to be left behind.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
     task, origin = delayed(_run), provenance.of_process()
     left = (config for config in configs if not signals.requested())
     with signals.blocked():  # until the processes that start here can handle one
-        return parallel(task(config, autoload, os.getpid(), origin, jobs) for config in left)
+        return parallel(
+            task(config, autoload, os.getpid(), origin, jobs, lines[config]) for config in left
+        )
 
 
 def labels(configs: Sequence[RunConfig]) -> dict[RunConfig, str]:
@@ -205,7 +194,9 @@ def _reported(error: BaseException, report: Path) -> str:
     return f"{line} (traceback in {report})"
 
 
-def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict, jobs: int) -> Outcome:
+def _run(
+    config: RunConfig, autoload: bool, sweep: int, origin: dict, jobs: int, line: board.Line
+) -> Outcome:
     """Trains in a process of the sweep (by its process ID), or in the sweep's own; `jobs` at once.
 
     The run is prepared here and now: data does not travel, and a user's file may have changed.
@@ -219,7 +210,9 @@ def _run(config: RunConfig, autoload: bool, sweep: int, origin: dict, jobs: int)
     def train() -> dict | None:
         count = threads.share(config.threads, jobs)
         run = training.prepare(dataclasses.replace(config, threads=str(count)), origin=origin)
-        return _train_unless_finished(run, lambda: training.train(run, autoload=autoload))
+        return _train_unless_finished(
+            run, lambda: training.train(run, autoload=autoload, line=line)
+        )
 
     outcome = _outcome_of(config, train)
     if signals.is_orphan():

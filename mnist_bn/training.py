@@ -21,6 +21,7 @@ from mnist_bn.data.iterators import ORDERS, DeviceIterator, make_iterator, send_
 from mnist_bn.errors import UserError
 from mnist_bn.preparation import PreparedRun, load_dataset, prepare
 from mnist_bn.storage import files, locks, parameters, result_folder, snapshots
+from mnist_bn.terminal import board
 from mnist_bn.terminal.print_report import PrintReport
 from mnist_bn.terminal.progress_bar import ProgressBar
 from mnist_bn.trainer import learning_rate_drop, schedule, semantics, signals, update_rules
@@ -41,6 +42,7 @@ def train(
     resume: Path | None = None,
     autoload: bool = False,
     show_progress: bool = False,
+    line: board.Line | None = None,
 ) -> dict:
     """Trains a run and writes its result folder.
 
@@ -52,6 +54,7 @@ def train(
             this folder's, a run of its own begins with it.
         autoload: go on from the newest usable snapshot in the result folder, if there is one.
         show_progress: print the log and a progress bar.
+        line: of a sweep's board, to say there how far the run is.
 
     Returns:
         The last entry of the log: its keys are Chainer's, such as "validation/main/accuracy", and
@@ -66,6 +69,9 @@ def train(
         files.remove_unfinished(run.folder)
         result_folder.finish_setting_aside(run.folder, observers.file_names())
         trainer = build_trainer(run, show_progress=show_progress)
+        if line is not None:
+            steps = schedule.last_iteration(run.config, len(run.dataset.train.labels))
+            trainer.extend(board.Watch(line, steps, run.config.batchsize), trigger=lambda _: True)
         snapshot = resuming.find(run, resume, autoload)
         if snapshot is not None:
             resuming.load(snapshot, trainer, run)

@@ -1,11 +1,6 @@
 """Many runs: skipping what is finished, and going on when one fails."""
 
-import contextlib
-import io
 import json
-import sys
-import threading
-import time
 
 import pytest
 
@@ -14,6 +9,7 @@ from mnist_bn import data, sweep, training
 from mnist_bn.config import RunConfig, grid
 from mnist_bn.errors import UserError
 from mnist_bn.outcome import Outcome
+from mnist_bn.terminal import live
 from mnist_bn.training import prepare
 
 BROKEN = """
@@ -136,7 +132,7 @@ def test_what_was_under_way_when_a_process_was_killed_goes_on(settings, monkeypa
         (config.folder / "args").write_text('{"run_id": "of an earlier command"}')
     calls = []
 
-    def parallel(configs, jobs, autoload):
+    def parallel(configs, jobs, autoload, lines):
         calls.append((tuple(configs), autoload))
         if len(calls) == 1:
             (begun.folder / "args").write_text('{"run_id": "of this command"}')
@@ -144,7 +140,7 @@ def test_what_was_under_way_when_a_process_was_killed_goes_on(settings, monkeypa
         return iter(Outcome(config, {}) for config in configs)
 
     monkeypatch.setattr(sweep, "_parallel", parallel)
-    assert [outcome.config for outcome in sweep._outcomes(configs, 2, False)] == configs
+    assert [outcome.config for outcome in sweep._outcomes(configs, 2, False, {})] == configs
     assert calls[1:] == [((begun,), True), ((waiting,), False)]
 
 
@@ -214,13 +210,6 @@ def test_a_label_has_no_momentum_of_an_optimizer_without():
     ]
 
 
-class Bar:
-    runs = 0
-
-    def update(self):
-        self.runs += 1
-
-
 @pytest.mark.parametrize(
     ("lefts", "runs", "lines"),
     [
@@ -230,36 +219,27 @@ class Bar:
         (["stopped at iteration 3", "not begun"], 0, 1),
     ],
 )
-def test_a_bar_counts_the_runs_that_are_over(monkeypatch, capsys, lefts, runs, lines):
+def test_the_runs_that_are_over_are_counted(monkeypatch, capsys, lefts, runs, lines):
     configs = grid({"dataset": "mnist", "seed": [0, 1]})
     entry = {"epoch": 20, "main/loss": 0.1, "elapsed_time": 3.0}
     outcomes = [
         Outcome(config, entry=None if left else entry, left=left)
         for config, left in zip(configs, lefts, strict=True)
     ]
-    bar = Bar()
+    ended = []
     monkeypatch.setattr(sweep, "_outcomes", lambda *_: iter(outcomes))
-    monkeypatch.setattr(sweep, "_ticking_bar", lambda total: contextlib.nullcontext(bar))
+    end = live.Display.end
+    monkeypatch.setattr(
+        live.Display,
+        "end",
+        lambda self, run, line, is_over: (ended.append(is_over), end(self, run, line, is_over)),
+    )
     assert sweep.run_all(configs, jobs=2) == outcomes
-    assert bar.runs == runs
+    assert sum(ended) == runs
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "2 runs, 2 at once; a line for each that ends"
     assert len(rest) == lines
     assert "seed 0: 3 s" in rest or lefts[0]
-
-
-def test_the_clock_of_a_bar_goes_on_while_no_run_ends(monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(sweep, "TICK_SECONDS", 0.02)
-    with sweep._ticking_bar(3):
-        deadline = time.monotonic() + 10
-        while "0/3 [00:01<" not in terminal.getvalue():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    threads = [thread.name for thread in threading.enumerate()]
-    assert not any("tick" in name for name in threads)
 
 
 def test_default_rates_of_optimizers_are_no_difference_within_a_sweep():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
 from chainer.training import Trainer, extension
-from tqdm import tqdm
+
+from mnist_bn.terminal import redrawn
 
 # Of each column: its key in the log, the key's words one below the other, and its width.
 _COLUMNS = (
@@ -38,9 +38,7 @@ class PrintReport(extension.Extension):
         lines = [] if self._printed else header(self._unit)
         lines += [row(entry, self._unit) for entry in log[self._printed :]]
         self._printed = len(log)
-        # Above the progress bar, if there is one.
-        tqdm.write("\n".join(lines), file=sys.stdout)
-        sys.stdout.flush()
+        redrawn.say_above("\n".join(lines))
 
 
 def header(unit: str) -> list[str]:
