@@ -20,7 +20,7 @@ with door.importing(__name__):
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mnist_bn import checks, finished, report, studies, sweep, training
+    from mnist_bn import checks, dry_run, finished, report, studies, sweep, training
     from mnist_bn.config import RunConfig, grid
     from mnist_bn.errors import UsageError
     from mnist_bn.terminal import command_line, flags, wording
@@ -65,8 +65,11 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     return configs
 
 
-def prepare(configs: Sequence[RunConfig]) -> list[PreparedRun]:
+def prepare(configs: Sequence[RunConfig], is_dry: bool = False) -> list[PreparedRun]:
     """Prepares the runs, without those that were named twice (SGD and sgd), and checks them.
+
+    Args:
+        is_dry: nothing will be written, and it does not matter whether it can be.
 
     Raises:
         UserError: one cannot be trained.
@@ -75,7 +78,8 @@ def prepare(configs: Sequence[RunConfig]) -> list[PreparedRun]:
     runs = list({run.config: run for run in map(training.prepare, configs)}.values())
     checks.check_networks(runs)
     report.print_conditions(runs)
-    checks.check_folders(runs)
+    if not is_dry:
+        checks.check_folders(runs)
     return runs
 
 
@@ -96,12 +100,23 @@ def without_finished(runs: Sequence[PreparedRun], resume: Path | None) -> list[P
     return waiting
 
 
+def print_dry_run(runs: Sequence[PreparedRun], arguments: argparse.Namespace) -> int:
+    """Prints what would be trained, and returns the exit status."""
+    waiting = without_finished(runs, arguments.resume)
+    finished = len(runs) - len(waiting)
+    for line in dry_run.report(waiting, finished, arguments.jobs, arguments.autoload):
+        wording.say(line)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Carries out the command line and returns the exit status."""
     arguments = parse_arguments(argv)
     if arguments.list_models:
         return report.list_models()
-    runs = prepare(make_configs(arguments))
+    runs = prepare(make_configs(arguments), arguments.dry_run)
+    if arguments.dry_run:
+        return print_dry_run(runs, arguments)
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
         study.measure(Path(runs[0].config.out))
     waiting = without_finished(runs, arguments.resume)

@@ -45,6 +45,12 @@ def add_further(groups: dict[str, argparse._ArgumentGroup]) -> None:
     )
     where.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     where.add_argument(
+        "--dry-run",
+        action="store_true",
+        default=False,
+        help="train nothing: list the runs, and say about how long they take",
+    )
+    where.add_argument(
         "-r", "--resume", type=Path, default=None, metavar="PATH", help="snapshot to go on from"
     )
     where.add_argument(
