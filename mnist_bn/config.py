@@ -154,6 +154,8 @@ class RunConfig:
         None, WHERE, metavar="NAME", names=names_in("mnist_bn.observers", "observers"), several=True
     )
     """also measured, at every evaluation or of the network as initialised: {names}"""
+    tensorboard: bool = declare(False, WHERE)
+    """also write event files for TensorBoard into the result folder (needs tensorboardX)"""
     frequency: int = declare(-1, WHERE, PERIOD, short="f")
     """epochs between snapshots; -1: only the one at the end"""
 

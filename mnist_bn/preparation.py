@@ -19,6 +19,7 @@ from mnist_bn.kernels import threads
 from mnist_bn.names import user_files
 from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.storage import identity
+from mnist_bn.trainer import tensorboard
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +96,8 @@ def prepare(
     device = devices.resolve(config.device)
     if config.cuda_graph == "on" and device.xp is np:
         raise UsageError("--cuda-graph on: goes with --gpu")
+    if config.tensorboard:
+        tensorboard.check()
     _install_kernels(config.accelerate, device)
     return PreparedRun(
         config,

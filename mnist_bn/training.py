@@ -30,6 +30,7 @@ from mnist_bn.trainer.divergence import Divergence, IntervalOrDivergence
 from mnist_bn.trainer.dump_graph import DumpGraph
 from mnist_bn.trainer.log_report import LogReport
 from mnist_bn.trainer.plot_report import PlotReport
+from mnist_bn.trainer.tensorboard import TensorBoard
 
 __all__ = ["PreparedRun", "build_trainer", "load_dataset", "prepare", "train"]
 
@@ -144,6 +145,10 @@ def build_trainer(run: PreparedRun, *, show_progress: bool = False) -> Trainer:
     for quantity in QUANTITIES:
         keys = [f"main/{quantity}", f"validation/main/{quantity}"]
         trainer.extend(PlotReport(keys, f"{quantity}.png", config.unit), trigger=is_due)
+    if config.tensorboard:
+        trainer.extend(
+            TensorBoard(), trigger=lambda trainer: is_due(trainer) or divergence.has_ended_training
+        )
     if show_progress:
         trainer.extend(PrintReport(config.unit), trigger=is_due)
         trainer.extend(ProgressBar(*schedule.length(config)), trigger=lambda _: True)

@@ -92,6 +92,8 @@ def test_the_command_line_reaches_it(setting, another):
 @every_setting
 def test_a_wrong_value_is_one_line(setting):
     wrong = {int: -5, float: -5.0, str: WRONG_TEXT}.get(setting.kind)
+    if setting.name == "tensorboard":
+        return  # a flag that goes with everything has none
     if setting.kind is bool:
         wrong = True  # without the dataset that it goes with
     with pytest.raises(UsageError) as error:

@@ -29,6 +29,7 @@ _UNFINISHED = f".setting-aside{files.UNFINISHED}"
 MODEL, ERROR, LOG, ARGS = "model.npz", "error.txt", "log", "args"
 _PICTURES = ("cg.dot", "cg.png", "loss.png", "accuracy.png")
 _SNAPSHOT = re.compile(r"snapshot_iter_\d+(\.refused\d*)?")
+_EVENTS = re.compile(r"events\.out\.tfevents\..+")  # TensorBoard's
 
 
 def read_args(folder: Path) -> dict:
@@ -72,7 +73,9 @@ def _files_of_run(folder: Path, measured: Collection[str]) -> list[Path]:
     """
     middle = {*_PICTURES, LOG, ERROR, *measured}
     found = sorted(
-        path for path in folder.iterdir() if path.name in middle or _SNAPSHOT.fullmatch(path.name)
+        path
+        for path in folder.iterdir()
+        if path.name in middle or _SNAPSHOT.fullmatch(path.name) or _EVENTS.fullmatch(path.name)
     )
     every = [folder / MODEL, *found, folder / ARGS]
     return [path for path in every if os.path.lexists(path) and not _is(stat.S_ISDIR, path)]
@@ -185,7 +188,8 @@ def _check_are_ours(folder: Path, found: list[Path]) -> None:
 def _is_worth_keeping(folder: Path, found: list[Path]) -> bool:
     replaceable = {*_PICTURES, ARGS, LOG}
     log = folder / LOG
-    return any(path.name not in replaceable for path in found) or (
+    others = [path for path in found if path.name not in replaceable]
+    return any(not _EVENTS.fullmatch(path.name) for path in others) or (
         _is(stat.S_ISREG, log) and (bool(read_log(folder)) or log.stat().st_size > len("[]\n"))
     )
 
