@@ -71,6 +71,14 @@ def _parser() -> Parser:
         help="Markdown files to put the tables into, each between the lines `<!-- begin"
         " exercise/claims.md -->` and `<!-- end exercise/claims.md -->`",
     )
+    parser.add_argument(
+        "--page",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="also write a page to look around in: one HTML file (default: page.html beside the"
+        " figures; needs Plotly)",
+    )
     parser.add_argument("--semantics", help="only runs evaluated so: today or 2016")
     parser.add_argument(
         "--dataset", help="only runs on this dataset, such as mnist or cifar10-unverified"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mnist_bn import drawing
+from mnist_bn import page as interactive
 from mnist_bn.errors import UserError
 from mnist_bn.plotting import claims, partition, pasting, tables
 from mnist_bn.plotting.results import read_runs
@@ -32,6 +33,7 @@ def redraw(
     semantics: str | None = None,
     dataset: str | None = None,
     pages: Sequence[str] = (),
+    page: str | None = None,
 ) -> None:
     """Reads the folders, draws the figures of each part of the runs, and prints their tables.
 
@@ -42,11 +44,14 @@ def redraw(
         out: the folder to write to; None for `figures` in their common folder.
         formats: of the figures.
         semantics, dataset: only runs with these; None takes all.
+        page: an HTML file to look around in; "" for one beside the figures. See `mnist_bn.page`.
         pages: Markdown files to paste the tables into; see `pasting`.
 
     Raises:
         UserError: there is nothing to draw, or a part could not be drawn; the others are.
     """
+    if page is not None:
+        interactive.check()
     sources = [Path(folder) for folder in folders]
     every = read_runs(sources, note)
     if not every:
@@ -68,9 +73,13 @@ def redraw(
         texts[SUMMARY] = claims.summary(findings)
         tables.write(texts[SUMMARY], target / SUMMARY)
         wording.say(f"\nThe claims of all studies: {printable(target / SUMMARY)}")
-    for page in pages:
-        pasted = pasting.paste(texts, Path(page))
-        wording.say(f"Pasted into {printable(page)}: {', '.join(pasted)}")
+    for paste_into in pages:
+        pasted = pasting.paste(texts, Path(paste_into))
+        wording.say(f"Pasted into {printable(paste_into)}: {', '.join(pasted)}")
+    if page is not None:
+        path = Path(page) if page else target / interactive.NAME
+        interactive.write([part for part in parts if part.name in drawn], findings, path, note)
+        wording.say(f"To look around in: {printable(path)}")
     if failed := len(parts) - len(drawn):
         raise UserError(f"{failed} of {len(parts)} groups could not be drawn; see above")
 

@@ -27,6 +27,7 @@ from mnist_bn.plotting.words import joined
 CONFIRMED, PARTLY, NOT_SEEN, OPEN = "confirmed", "partly", "not seen", "open"
 
 CONFIDENCE = 0.95
+HEAD = ["claim", "measured", "holds if", "mean (95 % interval)", "cases", "seeds", "verdict"]
 
 Numbers = Mapping[str, Sequence[float]]  # by case, one a seed; NaN: not measured
 
@@ -145,6 +146,12 @@ class Finding:
         return f"{self.holds.count(True)} of {len(self.holds)}{fails}"
 
     @property
+    def row(self) -> list[str]:
+        """What a table says of it, under HEAD."""
+        says, what, bounds = self.claim.says, self.claim.what, self.claim.bounds
+        return [says, what, bounds, self.text, self.count, self.seeds, self.verdict]
+
+    @property
     def seeds(self) -> str:
         counts = sorted({len(values) for values in self.numbers.values()})
         return " to ".join(map(str, counts[:1] + counts[1:][-1:]))
@@ -177,12 +184,7 @@ def in_lines(findings: Sequence[Finding]) -> list[str]:
 
 def table(findings: Sequence[Finding]) -> str:
     """Markdown: a row a claim: what was measured, where it holds, our number, the verdict."""
-    head = ["claim", "measured", "holds if", "mean (95 % interval)", "cases", "seeds", "verdict"]
-    rows = []
-    for one in findings:
-        says, what, bounds = one.claim.says, one.claim.what, one.claim.bounds
-        rows.append([says, what, bounds, one.text, one.count, one.seeds, one.verdict])
-    return _markdown(head, rows)
+    return _markdown(HEAD, [finding.row for finding in findings])
 
 
 def table_of_cases(findings: Sequence[Finding]) -> str:
