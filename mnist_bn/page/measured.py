@@ -106,8 +106,8 @@ def _percentiles(found: Found) -> Iterator[Section]:
     yield from _lines(
         found,
         "Activation percentiles of the last observed layer",
-        "With BN the three lines stay apart by about the same distance from the first step on; "
-        "without it they move.",
+        "Without BN the three lines fan out in the first steps; with it they are apart from the "
+        "start, and drift slowly.",
         "input of the nonlinearity, mean over units",
         lines,
         log=False,
