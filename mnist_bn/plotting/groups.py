@@ -126,8 +126,15 @@ class SeedGroup:
 
     def band(self, key: str) -> Band:
         """Mean and range over seeds of one series of the log."""
-        epochs, values = self.values(key)
-        return Band(epochs, values.mean(axis=0), values.min(axis=0), values.max(axis=0))
+        if key not in self._bands:  # a figure asks for each dozens of times
+            epochs, values = self.values(key)
+            low, high = values.min(axis=0), values.max(axis=0)
+            self._bands[key] = Band(epochs, values.mean(axis=0), low, high)
+        return self._bands[key]
+
+    @cached_property
+    def _bands(self) -> dict[str, Band]:
+        return {}
 
 
 def aligned(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
