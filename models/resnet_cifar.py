@@ -6,7 +6,7 @@ Layers are counted from the input as "Understanding Batch Normalization" (Bjorck
 BN of conv44. Weights are drawn as Glorot and Bengio's (2010) normalized initialization, "Xavier",
 as Bjorck et al. did; He et al. drew them wider.
 
-A training step of ResNet-110 on a batch of 128 took a process to 1.2 GiB with BN and to .7 GiB
+A training step of ResNet-110 on a batch of 128 took a process to 1.2 GiB with BN and to 0.7 GiB
 without (peak of its resident memory, on a CPU with the compiled kernels).
 """
 

@@ -23,7 +23,7 @@ def batchnorm_forward(
         gamma, beta: scale and shift, `(D,)`.
         bn_param: "mode", "train" or "test", and if they are given "eps" (added to the variance, so
             that a constant feature divides by no 0; 1e-5) and "momentum" (what is kept of the
-            running statistics at each batch; .9). Training updates "running_mean" and
+            running statistics at each batch; 0.9). Training updates "running_mean" and
             "running_var", `(D,)`, which start at 0 and average the batches' mean and variance (the
             biased one, of the batch itself).
 

@@ -5,7 +5,7 @@ initialisation and in the first steps, with BN and without. The preset `quick` m
 CPU. `full` trains the paper's four settings, for a GPU; `cpu` trains ResNet-20 for a few epochs at
 the same four, on 10,000 images. Each preset has a folder of its own.
 
-Set-up: momentum .9, weight decay 5e-4, batches of 128, crops and flips, 165 epochs, and the
+Set-up: momentum 0.9, weight decay 5e-4, batches of 128, crops and flips, 165 epochs, and the
 learning rate divided by 10 at 50% and 75% of them, as He et al. 2016 have it. The paper trains
 longer at the lower learning rates; here all settings are equally long.
 """
@@ -51,7 +51,7 @@ OBSERVED = (
 
 # With BN or without, and the learning rate: bn-orig-lr, bn-med-lr, bn-small-lr and unnorm.
 SETTINGS = ((True, 0.1), (True, 0.003), (True, 0.0001), (False, 0.0001))
-# Learning rates that are tried for a few steps without BN; at .0001 some seeds diverge.
+# Learning rates that are tried for a few steps without BN; at 0.0001 some seeds diverge.
 OTHERS = (0.00003, 0.001, 0.01, 0.1)
 
 _COMMON = {
