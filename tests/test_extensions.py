@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 from chainer.serializers import DictionarySerializer, NpzDeserializer
+from matplotlib.backends import backend_agg
 
 from mnist_bn import training
 from mnist_bn.config import RunConfig
@@ -43,9 +44,9 @@ def test_plot_is_drawn_and_then_only_after_a_while(trainer, tmp_path, monkeypatc
 
 def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
     figures = []
-    canvas = plot_report.FigureCanvasAgg
+    canvas = backend_agg.FigureCanvasAgg
     monkeypatch.setattr(
-        plot_report, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
+        backend_agg, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
     )
     plot = PlotReport(["main/loss"], "loss.png")
     plot.draw(trainer)
@@ -57,9 +58,9 @@ def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
 
 def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path, monkeypatch):
     figures = []
-    canvas = plot_report.FigureCanvasAgg
+    canvas = backend_agg.FigureCanvasAgg
     monkeypatch.setattr(
-        plot_report, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
+        backend_agg, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
     )
     folder = tmp_path / "My_$x^{_Net"
     folder.mkdir()

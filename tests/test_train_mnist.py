@@ -174,7 +174,7 @@ def test_a_study_is_its_runs_and_the_command_line_goes_before_it():
             "argument --dataset: invalid choice: 'cifar10-unverified' (expected auto, mnist, "
             "digits or cifar10)",
         ),
-        ("--study blgo", "no study named 'blgo': choose one of blog, cs231n, "),
+        ("--study blgo", "no study named 'blgo': choose one of best-rate, blog, cs231n, "),
         ("--study blog --preset fast", "--preset fast: blog has quick, short, full"),
         ("--lr 1 --optimizer SGD AdaDelta", "--lr: AdaDelta has no learning rate"),
         ("--momentum 0.5 --optimizer Adam", "--momentum: Adam has no momentum"),
