@@ -7,7 +7,6 @@ import types
 import numpy as np
 import pytest
 from chainer.serializers import DictionarySerializer, NpzDeserializer
-from matplotlib.backends import backend_agg
 
 from mnist_bn import training
 from mnist_bn.config import RunConfig
@@ -42,31 +41,23 @@ def test_plot_is_drawn_and_then_only_after_a_while(trainer, tmp_path, monkeypatc
     assert path.exists()
 
 
-def test_plot_marks_where_the_run_diverged(trainer, monkeypatch):
-    figures = []
-    canvas = backend_agg.FigureCanvasAgg
-    monkeypatch.setattr(
-        backend_agg, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
-    )
+def test_plot_marks_where_the_run_diverged(trainer):
     plot = PlotReport(["main/loss"], "loss.png")
-    plot.draw(trainer)
+    figures = [plot.figure(trainer)]
     trainer.get_extension("LogReport").log[-1]["diverged_at"] = {"iteration": 7, "value": 1e9}
-    plot.draw(trainer)
+    figures.append(plot.figure(trainer))
     labels = [[line.get_label() for line in figure.axes[0].lines] for figure in figures]
     assert labels == [["main/loss"], ["main/loss", "diverged at iteration 7"]]
 
 
-def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path, monkeypatch):
-    figures = []
-    canvas = backend_agg.FigureCanvasAgg
-    monkeypatch.setattr(
-        backend_agg, "FigureCanvasAgg", lambda figure: (figures.append(figure), canvas(figure))
-    )
+def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path):
     folder = tmp_path / "My_$x^{_Net"
     folder.mkdir()
     trainer.out = str(folder)
-    PlotReport(["main/loss"], "loss.png").draw(trainer)
-    (axes,) = figures[0].axes
+    plot = PlotReport(["main/loss"], "loss.png")
+    (axes,) = plot.figure(trainer).axes
+    plot.draw(trainer)
+    assert (folder / "loss.png").exists()
     assert axes.get_title() == folder.name
     assert "in train mode" in axes.get_xlabel()
     assert all(tick == int(tick) for tick in axes.get_xticks())
