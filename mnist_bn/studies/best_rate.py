@@ -2,7 +2,7 @@
 
 The blog compares the two at Chainer's default rates and finds *before* slightly better; the
 benchmark that it cites (ducha-aiki/caffenet-benchmark, on ImageNet) finds *after* better. A default
-rate may suit one of them by accident. So the preset `rates` trains both for an epoch at five rates,
+rate may suit one of them by accident. So the preset `rates` trains both for an epoch at six rates,
 and `full` trains each for five epochs at the rate that was best there. AdaDelta has no rate.
 """
 
@@ -25,7 +25,7 @@ from mnist_bn.plotting.results import VALIDATION_ACCURACY, Run
 
 NETWORKS = ("MnistCNN_BN_before", "MnistCNN_BN_after")
 OPTIMIZERS = tuple(name for name in optimizers.OF_2016 if name != "AdaDelta")
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of Chainer's default rate
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of Chainer's default rate
 EPOCHS = 5
 _X = "Learning rate, as a multiple of Chainer's default"
 
