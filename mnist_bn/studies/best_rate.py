@@ -87,8 +87,12 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
             if tried:
                 colour, marker = NETWORK_LOOKS[network]
                 rate, accuracy = np.array(sorted(tried.items())).T
-                factor = rate / _default_rate(name)
-                lines.append(panels.Series(factor, accuracy, network, colour, marker=marker))
+                default = _default_rate(name)
+                lost = [rate / default for rate in _lost(runs, name, network, tried)]
+                x = rate / default
+                lines.append(
+                    panels.Series(x, accuracy, network, colour, marker=marker, crosses=lost)
+                )
         if lines:
             shown.append(panels.Panel(name, lines, _limits(lines)))
     if shown:
@@ -101,6 +105,19 @@ def figures(runs: Sequence[Run]) -> Iterator[tuple[str, Figure | str]]:
         yield "best-rate", panels.stacked(shown, title, said, _X, log_x=True)
     if table := _table(runs):
         yield "best-rate", table
+
+
+def _lost(
+    runs: Sequence[Run], optimizer: str, network: str, tried: dict[float, float]
+) -> list[float]:
+    """The rates at which seed 0 diverged within its first epoch."""
+    return sorted(
+        float(run.args["lr"])
+        for run in runs
+        if (run.optimizer, run.model, run.seed) == (optimizer, network, "0")
+        and run.diverged_at is not None
+        and run.args.get("lr") not in tried
+    )
 
 
 def _limits(lines: Sequence[panels.Series]) -> tuple[float, float] | None:
@@ -154,7 +171,9 @@ def _table(runs: Sequence[Run]) -> str:
         values = list(at_the_best(runs, name, NETWORKS[i]).values())
         if values:
             rate = decimal(BEST[name][i])
-            rows.append(f"| {name} | {NETWORKS[i]} | {rate} | {Interval.of(values)} |\n")
+            mean, low, high = Interval.of(values)
+            accuracy = f"{mean:.4f} ({low:.4f} to {high:.4f})"
+            rows.append(f"| {name} | {NETWORKS[i]} | {rate} | {accuracy} |\n")
     head = "| optimizer | network | best rate | final accuracy (95 % interval) |\n"
     return f"{head}| --- | --- | --- | --- |\n{''.join(rows)}" if rows else ""
 
