@@ -18,7 +18,7 @@ from mnist_bn.plotting.groups import SeedGroup, group_runs, in_words
 from mnist_bn.plotting.partition import Part
 
 MOST_CURVES = 4  # of a part, in a panel: more cannot be told apart
-MOST_FRAMES = 60
+MOST_FRAMES = 25  # evenly in time: each is some 60 kB
 MOST_POINTS = 200
 
 
@@ -48,11 +48,11 @@ Found = Sequence[tuple[str, SeedGroup, Observed]]
 
 def _film(found: Found) -> Iterator[Section]:
     shown = found[:2]
-    frames = film._frames({name: series for name, _, series in shown}, shown[0][1].unit)
-    frames = frames[:MOST_FRAMES]
-    addresses = [pictures.address(frame) for frame in frames]
+    frames = film.frames({name: series for name, _, series in shown}, shown[0][1].unit)
+    kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round())
+    addresses = [pictures.address(frames[int(i)]) for i in kept]
     images = "".join(
-        f'<img alt="Weight updates, measurement {i + 1} of {len(frames)}" src="{address}"'
+        f'<img alt="Weight updates, picture {i + 1} of {len(addresses)}" src="{address}"'
         f"{'' if i == 0 else ' hidden'}>"
         for i, address in enumerate(addresses)
     )
@@ -60,8 +60,8 @@ def _film(found: Found) -> Iterator[Section]:
         "Film of the weight updates",
         "Each tile is what an epoch changed in the weights of one unit; a tile that stays flat is "
         "of a unit that has stopped learning.",
-        body=f'<div class="film"><div class="frames">{images}</div><label>measurement '
-        f'<input type="range" min="1" max="{len(frames)}" value="1"></label> '
+        body=f'<div class="film"><div class="frames">{images}</div><label>picture '
+        f'<input type="range" min="1" max="{len(addresses)}" value="1"></label> '
         f'<output>1</output> <button type="button">Play</button></div>',
     )
 

@@ -44,13 +44,13 @@ def save(film: Film, out: Path, name: str) -> list[Path]:
     Raises:
         UserError: a file cannot be written.
     """
-    frames = _frames(*film)
-    paths = [_write(out / f"{name}.gif", _gif(frames))]
-    video = _mp4(frames) if shutil.which("ffmpeg") is not None else None
+    pictures = frames(*film)
+    paths = [_write(out / f"{name}.gif", _gif(pictures))]
+    video = _mp4(pictures) if shutil.which("ffmpeg") is not None else None
     return paths if video is None else [*paths, _write(out / f"{name}.mp4", video)]
 
 
-def _frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:
+def frames(networks: Mapping[str, Mapping[str, np.ndarray]], unit: str) -> list[Image.Image]:
     """Returns grey pictures of the same size, one for each measurement."""
     layers = [_first_layer(series) for series in networks.values()]
     length = min(map(len, layers))

@@ -94,7 +94,7 @@ def test_a_film_of_small_kernels_is_magnified_and_as_wide_as_its_head():
     assert film._grid(tiles[0]).shape == (2 * 32, 8 * 32)  # ten times 3, and a gap of 2
     name = "MnistCNN_BN_before-SGD-digits-lr0.05-b100-crop-flip-s0"
     clock = np.arange(1, 3)
-    frame = film._frames({name: {"epoch": clock, "iteration": clock, "conv1": tiles}}, "epoch")[0]
+    frame = film.frames({name: {"epoch": clock, "iteration": clock, "conv1": tiles}}, "epoch")[0]
     pixels = np.asarray(frame)[: film.HEAD]
     dark = np.flatnonzero((pixels < 128).any(axis=0))
     assert frame.width - dark[-1] > film.MARGIN // 2  # the head is not cut
