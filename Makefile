@@ -53,13 +53,15 @@ docs: $(VENV)/installed
 # The pages show these of all that is drawn.
 figures: $(VENV)/installed-dev
 	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md \
-		docs/studies/best-rate.md docs/studies/blog.md docs/studies/cs231n.md docs/studies/exercise.md \
+		docs/studies/best-rate.md docs/studies/blog.md docs/studies/cs231n.md \
+		docs/studies/dying-relu.md docs/studies/exercise.md \
 		docs/studies/learning-rate.md docs/studies/original-paper.md docs/studies/understanding-bn.md
 	$(RUN) plot_results.py evidence/blog -o figures/page --page docs/pages/blog.html
 	mkdir -p docs/blog-2016 docs/blog-today
 	cp figures/blog-2016/overview.png figures/blog-2016/network-*.png docs/blog-2016
 	cp figures/blog/overview.png figures/blog/network-*.png docs/blog-today
 	cp figures/best-rate/best-rate.png figures/cs231n-*/*.png figures/exercise/*.png docs
+	cp figures/dying-relu/dying-relu.png docs/dying-relu-60.png
 	cp figures/learning-rate/*.png docs
 	cp figures/original-paper/*.png docs
 	cp figures/understanding-bn-quick-*/*.png docs/understanding-bn

@@ -14,6 +14,8 @@ from mnist_bn.errors import UserError
 from mnist_bn.storage import parameters, result_folder
 from mnist_bn.trainer import semantics
 
+_BATCH = 500  # images at a time: of all of MNIST's, one layer's output would take 2.6 GB
+
 
 @dataclass(frozen=True)
 class TrainedNetwork:
@@ -35,8 +37,10 @@ class TrainedNetwork:
             images: `(N, 784)` for MNIST, from 0 (background) to 1; `(N, 3, 32, 32)` for CIFAR-10.
         """
         images = np.ascontiguousarray(images, np.float32)
+        starts = range(0, max(1, len(images)), _BATCH)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
-            return chainer.as_variable(self.network(images)).array
+            parts = [self.network(images[start : start + _BATCH]) for start in starts]
+        return np.concatenate([chainer.as_variable(part).array for part in parts])
 
     def classify(self, images: np.ndarray) -> np.ndarray:
         """Returns the most likely class of each image, `(N,)`."""

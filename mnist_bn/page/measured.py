@@ -18,7 +18,7 @@ from mnist_bn.plotting.groups import SeedGroup, group_runs, in_words
 from mnist_bn.plotting.partition import Part
 
 MOST_CURVES = 4  # of a part, in a panel: more cannot be told apart
-MOST_FRAMES = 25  # evenly in time: each is some 60 kB
+MOST_FRAMES = 15  # evenly in time: each is some 40 kB
 MOST_POINTS = 200
 
 
@@ -50,7 +50,7 @@ def _film(found: Found) -> Iterator[Section]:
     shown = found[:2]
     frames = film.frames({name: series for name, _, series in shown}, shown[0][1].unit)
     kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MOST_FRAMES)).round())
-    addresses = [pictures.address(frames[int(i)]) for i in kept]
+    addresses = [pictures.address(frames[int(i)].quantize(film.GREYS)) for i in kept]
     images = "".join(
         f'<img alt="Weight updates, picture {i + 1} of {len(addresses)}" src="{address}"'
         f"{'' if i == 0 else ' hidden'}>"

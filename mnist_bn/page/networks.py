@@ -19,7 +19,6 @@ from mnist_bn.preparation import load_dataset
 from mnist_bn.storage.result_folder import MODEL
 
 MOST_NETWORKS, MOST_MISTAKES, MOST_FILTERS = 4, 40, 64
-_BATCH = 500
 
 
 def sections(part: Part, note: Callable[[str], None]) -> Iterator[Section]:
@@ -42,9 +41,7 @@ def _of_run(name: str, run: Run) -> Iterator[Section]:
     trained = load_run(run.folder)
     test = load_dataset(trained.config).test
     images, labels = np.asarray(test.images), np.asarray(test.labels)
-    guesses = np.concatenate(
-        [trained.classify(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)]
-    )
+    guesses = trained.classify(images)
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, guesses), 1)
     wrong = np.flatnonzero(guesses != labels)
