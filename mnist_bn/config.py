@@ -66,7 +66,7 @@ class RunConfig:
     study: str | None = declare(None, WHAT, metavar="NAME", names=names_in("mnist_bn.studies"))
     """a study's runs: {names}"""
     dataset: str = declare("auto", IMAGES, one_of(*DATASETS, found=CIFAR10), prefix="")
-    """the images; auto: mnist, or digits where there is none"""
+    """the images; auto: mnist, or digits if there is no MNIST"""
     semantics: str = declare("today", HOW, one_of("today", "2016"), prefix="")
     """evaluation in test mode (today), or as on Chainer 1.12: train mode, BN eps 1e-5 (2016)"""
     lr: float | None = declare(None, HOW, RATE, prefix="lr", label="lr", unset="Chainer's")
@@ -133,20 +133,20 @@ class RunConfig:
     data_dir: str | None = declare(None, IMAGES, PATH, metavar="DIR")
     """folder of MNIST's IDX files, or of cifar-10-binary.tar.gz (or set MNIST_BN_DATA)"""
     unverified_data: bool = declare(False, IMAGES)
-    """also take CIFAR-10's files that no checksum is known of; results are labelled so"""
+    """also take CIFAR-10's files that have no published checksum; results are labelled so"""
     on_divergence: str = declare("stop", HOW, one_of("stop", "continue", "fail"))
-    """when the training loss is not finite or, after the first step, beyond 1000: stop ends the run
+    """if the training loss is not finite or, after the first step, beyond 1000: stop ends the run
     as a result, continue records it and trains on, fail makes it a failed run"""
     device: str = declare("@numpy", WHERE, short="d", metavar="DEVICE")
     """Chainer's device specifier, such as @cupy:0"""
     accelerate: str = declare("auto", WHERE, one_of("auto", "on", "off"))
-    """compiled CPU kernels: auto takes them where they can be had, on insists on them, off is stock
+    """compiled CPU kernels: auto takes them if they can be had, on insists on them, off is stock
     Chainer"""
     threads: str = declare("auto", WHERE, THREADS, metavar="N")
     """threads of the compiled CPU kernels; auto: the cores, shared by the runs at once, at most 8;
     the numbers are the same"""
     cuda_graph: str = declare("auto", WHERE, one_of("auto", "on", "off"))
-    """with --gpu, do a training step as one CUDA graph: auto where that can be, on insists, off
+    """with --gpu, do a training step as one CUDA graph: auto if that can be, on insists, off
     launches each kernel; the numbers are the same"""
     out: str = declare("result", WHERE, PATH, short="o", metavar="DIR")
     """folder of the results"""
@@ -249,7 +249,7 @@ SETTINGS: dict[str, Setting] = settings_of(RunConfig)
 AXES = tuple(name for name, setting in SETTINGS.items() if setting.axis)
 # How long a run is: a longer one goes on where a shorter one has ended, in the same folder.
 LENGTHS = tuple(name for name, setting in SETTINGS.items() if setting.length)
-# What a run's numbers depend on; the others say where it runs and where its files go.
+# A run's numbers depend on these; the others say where it runs and where its files go.
 IDENTITY = tuple(setting.key for setting in SETTINGS.values() if setting.numbers)
 
 

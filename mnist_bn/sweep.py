@@ -70,7 +70,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
                 line = f"{names[outcome.config]}: {outcome}"
                 display.end(places[outcome.config], line, outcome.is_over)
     if signals.requested():
-        # All is saved, and to end of themselves takes the idle processes seconds.
+        # All is saved, and idle processes take seconds to end by themselves.
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
     return outcomes
 

@@ -30,7 +30,7 @@ class Split(NamedTuple):
     def to_bytes(self) -> np.ndarray | None:
         """Returns the bytes, uint8 (N, ...), that `from_bytes` made the images of.
 
-        None where scaled bytes are not what they are, bit for bit.
+        None if the images are not exactly scaled bytes.
         """
         if self.images.dtype != np.float32:
             return None

@@ -212,7 +212,7 @@ def fill(v: Variable, array: np.ndarray) -> None:
 
 
 def gradients_with_graph(output: Variable, inputs, indexes, grad_outputs) -> tuple[Variable, ...]:
-    """Returns what `backward` must where the gradients are to have gradients themselves.
+    """Returns the gradients for double backpropagation, as `backward` must.
 
     Args:
         output: the node's output, from `inputs` by Chainer's own functions.

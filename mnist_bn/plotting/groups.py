@@ -34,7 +34,7 @@ _CIRCUMSTANCES = {"run_id", "command", "revision", "changed", "host", "machine",
 _CIRCUMSTANCES |= {"acceleration", "convolution", "dataset_sha256", "gpu", "resume", "autoload"}
 # These do not make another curve: they name a run, or say where and how long it ran.
 _NEUTRAL = (SETTINGS.keys() | _CIRCUMSTANCES) - _WORDS.keys()
-# A run of before there was a setting had its default. All of ours recorded their batch, and that of
+# A run that is older than a setting had its default. All of ours recorded their batch, and that of
 # other programs is not known.
 _BEFORE = {
     name: setting.default

@@ -12,7 +12,7 @@ from mnist_bn.config import LENGTHS, RunConfig, with_rates
 from mnist_bn.data import Dataset
 from mnist_bn.names import user_files
 
-# What a run's numbers depend on by a checksum, which says nothing to a reader.
+# Settings that are compared by a checksum, and how to name them to a reader.
 _SUMS = {
     "model_sha256": "another version of the network's file",
     "dataset_sha256": "other images",
@@ -58,7 +58,7 @@ def difference(before: dict, now: dict) -> str | None:
     Args:
         before, now: of both runs what their numbers depend on, as from `of`.
     """
-    # A run of before there was a setting had its default.
+    # A run that is older than a setting had its default.
     before = {**RunConfig().to_args(), **before}
     if before["optimizer"] == now.get("optimizer"):  # a file that is named there alone is not run
         before, now = with_rates(before), with_rates(now)
