@@ -44,7 +44,11 @@ class TensorBoard(extension.Extension):
 
         log = trainer.get_extension("LogReport").log
         self._written = len(log)
-        self._writer = SummaryWriter(trainer.out, purge_step=trainer.updater.iteration + 1)
+        iteration = trainer.updater.iteration
+        # The name has whole seconds only: one that goes on at once would begin the same file anew.
+        self._writer = SummaryWriter(
+            trainer.out, purge_step=iteration + 1, filename_suffix=f".{iteration:09d}"
+        )
 
     def __call__(self, trainer: Trainer) -> None:
         """Writes what is new."""

@@ -53,7 +53,10 @@ def run(out, *words):
     return folder
 
 
-def test_the_events_are_the_log_and_a_longer_run_goes_on(tmp_path):
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_the_events_are_the_log_and_a_longer_run_goes_on(tmp_path, monkeypatch, is_frozen):
+    if is_frozen:  # the name of a file has whole seconds only
+        monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1.7e9)
     folder = run(tmp_path, "-e", "2")
     assert shown(folder) == pytest.approx(logged(folder))
     assert len(shown(folder)) == 2 * 4
