@@ -12,11 +12,11 @@ except ImportError as error:  # as with `python -P`, which leaves this folder ou
     raise SystemExit(f"plot_results.py: {error}; its folder must be on PYTHONPATH") from None
 
 with door.importing(__name__):
+    import argparse
     from collections.abc import Sequence
 
     from mnist_bn import studies
     from mnist_bn.plotting.words import printable
-    from mnist_bn.redraw import redraw
     from mnist_bn.terminal import command_line, wording
     from mnist_bn.terminal.command_line import ListAction, Parser, one_of
 
@@ -29,9 +29,14 @@ ENDING = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    return command_line.status_of(
-        lambda: redraw(**vars(_parser().parse_args(argv)), studies=studies, note=_note), **ENDING
-    )
+    return command_line.status_of(lambda: _draw(_parser().parse_args(argv)), **ENDING)
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+    # Only now: it takes a second to import.
+    with door.importing(__name__):
+        from mnist_bn.redraw import redraw
+    redraw(**vars(arguments), studies=studies, note=_note)
 
 
 def _note(line: str) -> None:

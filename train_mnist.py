@@ -20,12 +20,13 @@ with door.importing(__name__):
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mnist_bn import checks, dry_run, finished, report, studies, sweep, training
-    from mnist_bn.config import RunConfig, grid
-    from mnist_bn.errors import UsageError
     from mnist_bn.terminal import command_line, flags, wording
-    from mnist_bn.trainer import signals
-    from mnist_bn.training import PreparedRun
+
+ENDING = {
+    "program": "train_mnist.py",
+    "if_interrupted": "finished runs are kept, and --autoload goes on from the newest snapshot "
+    "of the others",
+}
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,6 +40,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     flags.add_further(flags.add(parser))
     parser.set_defaults(study=None)
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command_line.check(parse_arguments, **ENDING)  # before what takes half a second to import
+
+with door.importing(__name__):
+    from mnist_bn import checks, dry_run, finished, report, studies, sweep, training
+    from mnist_bn.config import RunConfig, grid
+    from mnist_bn.errors import UsageError
+    from mnist_bn.trainer import signals
+    from mnist_bn.training import PreparedRun
 
 
 def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
@@ -135,9 +147,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(
-        main,
-        program="train_mnist.py",
-        if_interrupted="finished runs are kept, and --autoload goes on from the newest snapshot "
-        "of the others",
-    )
+    command_line.run(main, **ENDING)

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from mnist_bn import observations
 from mnist_bn.errors import UserError
+from mnist_bn.forks import side_by_side
 from mnist_bn.plotting import claims, comparison, film, tables
 from mnist_bn.plotting.appearance import style
 from mnist_bn.plotting.film import Film
@@ -124,14 +125,16 @@ def save(yielded: Yielded, out: Path, formats: Sequence[str] = ("png",)) -> list
     """
     paths: list[Path] = []
     taken: Counter[tuple[str, bool]] = Counter()
-    with style():
+    with style(), side_by_side() as forks:
         for name, one in yielded:
             key = name.casefold(), isinstance(one, str)
             taken[key] += 1
             # Two networks whose names are one file name.
             name = name if taken[key] == 1 else f"{name}-{taken[key]}"
             if isinstance(one, Figure):
-                paths += comparison.save(one, out, name, formats)
+                files = [out / f"{name}.{extension}" for extension in dict.fromkeys(formats)]
+                forks.do(partial(comparison.save, one, files))
+                paths += files
             elif isinstance(one, str):
                 paths.append(tables.write(one, out / f"{name}.md"))
             else:

@@ -167,9 +167,14 @@ def _note_other_circumstances(snapshot: Snapshot, now: dict) -> None:
 
 
 def _with_mended_chainer(before: dict, now: dict) -> dict:
-    """Gives the Chainer of an earlier version's snapshot today's label: it was mended alike."""
-    versions, chainer = before.get("versions"), now["versions"]["chainer"]
-    if not isinstance(versions, dict) or versions.get("chainer") != chainer.partition("+")[0]:
+    """Gives the Chainer of an earlier version's snapshot today's label: no mend changes a number.
+
+    Earlier labels are none, and others of `chainer-build/mends.py`.
+    """
+    chainer, versions = now["versions"]["chainer"], before.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
+    number, _, label = str(versions.get("chainer")).partition("+")
+    if number != chainer.partition("+")[0] or not (label == "" or label.startswith("mended.")):
         return before
     return {**before, "versions": {**versions, "chainer": chainer}}
 

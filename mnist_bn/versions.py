@@ -7,7 +7,7 @@ import re
 import sys
 
 # Chainer 7.8.1 with the mends of chainer-build/mends.py; the label counts them.
-CHAINER = "7.8.1+mended.1"
+CHAINER = "7.8.1+mended.2"
 SUPPORTED = f"Python 3.11-3.13, NumPy 2.0-2.5, Chainer {CHAINER} and at most one CuPy, 13 or 14"
 
 # The names under which CuPy can be had for Python 3.11 and later; all install the same module.

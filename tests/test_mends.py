@@ -478,6 +478,27 @@ def test_chainer_imports_by_itself():
     run_python("-c", "import chainer; assert 'mnist_bn' not in __import__('sys').modules")
 
 
+def test_scipys_parts_load_when_they_are_first_used():
+    run_python(
+        "-c",
+        """
+import sys, chainer, chainer.functions as F, numpy
+parts = {"scipy.io", "scipy.linalg", "scipy.sparse", "scipy.special"}
+assert not parts & sys.modules.keys()
+x = numpy.array([0.25, 0.5], numpy.float32)
+for function, inverse in ((F.erf, F.erfinv), (F.erfc, F.erfcinv), (F.ndtr, F.ndtri)):
+    assert abs(inverse(function(x)).array - x).max() < 1e-6
+assert abs(F.erfcx(x).array / (numpy.exp(x * x) * F.erfc(x).array) - 1).max() < 1e-6
+matrix = numpy.eye(2, dtype=numpy.float32)
+product = F.sparse_matmul(chainer.utils.to_coo(3 * matrix), matrix)
+assert (product.array == 3 * matrix).all()
+normal = chainer.distributions.MultivariateNormal(loc=x, scale_tril=2 * matrix)
+assert abs(normal.log_prob(x).array + numpy.log(8 * numpy.pi)) < 1e-6
+assert chainer.datasets.svhn._scipy_available and chainer.datasets.svhn.scipy.io.loadmat
+""",
+    )
+
+
 @pytest.mark.parametrize("hidden", ["", HIDE])
 def test_requirements_are_checked_without_pkg_resources(hidden):
     macos = "sys.platform = 'darwin'; chainer._environment_check.check()"

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import pooch
+import platformdirs
 
-from mnist_bn.data import download
 from mnist_bn.errors import UserError
 from mnist_bn.storage import files
 
@@ -19,7 +18,9 @@ Content = TypeVar("Content")
 
 def folder(dataset: str) -> Path:
     """Returns the folder that downloaded files of `dataset` are kept in."""
-    return Path(os.environ.get("MNIST_BN_CACHE") or pooch.os_cache("mnist-bn")) / dataset
+    return (
+        Path(os.environ.get("MNIST_BN_CACHE") or platformdirs.user_cache_dir("mnist-bn")) / dataset
+    )
 
 
 def fetch(
@@ -38,6 +39,8 @@ def fetch(
     Raises:
         UserError: no mirror has it, or it cannot be kept.
     """
+    from mnist_bn.data import download  # its libraries are needed by who downloads, not by all
+
     _make_writable(path.parent)
     failures = []
     for mirror in mirrors:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import pooch
+import platformdirs
 
 from mnist_bn.errors import UsageError
 from mnist_bn.kernels import build_folders, compiler, trust
@@ -112,7 +112,7 @@ def _supported_instruction_sets() -> tuple[str, ...]:
 
 def _cache_folder() -> Path | None:
     named = os.environ.get("MNIST_BN_CACHE")
-    folder = Path(named or pooch.os_cache("mnist-bn")) / "kernels"
+    folder = Path(named or platformdirs.user_cache_dir("mnist-bn")) / "kernels"
     # It is "~/..." for a user without a home.
     return folder if named or folder.is_absolute() else None
 

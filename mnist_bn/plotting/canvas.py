@@ -89,7 +89,7 @@ def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
 def write_title(axes: Axes, title: str, room: float, above: float = 0.0) -> None:
     """Writes the title of axes, `above` inches higher; smaller where it is wider than `room`."""
     size = _size_within(title, AXES_TITLE_SIZE, room)
-    axes.set_title(title, fontsize=size, pad=8 + 72 * above)
+    axes.set_title(title, fontsize=size, y=1.0, pad=8 + 72 * above)
 
 
 def _size_within(title: str, size: float, room: float) -> float:

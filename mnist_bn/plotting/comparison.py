@@ -245,19 +245,20 @@ def _known(runs: Sequence[Run], field: str, words: dict[str, str]) -> str:
     return " and ".join(said) + unknown
 
 
-def save(figure: Figure, out: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Write a figure in each format, whole or not at all; raises UserError when it cannot be."""
-    paths = []
-    for extension in dict.fromkeys(formats):
-        path = out / f"{name}.{extension}"
+def save(figure: Figure, paths: Sequence[Path]) -> None:
+    """Write a figure in each file's format, whole or not at all.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    for path in paths:
+        extension = path.suffix[1:]
         try:
-            out.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as file, boxes_for_unknown_letters():
                 figure.savefig(file, format=extension, metadata=_METADATA[extension])
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-        paths.append(path)
-    return paths
 
 
 def _panel_order(curve: SeedGroup) -> tuple:

@@ -25,6 +25,18 @@ def run(main: Callable[[], int], program: str, if_interrupted: str) -> NoReturn:
     sys.exit(status)
 
 
+def check(parse: Callable[[], object], program: str, if_interrupted: str) -> None:
+    """Ends the process here if its arguments are wrong or ask for help; see `status_of`."""
+    streams.guard()
+
+    def action() -> None:
+        parse()
+
+    if status := status_of(action, program, if_interrupted):
+        door.end_at_ctrl_c()
+        sys.exit(status)
+
+
 def status_of(action: Callable[[], int | None], program: str, if_interrupted: str) -> int:
     """Returns the exit status of a command's action; an error of the user's is one line.
 
@@ -44,7 +56,15 @@ def status_of(action: Callable[[], int | None], program: str, if_interrupted: st
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and a name with hyphens in one piece."""
+    """Keeps the lines of the description, and a name with hyphens in one piece.
+
+    An action may have a function `text` for its help: its names are of modules that take half a
+    second to import, which only those wait for who read them.
+    """
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = vars(action).get("text")
+        return super()._expand_help(action) if text is None else text()
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)

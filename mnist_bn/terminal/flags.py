@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,13 @@ def add(parser: Parser) -> dict[str, argparse._ArgumentGroup]:
             _add_gpu(device)
         group = exclusive.get(setting.instead_of or setting.name, groups[setting.group])
         short = [f"-{setting.short}"] if setting.short else []
-        group.add_argument(*short, setting.flag, **_options(setting))
+        action = group.add_argument(*short, setting.flag, **_options(setting))
+        vars(action)["text"] = partial(_help, setting)
     return groups
+
+
+def _help(setting: Setting) -> str:
+    return f"{setting.text} (default {setting.usual})" if setting.usual else setting.text
 
 
 def add_further(groups: dict[str, argparse._ArgumentGroup]) -> None:
@@ -74,8 +80,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _options(setting: Setting) -> dict[str, Any]:
     """Returns the arguments of `add_argument` for a setting."""
-    usual = f" (default {setting.usual})" if setting.usual else ""
-    options: dict[str, Any] = {"help": f"{setting.text}{usual}".replace("%", "%%")}
+    options: dict[str, Any] = {"help": setting.help}
     if setting.kind is bool:
         return {**options, "action": "store_true"}
     options["metavar"] = setting.metavar or _METAVARS.get(setting.kind)

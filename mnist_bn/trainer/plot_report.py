@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,17 @@ from mnist_bn.storage import files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SECONDS_BEFORE = 2.0  # from the start to the first drawing: whoever trains for less sees the last
 SECONDS_BETWEEN = 10.0
+LETTERS_A_LINE, INCHES_A_LINE = 70, 0.2  # of the title
 
 
 class PlotReport(extension.Extension):
     """Plots keys of the log against the epoch or iteration, as Chainer's PlotReport does.
 
-    Chainer's draws after every epoch, which takes longer than a short epoch itself; this one draws
-    again only after SECONDS_BETWEEN, and once more when `draw` is called at the end of training.
+    Chainer's draws after every epoch, which takes longer than a short epoch itself. This one begins
+    after SECONDS_BEFORE and draws again only after SECONDS_BETWEEN, and once more when `draw` is
+    called at the end of training.
 
     Args:
         keys: keys of the log, one curve each.
@@ -38,7 +42,7 @@ class PlotReport(extension.Extension):
         self.filename = filename
         self.unit = unit
         self.name = f"PlotReport {filename}"
-        self._next_time = 0.0
+        self._next_time = time.monotonic() + SECONDS_BEFORE
 
     def __call__(self, trainer: chainer.training.Trainer) -> None:
         if time.monotonic() >= self._next_time:
@@ -49,7 +53,7 @@ class PlotReport(extension.Extension):
         """Draws the log as it is now."""
         figure = self.figure(trainer)
         with files.replacing(Path(trainer.out) / self.filename) as file:
-            figure.savefig(file, format="png", bbox_inches="tight")
+            figure.savefig(file, format="png")
 
     def figure(self, trainer: chainer.training.Trainer) -> Figure:
         """Returns the figure of the log as it is now."""
@@ -73,7 +77,11 @@ class PlotReport(extension.Extension):
                 where = f"diverged at iteration {entry['diverged_at']['iteration']}"
                 axes.axvline(entry[self.unit], color="black", linestyle=":", label=where)
         # The folder's name says which run this is; a `$` in it is no formula.
-        axes.set_title(Path(trainer.out).name, fontsize="medium", parse_math=False, wrap=True)
+        name = Path(trainer.out).name
+        # Matplotlib could find the place of the title and the edges itself, in twice the time.
+        axes.set_title(name, fontsize="medium", parse_math=False, wrap=True, y=1.0)
+        lines = math.ceil(len(name) / LETTERS_A_LINE)
+        figure.subplots_adjust(top=1 - (0.25 + INCHES_A_LINE * lines) / figure.get_figheight())
         of = "its minibatches" if self.unit == "epoch" else "the minibatches since the point before"
         axes.set_xlabel(f"{self.unit} (main/…: mean over {of}, in train mode)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -463,7 +464,8 @@ def test_without_a_cache_folder_the_kernels_are_compiled_in_a_temporary_one(
     cxx, tiny_source, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("MNIST_BN_CACHE")
-    monkeypatch.setattr(build.pooch, "os_cache", lambda name: Path("~/.cache") / name)  # no home
+    homeless = {"user_cache_dir": lambda name: f"~/.cache/{name}"}
+    monkeypatch.setattr(build, "platformdirs", types.SimpleNamespace(**homeless))
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     assert fresh_load().mnist_bn_kernels_version() == build.KERNELS_VERSION

@@ -275,15 +275,16 @@ def test_another_dataset_is_refused_by_name(config, monkeypatch, tiny_data):
         training.train(prepare(config), resume=snapshot)
 
 
+@pytest.mark.parametrize("before", ["7.8.1", "7.8.1+mended.0"])
 @pytest.mark.parametrize(("label", "is_noted"), [("+mended.1", False), (".post1", True)])
-def test_a_snapshot_of_before_chainer_had_a_label_is_no_other_chainers(
-    config, monkeypatch, capsys, label, is_noted
+def test_a_snapshot_of_before_chainer_had_its_label_is_no_other_chainers(
+    config, monkeypatch, capsys, before, label, is_noted
 ):
     def circumstances(chainer):
         return lambda device: {**real(device), "versions": {"chainer": chainer}}
 
     real = identity.circumstances
-    monkeypatch.setattr(identity, "circumstances", circumstances("7.8.1"))
+    monkeypatch.setattr(identity, "circumstances", circumstances(before))
     snapshot = stopped(config, monkeypatch, 3)
     monkeypatch.setattr(identity, "circumstances", circumstances(f"7.8.1{label}"))
     training.train(prepare(config), resume=snapshot)
