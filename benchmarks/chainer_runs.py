@@ -37,7 +37,7 @@ def load_dataset(test_size: int) -> Dataset:
         return Dataset("mnist", train, test, {}, "random numbers")
     mnist = data.load("mnist")
     indices = np.arange(test_size) % len(mnist.test.labels)
-    test = Split(mnist.test.images[indices], mnist.test.labels[indices])
+    test = mnist.test.part(indices)
     return Dataset("mnist", mnist.train, test, {}, "MNIST")
 
 

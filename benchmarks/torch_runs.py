@@ -192,6 +192,5 @@ class TorchGraphRun(TorchRun):
 
 
 def _placed(split: Split, device: str) -> list[torch.Tensor]:
-    as_bytes = split.to_bytes() if device == "cuda" else None
-    images = split.images if as_bytes is None else as_bytes
+    images = split.pixels if device == "cuda" else split.images
     return [torch.from_numpy(array).to(device) for array in (images, split.labels)]

@@ -62,7 +62,7 @@ def check_networks(runs: Sequence[PreparedRun]) -> None:
         networks.check(run.config.model, run.dataset, run.device)
         if run.config.observed:
             network = networks.create(run.config.model)
-            networks.fit_input(network, run.dataset.train.images)
+            networks.fit_input(network, run.dataset.train)
             network.to_device(run.device)
         for observer in observers.create(run.config.observed, run.dataset, run.device):
             observer.check(network)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import chainer
-import numpy as np
 
 import models
-from mnist_bn.data import Dataset
+from mnist_bn.data import Dataset, Split
 from mnist_bn.errors import UsageError
 from mnist_bn.inputs import taking_inputs
 from mnist_bn.names import user_files
@@ -58,14 +57,13 @@ def canonical(spec: str) -> str:
     return spec.removesuffix(named.call) + class_name + named.call.removeprefix(typed)
 
 
-def fit_input(network: chainer.Link, images: np.ndarray) -> None:
+def fit_input(network: chainer.Link, train: Split) -> None:
     """Calls the network's method `fit_input(images)`, if it has one.
 
-    Args:
-        images: float32 `(N, ...)`; the method gets them read-only, as every run shares them.
+    The method gets the images, float32 `(N, ...)`, read-only: every run may share them.
     """
     if hasattr(network, "fit_input"):
-        shared = images.view()
+        shared = train.images.view()
         shared.flags.writeable = False
         network.fit_input(shared)
 
@@ -80,10 +78,10 @@ def check(spec: str, dataset: Dataset, device: chainer.backend.Device) -> None:
         UsageError: it cannot; the line says what failed.
     """
     network = create(spec)
-    images = dataset.train.images[:2].copy()  # whatever the network does to them
+    images = dataset.train.part(slice(2)).images.copy()  # whatever the network does to them
     device.use()
     try:
-        fit_input(network, dataset.train.images)
+        fit_input(network, dataset.train)
         network.to_device(device)
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             logits = network(device.send(images))

@@ -125,16 +125,16 @@ def load_dataset(config: RunConfig) -> data.Dataset:
 
 
 def _check_images(config: RunConfig, dataset: data.Dataset) -> None:
-    images = dataset.train.images
-    if config.batchsize > len(images):
+    count, *shape = dataset.train.shape
+    if config.batchsize > count:
         raise UsageError(
-            f"--batchsize {config.batchsize}: expected at most {len(images)}, the training images "
+            f"--batchsize {config.batchsize}: expected at most {count}, the training images "
             f"of {dataset.name}"
         )
-    if config.augment != "none" and images.ndim != 4:
+    if config.augment != "none" and len(shape) != 3:
         raise UsageError(
             f"--augment {config.augment}: expected images with rows and columns, as of --dataset "
-            f"cifar10; those of {dataset.name} come as rows of {images.shape[1]}"
+            f"cifar10; those of {dataset.name} come as rows of {shape[0]}"
         )
 
 

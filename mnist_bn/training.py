@@ -199,7 +199,7 @@ def _make_evaluator(run: PreparedRun, updater: StandardUpdater) -> Evaluator:
 def _make_classifier(config: RunConfig, dataset: Dataset) -> L.Classifier:
     """Returns the network and its loss, as training begins with them, in the computer's memory."""
     network = networks.create(config.model)
-    networks.fit_input(network, dataset.train.images)
+    networks.fit_input(network, dataset.train)
     classifier = L.Classifier(network)
     semantics.prepare(classifier, config.semantics)
     if config.init is not None:

@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 from chainer.serializers import DictionarySerializer, NpzDeserializer
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from mnist_bn import training
 from mnist_bn.config import RunConfig
@@ -30,6 +31,10 @@ def test_plot_is_drawn_and_then_only_after_a_while(trainer, tmp_path, monkeypatc
     monkeypatch.setattr(plot_report.time, "monotonic", lambda: now)
     plot = PlotReport(["main/loss", "validation/main/loss"], "loss.png")
     path = tmp_path / "loss.png"
+    now += plot_report.SECONDS_BEFORE - 0.1
+    plot(trainer)
+    assert not path.exists()
+    now += 0.2
     plot(trainer)
     assert path.read_bytes().startswith(b"\x89PNG")
     path.unlink()
@@ -63,6 +68,17 @@ def test_plot_says_which_run_it_is_of_and_has_whole_epochs(trainer, tmp_path):
     assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
+@pytest.mark.parametrize("length", [3, 80, 200, 255])
+def test_the_title_of_a_plot_is_on_it(trainer, tmp_path, length):
+    trainer.out = str(tmp_path / ("MnistCNN_BN_linear_before-RMSpropGraves-" * 7)[:length])
+    figure = PlotReport(["main/loss"], "loss.png").figure(trainer)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    title = figure.axes[0].title.get_window_extent(canvas.get_renderer())
+    assert title.y1 <= figure.bbox.y1 and title.y0 >= figure.axes[0].bbox.y1
+    assert title.x0 >= 0 and title.x1 <= figure.bbox.x1
+
+
 def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
     lengths = []
     draw = PlotReport.draw
@@ -72,7 +88,7 @@ def test_plot_holds_every_epoch_at_the_end(tmp_path, tiny_data, monkeypatch):
         lambda self, t: (lengths.append(len(t.get_extension("LogReport").log)), draw(self, t)),
     )
     training.train(prepare(RunConfig(batchsize=20, epoch=3, out=str(tmp_path))))
-    assert lengths == [1, 1, 3, 3]
+    assert lengths == [3, 3]  # it was over before the first was due
 
 
 def test_log_report_keeps_chainers_name_and_writes_strict_json(tmp_path):

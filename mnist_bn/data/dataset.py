@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+import chainer
 import numpy as np
+
+if TYPE_CHECKING:
+    from mnist_bn.devices import NdArray
 
 # Not a division by 255: it rounds differently from Chainer's multiplication.
 SCALE = np.float32(1.0 / 255.0)
 
 
-class Split(NamedTuple):
-    """Images, float32 in [0, 1], and labels, int32 (N,) from 0 to 9.
+class Split:
+    """Images, float32 in [0, 1], and labels, int32 (N,) from 0 to 9; iterates over these two.
 
     Grey images of 28x28 are (N, 784), colour images (N, 3, height, width).
+
+    Attributes:
+        pixels: what the images are kept as, uint8 of a fourth of the size, or they themselves.
+        labels: the labels.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels, self.labels = images, labels
 
     @classmethod
     def from_bytes(cls, images: np.ndarray, labels: np.ndarray) -> Split:
-        """Scales images, uint8 (N, ...), and takes labels, uint8 (N,), as Chainer's datasets do."""
-        scaled = images.astype(np.float32)
-        scaled *= SCALE
-        return cls(scaled, labels.astype(np.int32))
+        """Takes images, uint8 (N, ...), and labels, uint8 (N,), to be as Chainer's datasets are."""
+        return cls(images, labels.astype(np.int32))
 
-    def to_bytes(self) -> np.ndarray | None:
-        """Returns the bytes, uint8 (N, ...), that `from_bytes` made the images of.
+    @property
+    def images(self) -> np.ndarray:
+        """All images, float32 (N, ...): a new array for each look if they are kept as bytes."""
+        return scaled(self.pixels)
 
-        None if the images are not exactly scaled bytes.
-        """
-        if self.images.dtype != np.float32:
-            return None
-        # NaN and numbers out of range become some byte or other, which the comparison finds.
-        with np.errstate(invalid="ignore"):
-            as_bytes = np.rint(self.images * 255).astype(np.uint8)
-        # Compared as integers: -0.0 equals 0.0 as a number, and has other bits.
-        scaled, images = (array.view(np.uint32) for array in (as_bytes * SCALE, self.images))
-        return as_bytes if np.array_equal(scaled, images) else None
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The images' shape."""
+        return self.pixels.shape
+
+    def part(self, index: slice | np.ndarray) -> Split:
+        """Returns the examples that an index of arrays chooses, kept as these are."""
+        return Split(self.pixels[index], self.labels[index])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.images, self.labels))
+
+
+def scaled(pixels: NdArray) -> NdArray:
+    """Returns the images of pixels: bytes scaled to float32 in [0, 1], others as they are."""
+    if pixels.dtype != np.uint8:
+        return pixels
+    xp = chainer.backend.get_array_module(pixels)
+    return xp.multiply(pixels, SCALE, dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

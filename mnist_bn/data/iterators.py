@@ -11,7 +11,7 @@ from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.iterators._statemachine import iterator_statemachine
 from chainer.iterators.order_samplers import OrderSampler
 
-from mnist_bn.data.dataset import SCALE, Split
+from mnist_bn.data.dataset import Split, scaled
 from mnist_bn.devices import NdArray
 
 
@@ -83,15 +83,33 @@ class ArrayIterator(SerialIterator):
         return indices
 
 
-class DeviceIterator(ArrayIterator):
-    """ArrayIterator over images that live on a device, as bytes: batches are gathered there.
+class SplitIterator(ArrayIterator):
+    """ArrayIterator over images that are kept as bytes: each batch of them is scaled.
+
+    Args:
+        split: images and labels.
+        batch_size: examples a batch.
+        options: as ArrayIterator's.
+    """
+
+    def __init__(self, split: Split, batch_size: int, **options) -> None:
+        super().__init__((split.pixels, split.labels), batch_size, **options)
+
+    def gather(self, indices: NdArray) -> tuple[NdArray, NdArray]:
+        """Returns the batch of these examples: images, float32 (N, ...), labels."""
+        pixels, labels = super().gather(indices)
+        return scaled(pixels), labels
+
+
+class DeviceIterator(SplitIterator):
+    """SplitIterator over images that live on a device: batches are gathered there.
 
     The order of an epoch is sent once, and the batch that reaches into the next epoch; within an
     epoch nothing is, and the host waits for nothing. Batches and snapshots are ArrayIterator's, bit
     for bit, on any device.
 
     Args:
-        split: images and labels. Images that are no scaled bytes live on the device as they are.
+        split: images and labels.
         batch_size: examples a batch.
         device: where the batches are wanted.
         options: as ArrayIterator's.
@@ -104,20 +122,10 @@ class DeviceIterator(ArrayIterator):
         device: chainer.backend.Device,
         **options,
     ) -> None:
-        as_bytes = split.to_bytes()
-        self._are_bytes = as_bytes is not None
-        images = split.images if as_bytes is None else as_bytes
         self._device = device
         self._sent: np.ndarray | None = None
-        self._unshuffled = np.arange(len(images))
-        super().__init__(device.send((images, split.labels)), batch_size, **options)
-
-    def gather(self, indices: NdArray) -> tuple[NdArray, NdArray]:
-        """Returns the batch of these examples, on the device: images, float32 (N, ...), labels."""
-        images, labels = super().gather(indices)
-        if self._are_bytes:
-            images = self._device.xp.multiply(images, SCALE, dtype=np.float32)
-        return images, labels
+        self._unshuffled = np.arange(len(split.labels))
+        super().__init__(Split(*device.send((split.pixels, split.labels))), batch_size, **options)
 
     def serialize(self, serializer: chainer.AbstractSerializer) -> None:
         """Saves or loads the place in the epoch and its order, as SerialIterator does."""
@@ -143,10 +151,10 @@ class DeviceIterator(ArrayIterator):
 
 def make_iterator(
     split: Split, batch_size: int, device: chainer.backend.Device, **options
-) -> ArrayIterator:
+) -> SplitIterator:
     """Returns the iterator whose batches reach `device` fastest; `options` are ArrayIterator's."""
     if device.xp is np:
-        return ArrayIterator(split, batch_size, **options)
+        return SplitIterator(split, batch_size, **options)
     return DeviceIterator(split, batch_size, device, **options)
 
 

@@ -53,4 +53,4 @@ def _first(split: Split, count: int | None, flag: str, what: str) -> Split:
 
 
 def _part(split: Split, start: int, stop: int | None) -> Split:
-    return Split(split.images[start:stop], split.labels[start:stop])
+    return split.part(slice(start, stop))

@@ -20,6 +20,6 @@ def accuracy(
     right = 0
     with chainer.using_config("train", False), chainer.no_backprop_mode():
         for start in range(0, len(split.labels), batch):
-            x, t = (device.send(array[start : start + batch]) for array in split)
+            x, t = map(device.send, split.part(slice(start, start + batch)))
             right += int((network(x).array.argmax(axis=1) == t).sum())
     return np.float64(right / len(split.labels))

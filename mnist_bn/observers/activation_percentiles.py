@@ -39,7 +39,7 @@ class ActivationPercentiles(Observer):
         # A copy: layers without an input size get their weights with the first images.
         copy = deepcopy(network)
         with fixed_random_state(self.device):
-            found = nonlinearity_inputs(copy, self.dataset.test.images[:1], self.device)
+            found = nonlinearity_inputs(copy, self.dataset.test.part(slice(1)).images, self.device)
         if not found:
             raise UsageError(
                 f"--observe {self.name}: expected a network with one of the nonlinearities "
@@ -47,7 +47,7 @@ class ActivationPercentiles(Observer):
             )
 
     def measure(self, network: chainer.Chain) -> dict[str, np.ndarray]:
-        images = self.dataset.test.images[:IMAGES]
+        images = self.dataset.test.part(slice(IMAGES)).images
         inputs = nonlinearity_inputs(network, images, self.device)
         return {name: _percentiles(cuda.to_cpu(x)) for name, x in inputs.items()}
 

@@ -52,10 +52,10 @@ class DeadUnits(UpdateObserver):
         return series
 
     def _never_positive(self, network: chainer.Chain) -> dict[str, np.ndarray]:
-        images = self.dataset.train.images
+        train = self.dataset.train
         never: dict[str, NdArray] = {}
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
+        for start in range(0, len(train.labels), BATCH):
+            batch = train.part(slice(start, start + BATCH)).images
             for name, x in nonlinearity_inputs(network, batch, self.device).items():
                 axes = tuple(axis for axis in range(x.ndim) if axis != 1)
                 quiet = x.max(axis=axes) <= 0

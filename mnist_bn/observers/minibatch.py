@@ -47,7 +47,7 @@ class MinibatchObserver(Observer):
                 )
         train = self.dataset.train
         chosen = np.random.RandomState(0).permutation(len(train.labels))[:IMAGES]
-        x, t = (self.device.send(array[chosen]) for array in (train.images, train.labels))
+        x, t = (self.device.send(array) for array in train.part(chosen))
         with fixed_random_state(self.device), chainer.using_config("train", True):
             # Not Link.copy, which makes of any Sequential a plain one. Of a view of the images each
             # call of the network gets a copy of its own to write to.

@@ -12,6 +12,7 @@ import chainer.links as L
 import numpy as np
 
 from mnist_bn import plotting
+from mnist_bn.data import Split
 from mnist_bn.observers.accuracy import accuracy
 from mnist_bn.observers.arrays import ACCURACY, Values
 from mnist_bn.observers.measured import Measured
@@ -33,7 +34,7 @@ class ReestimatedBN(BNObserver):
     arrays: ClassVar = {"accuracy": ACCURACY}  # on the test images
 
     def measure(self, network: chainer.Chain) -> Values:
-        copy = reestimated(network, self.dataset.train.images, self.device)
+        copy = reestimated(network, self.dataset.train, self.device)
         return {"accuracy": accuracy(copy, self.dataset.test, self.device, BATCH)}
 
     @classmethod
@@ -52,7 +53,7 @@ class ReestimatedBN(BNObserver):
 
 
 def reestimated(
-    network: chainer.Chain, images: np.ndarray, device: chainer.backend.Device
+    network: chainer.Chain, split: Split, device: chainer.backend.Device
 ) -> chainer.Chain:
     """Returns a copy of the network with running statistics estimated from the images.
 
@@ -61,13 +62,14 @@ def reestimated(
     layer that is used several times, over all its uses.
 
     Args:
-        images: float32 `(N, ...)`; a batch is BATCH of them, or some less.
+        split: the images; a batch is BATCH of them, or some less.
         device: where the network is.
     """
     copy = deepcopy(network)  # not Chain.copy: it parts links from lists that the network keeps
     with chainer.using_config("train", False), chainer.no_backprop_mode(), _BNByBatch():
-        for batch in np.array_split(images, math.ceil(len(images) / BATCH)):
-            copy(device.send(batch))
+        count = len(split.labels)
+        for batch in np.array_split(np.arange(count), math.ceil(count / BATCH)):
+            copy(device.send(split.part(batch).images))
     return copy
 
 

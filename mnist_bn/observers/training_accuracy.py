@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import chainer
 
-from mnist_bn import data, plotting
+from mnist_bn import plotting
 from mnist_bn.observers.accuracy import accuracy
 from mnist_bn.observers.arrays import ACCURACY, Values
 from mnist_bn.observers.base import Observer
@@ -29,7 +29,7 @@ class TrainingAccuracy(Observer):
     arrays: ClassVar = {"accuracy": ACCURACY}
 
     def measure(self, network: chainer.Chain) -> Values:
-        first = data.Split(*(array[:IMAGES] for array in self.dataset.train))
+        first = self.dataset.train.part(slice(IMAGES))
         return {"accuracy": accuracy(network, first, self.device, BATCH)}
 
     @classmethod

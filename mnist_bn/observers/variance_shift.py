@@ -90,10 +90,11 @@ class VarianceShift(BNObserver):
             UserError: none is in use.
         """
         hook = _BNInputs(network)
-        images = self.dataset.test.images
+        test = self.dataset.test
         with chainer.using_config("train", False), chainer.no_backprop_mode(), hook:
-            for start in range(0, len(images), BATCH):
-                network(self.device.send(images[start : start + BATCH]))
+            for start in range(0, len(test.labels), BATCH):
+                batch = test.part(slice(start, start + BATCH))
+                network(self.device.send(batch.images))
         if not hook.found:
             raise UserError(
                 f"--observe {self.name}: {type(network).__name__} uses none of its BN links"

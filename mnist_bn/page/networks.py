@@ -40,7 +40,7 @@ def sections(part: Part, note: Callable[[str], None]) -> Iterator[Section]:
 def _of_run(name: str, run: Run) -> Iterator[Section]:
     trained = load_run(run.folder)
     test = load_dataset(trained.config).test
-    images, labels = np.asarray(test.images), np.asarray(test.labels)
+    images, labels = test.images, test.labels
     guesses = trained.classify(images)
     counts = np.zeros((10, 10), int)
     np.add.at(counts, (labels, guesses), 1)

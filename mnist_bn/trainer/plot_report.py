@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,11 +77,11 @@ class PlotReport(extension.Extension):
                 where = f"diverged at iteration {entry['diverged_at']['iteration']}"
                 axes.axvline(entry[self.unit], color="black", linestyle=":", label=where)
         # The folder's name says which run this is; a `$` in it is no formula.
-        name = Path(trainer.out).name
+        lines = textwrap.wrap(Path(trainer.out).name, LETTERS_A_LINE)
         # Matplotlib could find the place of the title and the edges itself, in twice the time.
-        axes.set_title(name, fontsize="medium", parse_math=False, wrap=True, y=1.0)
-        lines = math.ceil(len(name) / LETTERS_A_LINE)
-        figure.subplots_adjust(top=1 - (0.25 + INCHES_A_LINE * lines) / figure.get_figheight())
+        axes.set_title("\n".join(lines), fontsize="medium", parse_math=False, y=1.0)
+        above = 0.25 + INCHES_A_LINE * len(lines)
+        figure.subplots_adjust(top=1 - above / figure.get_figheight())
         of = "its minibatches" if self.unit == "epoch" else "the minibatches since the point before"
         axes.set_xlabel(f"{self.unit} (main/…: mean over {of}, in train mode)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

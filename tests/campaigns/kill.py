@@ -569,10 +569,7 @@ def slow_evaluation() -> None:
 def small_digits() -> data.Dataset:
     """300 training and 100 test images of scikit-learn's digits."""
     whole = digits.load()
-    train, test = (
-        data.Split(*(part[:n] for part in split))
-        for split, n in ((whole.train, 300), (whole.test, 100))
-    )
+    train, test = (split.part(slice(n)) for split, n in ((whole.train, 300), (whole.test, 100)))
     return data.Dataset("digits", train, test, whole.sha256, whole.origin)
 
 

@@ -10,9 +10,14 @@ import pytest
 
 import models
 from mnist_bn import kernels
+from mnist_bn.data import Split
 from mnist_bn.observers.reestimated_bn import ReestimatedBN, reestimated
 
 CPU = chainer.get_device("@numpy")
+
+
+def split(images):
+    return Split(images, np.zeros(len(images), np.int32))
 
 
 class Listed(chainer.Chain):
@@ -50,7 +55,7 @@ def test_statistics_are_the_averages_over_batches_without_dropout():
     network = Listed()
     x = np.random.RandomState(0).randn(300, 3).astype(np.float32) * [1, 2, 3] + [0, 1, 5]
     x = x.astype(np.float32)
-    first = reestimated(network, x, CPU).first
+    first = reestimated(network, split(x), CPU).first
     batches = np.split(x, 3)
     np.testing.assert_allclose(first.avg_mean, x.mean(axis=0), rtol=1e-4, atol=1e-5)
     unbiased = np.mean([batch.var(axis=0, ddof=1) for batch in batches], axis=0)
@@ -61,7 +66,7 @@ def test_later_layers_get_what_is_normalized_by_the_batch():
     network = Listed()
     network.linear.W.array[:] = np.eye(2, 3)
     x = np.random.RandomState(0).randn(200, 3).astype(np.float32) * 7
-    second = reestimated(network, x, CPU).second
+    second = reestimated(network, split(x), CPU).second
     np.testing.assert_allclose(second.avg_var, 100 / 99, rtol=1e-3)
 
 
@@ -76,7 +81,7 @@ def test_of_a_layer_that_is_used_twice_all_uses_count():
             return self.bn(self.bn(x) + 4)
 
     x = np.random.RandomState(0).randn(200, 3).astype(np.float32)
-    bn = reestimated(Twice(), x, CPU).bn
+    bn = reestimated(Twice(), split(x), CPU).bn
     # The first use receives x, the second what has a mean of 4 and a variance of 1.
     np.testing.assert_allclose(bn.avg_mean, (x.mean(axis=0) + 4) / 2, rtol=1e-4)
     unbiased = np.mean([batch.var(axis=0, ddof=1) for batch in np.split(x, 2)], axis=0)
@@ -86,7 +91,7 @@ def test_of_a_layer_that_is_used_twice_all_uses_count():
 def test_statistics_that_are_no_numbers_are_estimated_anew():
     network = Listed()
     network.first.avg_mean[:], network.first.avg_var[:] = np.nan, np.inf
-    first = reestimated(network, np.eye(3, dtype=np.float32), CPU).first
+    first = reestimated(network, split(np.eye(3, dtype=np.float32)), CPU).first
     np.testing.assert_allclose(first.avg_mean, 1 / 3, rtol=1e-6)
     np.testing.assert_allclose(first.avg_var, 1 / 3, rtol=1e-6)
 
@@ -105,14 +110,14 @@ def test_what_the_network_has_in_train_mode_when_tested_stays_so():
                 return self.second(F.dropout(self.first(x), 0.5))
 
     x = np.random.RandomState(0).randn(200, 3).astype(np.float32)
-    np.testing.assert_allclose(reestimated(Always(), x, CPU).second.avg_var, 2, rtol=0.4)
+    np.testing.assert_allclose(reestimated(Always(), split(x), CPU).second.avg_var, 2, rtol=0.4)
 
 
 def test_the_network_and_the_random_numbers_stay_as_they_were():
     network = Listed()
     network(np.random.RandomState(1).rand(9, 3).astype(np.float32))
     before, state = running(network), random_state()
-    reestimated(network, np.random.RandomState(0).rand(150, 3).astype(np.float32), CPU)
+    reestimated(network, split(np.random.RandomState(0).rand(150, 3).astype(np.float32)), CPU)
     assert random_state() == state
     assert chainer.config.train
     for path, (mean, variance, decay) in running(network).items():
