@@ -69,8 +69,8 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
             if outcome.left != NOT_BEGUN:
                 line = f"{names[outcome.config]}: {outcome}"
                 display.end(places[outcome.config], line, outcome.is_over)
-    if signals.requested():
-        # All is saved, and idle processes take seconds to end by themselves.
+    if jobs > 1:
+        # All is saved, and idle processes take a while to end by themselves.
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
     return outcomes
 
