@@ -18,6 +18,7 @@ from mnist_bn.kernels import (
     invisible,
     layers,
     linear,
+    pooling,
     seam,
     threads,
     updates,
@@ -64,6 +65,7 @@ def install(mode: str = "auto") -> str:
         seam.install(
             convolution.replacements(library)
             | layers.replacements(library)
+            | pooling.replacements(library)
             | updates.replacements(library)
             | graph.replacements()
             | backprop.replacements()

@@ -1,96 +1,14 @@
-// Every layer but convolution.
+// Every layer but convolution and pooling.
 //
-// An array is seen as rows of channels: (N, H, W, C) in memory is N*H*W rows of C floats, (N, C) is
-// N rows. Nothing is checked here: the callers in layers.py answer for shapes and memory.
+// Nothing is checked here: the callers in layers.py answer for shapes and memory.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-#include "parallel.h"
-#include "vector.h"
+#include "tiles.h"
 
 // Every library answers with this number: one that does not is not ours, or not whole.
 extern "C" int mnist_bn_kernels_version() { return 1; }
-
-// ---------------------------------------------------------------------------------------------
-// Channels go through the vector unit in tiles of WIDTH.
-
-#define MEMBER __attribute__((always_inline))
-
-// WIDTH channels. Where channels are no multiple of WIDTH, the last tile overlaps the one before
-// it: the same lanes are computed twice, and sums leave out the first `skip` of them.
-struct FullTile {
-  int skip;
-  MEMBER vfloat load(const float* p) const { return ::load(p); }
-  MEMBER vfloat load_constant(const float* p) const { return ::load(p); }
-  MEMBER void store(float* p, vfloat v) const { ::store(p, v); }
-  MEMBER vint load_bytes(const uint8_t* p) const { return ::load_bytes(p); }
-  MEMBER void store_bytes(uint8_t* p, vint v) const { ::store_bytes(p, v); }
-  MEMBER int lanes() const { return WIDTH; }
-};
-
-// All channels of a row that has fewer than WIDTH.
-struct NarrowTile {
-  static constexpr int skip = 0;
-  int count;
-  MEMBER vfloat load(const float* p) const { return load_partial(p, count); }
-  MEMBER vfloat load_constant(const float* p) const { return load_partial(p, count); }
-  MEMBER void store(float* p, vfloat v) const { store_partial(p, v, count); }
-  MEMBER vint load_bytes(const uint8_t* p) const {
-    uint8_t bytes[WIDTH] = {};
-    memcpy(bytes, p, count);
-    return ::load_bytes(bytes);
-  }
-  MEMBER void store_bytes(uint8_t* p, vint v) const {
-    uint8_t bytes[WIDTH];
-    ::store_bytes(bytes, v);
-    memcpy(p, bytes, count);
-  }
-  MEMBER int lanes() const { return count; }
-};
-
-// The same, much faster, where WIDTH floats from the row's first one on are the array's own: the
-// lanes behind the row hold the next rows, are ignored, and are stored anew when those rows come.
-struct LooseTile : NarrowTile {
-  MEMBER vfloat load(const float* p) const { return ::load(p); }
-  MEMBER void store(float* p, vfloat v) const { ::store(p, v); }
-};
-
-template <class Body>
-INLINE void for_channel_tiles(int64_t channels, Body body) {
-  if (channels < WIDTH) return body(0, NarrowTile{(int)channels});
-  int64_t c = 0;
-  for (; c + WIDTH <= channels; c += WIDTH) body(c, FullTile{0});
-  if (c < channels) body(channels - WIDTH, FullTile{(int)(c + WIDTH - channels)});
-}
-
-// As many rows as are still in the L1 cache when they are read again: 4096 floats, 16 of its 32
-// KiB.
-INLINE int64_t rows_in_cache(int64_t channels) { return channels < 256 ? 4096 / channels : 16; }
-
-// One row after the other, as memory lies; narrow ones many at once, to load their constants once.
-INLINE int64_t rows_in_order(int64_t channels) {
-  return channels <= WIDTH ? rows_in_cache(channels) : 1;
-}
-
-// Calls body(first row, number of rows, first channel, tile) for all rows and channels, rows
-// ascending, at most `step` rows at once.
-template <class Body>
-INLINE void for_tiles(int64_t rows, int64_t channels, int64_t step, Body body) {
-  int64_t first = 0;
-  auto steps_to = [&](int64_t end, auto block) {
-    for (; first < end; first += step) block(end - first < step ? end - first : step);
-    first = end;
-  };
-  if (channels >= WIDTH)
-    return steps_to(rows, [&](int64_t count) {
-      for_channel_tiles(channels, [&](int64_t c, auto tile) { body(first, count, c, tile); });
-    });
-  const NarrowTile narrow{(int)channels};
-  if (rows > WIDTH)
-    steps_to(rows - WIDTH, [&](int64_t count) { body(first, count, 0, LooseTile{narrow}); });
-  body(first, rows - first, 0, narrow);
-}
 
 // ---------------------------------------------------------------------------------------------
 // Batch Normalization (Ioffe and Szegedy, 2015). In training, for each channel of m rows x_i:
@@ -119,12 +37,6 @@ INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms
     first += to_double(a[0] + a[1]);
     second += to_double(b[0] + b[1]);
   }
-}
-
-// Rows in slices that are worth a task of their own.
-INLINE Slices row_slices(int64_t rows, int64_t channels) {
-  const int64_t least = (1 << 15) / channels;
-  return Slices(rows, least < 1 ? 1 : least);
 }
 
 // The sums over rows of (x - origin) and (x - origin)^2, origin being about the mean of the first
@@ -185,22 +97,6 @@ static void bn_sums(const float* x, int64_t rows, int64_t channels, double* orig
       squares[c] += own[2 * channels + c] + offset * (2 * sum + offset * slices.length(s));
     }
   }
-}
-
-// Calls body(first row, number of rows) for the slices of an array.
-template <class Body>
-INLINE void for_slices(int64_t rows, int64_t channels, Body body) {
-  const Slices slices = row_slices(rows, channels);
-  parallel(slices.count, workers_for((double)rows * channels),
-           [&](int slice, int) { body(slices.first(slice), slices.length(slice)); });
-}
-
-// Calls body(image) for each of the images, which have so many floats.
-template <class Body>
-INLINE void for_each_image(int64_t images, int64_t floats, Body body) {
-  for_slices(images, floats, [&](int64_t first, int64_t count) {
-    for (int64_t n = first; n < first + count; n++) body(n);
-  });
 }
 
 // y = (x - mean) * scale + shift
@@ -365,145 +261,12 @@ void relu_backward(const float* __restrict y, const float* __restrict gy, int64_
 }  // extern "C"
 
 // ---------------------------------------------------------------------------------------------
-// Max pooling over 2x2 windows, stride 2. A window's positions are numbered 0 1 / 2 3; at the right
-// and lower edge of an odd map some of them do not exist.
-
-INLINE void take_larger(vfloat value, int position, vfloat& largest, vint& index) {
-  // The first of equals wins, and the first NaN over all: not (value <= largest) is true for NaN.
-  const vint taken = ~(value <= largest) & (largest == largest);
-  largest = select(taken, value, largest);
-  index = (taken & position) | (~taken & index);
-}
-
-template <bool RIGHT, bool DOWN, class Tile>
-INLINE void pool_window(const float* x, int64_t row, int64_t channels, Tile tile, float* y,
-                        uint8_t* indexes) {
-  vfloat largest = tile.load(x);
-  vint index = {};
-  if (RIGHT) take_larger(tile.load(x + channels), 1, largest, index);
-  if (DOWN) take_larger(tile.load(x + row), 2, largest, index);
-  if (RIGHT && DOWN) take_larger(tile.load(x + row + channels), 3, largest, index);
-  tile.store(y, largest);
-  tile.store_bytes(indexes, index);
-}
-
-template <bool RIGHT, bool DOWN, class Tile>
-INLINE void unpool_window(const float* gy, const uint8_t* indexes, int64_t row, int64_t channels,
-                          Tile tile, float* gx) {
-  const vfloat gradient = tile.load(gy), zero = {};
-  const vint index = tile.load_bytes(indexes);
-  tile.store(gx, select(index == 0, gradient, zero));
-  if (RIGHT) tile.store(gx + channels, select(index == 1, gradient, zero));
-  if (DOWN) tile.store(gx + row, select(index == 2, gradient, zero));
-  if (RIGHT && DOWN) tile.store(gx + row + channels, select(index == 3, gradient, zero));
-}
-
-struct Yes {
-  static constexpr bool value = true;
-};
-struct No {
-  static constexpr bool value = false;
-};
-
-// Calls window(input offset, output offset, is there a right column, a lower row) for every window
-// of one image, the two flags as compile-time constants.
-template <class Window>
-INLINE void for_windows(int64_t height, int64_t width, int64_t channels, int64_t out_height,
-                        int64_t out_width, Window window) {
-  const int64_t row = width * channels, whole = width / 2 < out_width ? width / 2 : out_width;
-  for (int64_t i = 0; i < out_height; i++) {
-    const int64_t in = 2 * i * row, out = i * out_width * channels;
-    auto line = [&](auto down) {
-      for (int64_t j = 0; j < whole; j++)
-        window(in + 2 * j * channels, out + j * channels, Yes{}, down);
-      if (whole < out_width) window(in + 2 * whole * channels, out + whole * channels, No{}, down);
-    };
-    if (2 * i + 1 < height)
-      line(Yes{});
-    else
-      line(No{});
-  }
-}
-
-extern "C" {
-
-void max_pool_forward(const float* x, int64_t images, int64_t height, int64_t width,
-                      int64_t channels, int64_t out_height, int64_t out_width, float* y,
-                      uint8_t* indexes) {
-  const int64_t row = width * channels;
-  for_each_image(images, height * row, [&](int64_t n) {
-    const int64_t out_image = n * out_height * out_width * channels;
-    const float* image = x + n * height * row;
-    for_windows(height, width, channels, out_height, out_width,
-                [&](int64_t in, int64_t out, auto right, auto down) {
-                  for_channel_tiles(channels, [&](int64_t c, auto tile) {
-                    const int64_t o = out_image + out + c;
-                    pool_window<decltype(right)::value, decltype(down)::value>(
-                        image + in + c, row, channels, tile, y + o, indexes + o);
-                  });
-                });
-  });
-}
-
-void max_pool_backward(const float* gy, const uint8_t* indexes, int64_t images, int64_t height,
-                       int64_t width, int64_t channels, int64_t out_height, int64_t out_width,
-                       float* gx) {
-  const int64_t row = width * channels;
-  for_each_image(images, height * row, [&](int64_t n) {
-    const int64_t out_image = n * out_height * out_width * channels;
-    float* image = gx + n * height * row;
-    for_windows(height, width, channels, out_height, out_width,
-                [&](int64_t in, int64_t out, auto right, auto down) {
-                  for_channel_tiles(channels, [&](int64_t c, auto tile) {
-                    const int64_t o = out_image + out + c;
-                    unpool_window<decltype(right)::value, decltype(down)::value>(
-                        gy + o, indexes + o, row, channels, tile, image + in + c);
-                  });
-                });
-    // An odd last column or row that no window covers.
-    if (2 * out_width < width)
-      for (int64_t i = 0; i < height; i++)
-        memset(image + i * row + 2 * out_width * channels, 0, channels * sizeof(float));
-    if (2 * out_height < height) memset(image + 2 * out_height * row, 0, row * sizeof(float));
-  });
-}
-
-// ---------------------------------------------------------------------------------------------
-// Average pooling over a whole map of `points` places.
-
-void average_pool_forward(const float* x, int64_t images, int64_t points, int64_t channels,
-                          float* y) {
-  for_each_image(images, points * channels, [&](int64_t n) {
-    for_channel_tiles(channels, [&](int64_t c, auto tile) {
-      const float* column = x + n * points * channels + c;
-      vfloat total[2] = {};
-      int64_t p = 0;
-      for (; p + 2 <= points; p += 2)
-        for (int k = 0; k < 2; k++) total[k] += tile.load(column + (p + k) * channels);
-      if (p < points) total[0] += tile.load(column + p * channels);
-      tile.store(y + n * channels + c, (total[0] + total[1]) / broadcast((float)points));
-    });
-  });
-}
-
-void average_pool_backward(const float* gy, int64_t images, int64_t points, int64_t channels,
-                           float* gx) {
-  for_each_image(images, points * channels, [&](int64_t n) {
-    for_channel_tiles(channels, [&](int64_t c, auto tile) {
-      const vfloat share = tile.load(gy + n * channels + c) / broadcast((float)points);
-      for (int64_t p = 0; p < points; p++) tile.store(gx + (n * points + p) * channels + c, share);
-    });
-  });
-}
-
-// ---------------------------------------------------------------------------------------------
 // Dropout, with the bits that numpy.random.rand() would draw from the same generator.
 
 struct MT19937 {  // NumPy's own layout, at bit_generator.ctypes.state_address
   uint32_t key[624];
   int32_t position;
 };
-}  // extern "C"
 
 // One turn of the Mersenne Twister (Matsumoto and Nishimura, 1998): all 624 words anew.
 static void mt19937_turn(MT19937* state) {

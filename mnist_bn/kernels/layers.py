@@ -1,4 +1,4 @@
-"""Every layer but convolution: Chainer's function nodes with kernels inside.
+"""Every layer but convolution and pooling: Chainer's function nodes with kernels inside.
 
 A replacement takes float32 arrays whose memory is C-contiguous or NHWC, copies what else it can use
 (`arrays.nhwc`), and hands any case that no kernel covers to Chainer's original.
@@ -21,8 +21,6 @@ from chainer.functions.loss.softmax_cross_entropy import (
 )
 from chainer.functions.noise.dropout import Dropout
 from chainer.functions.normalization import batch_normalization as bn
-from chainer.functions.pooling.average_pooling_2d import AveragePooling2D, AveragePooling2DGrad
-from chainer.functions.pooling.max_pooling_nd import MaxPoolingND, MaxPoolingNDGrad
 
 from mnist_bn.kernels import linear
 from mnist_bn.kernels.arrays import are_writable, is_float32, is_nhwc, nchw, nhwc, pointer
@@ -38,7 +36,7 @@ _WORKSPACE = 25  # doubles a channel: the most that a kernel of layers.cpp asks 
 # Beyond such sizes stock Chainer is as fast or faster. Of a single channel the kernels use one lane
 # of a vector, and scores they take one by one; NumPy takes both by whole vectors. The limits were
 # measured, and are of shapes only, so that a seed gives the same bits.
-_LARGEST_SINGLE_CHANNEL = 4096  # elements
+LARGEST_SINGLE_CHANNEL = 4096  # elements
 _FEW_CLASSES = 32
 _LARGEST_SCORES = {"loss": 20_000, "accuracy": 50_000}  # elements, of more than a few classes
 
@@ -47,8 +45,7 @@ replaces = Registry()
 
 def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces the methods of Chainer's function nodes."""
-    indexes = property(_indexes, _set_indexes, _delete_indexes)
-    return replaces.replacements(library) | {(MaxPoolingND, "indexes"): lambda original: indexes}
+    return replaces.replacements(library)
 
 
 def _as_rows(x: np.ndarray) -> np.ndarray:
@@ -84,7 +81,7 @@ def _bn_covers(node, x, channel_arrays, gy=None) -> bool:
     return (
         (gy is None or (gy.shape == x.shape and is_float32((gy,))))
         and x.ndim in _BN_AXES
-        and not _is_single_channel(x)
+        and not is_single_channel(x)
         and node.axis in (None, _BN_AXES[x.ndim])
         and x.size > x.shape[1]  # otherwise Chainer warns
         and is_float32((x, *channel_arrays))
@@ -92,13 +89,14 @@ def _bn_covers(node, x, channel_arrays, gy=None) -> bool:
     )
 
 
-def _is_single_channel(x) -> bool:
-    return x.shape[1] == 1 and x.size > _LARGEST_SINGLE_CHANNEL
+def is_single_channel(x) -> bool:
+    """Returns whether there is one channel only, and so much of it that NumPy is faster."""
+    return x.shape[1] == 1 and x.size > LARGEST_SINGLE_CHANNEL
 
 
 def _is_not_worth_a_copy(x) -> bool:
     """Whether `(N, C, H, W)`, not NHWC, has so few channels that fixed statistics do not pay."""
-    return x.ndim == 4 and x.shape[1] < 4 and x.size > _LARGEST_SINGLE_CHANNEL and not is_nhwc(x)
+    return x.ndim == 4 and x.shape[1] < 4 and x.size > LARGEST_SINGLE_CHANNEL and not is_nhwc(x)
 
 
 def _set_axes(node, ndim) -> None:
@@ -259,114 +257,6 @@ def _relu_backward(node, inputs, kernel):
     gx = np.empty_like(memory)
     kernel(pointer(memory), pointer(gradient), y.size, pointer(gx))
     return (gx if as_y else nchw(gx),)
-
-
-# --- Pooling ---
-
-
-@replaces(MaxPoolingND, "forward_cpu", "max_pool_forward", "pllllllpp")
-def _max_pool_forward(node, inputs, kernel):
-    (x,) = inputs
-    if (
-        node.ksize != (2, 2)
-        or node.stride != (2, 2)
-        or node.pad != (0, 0)
-        or node.return_indices  # promised as int64
-        or not is_float32(inputs)
-        or x.size == 0
-        or _is_single_channel(x)
-    ):
-        return NotImplemented
-    n, c, h, w = x.shape
-    out_h, out_w = (h + node.cover_all) // 2, (w + node.cover_all) // 2
-    if out_h == 0 or out_w == 0:
-        return NotImplemented
-    y = np.empty((n, out_h, out_w, c), np.float32)
-    indexes = np.empty(y.shape, np.uint8)
-    rows = nhwc(x)
-    kernel(pointer(rows), n, h, w, c, out_h, out_w, pointer(y), pointer(indexes))
-    node._in_shape = x.shape
-    node._in_dtype = x.dtype
-    node.indexes = nchw(indexes)
-    return (nchw(y),)
-
-
-@replaces(MaxPoolingNDGrad, "forward_cpu", "max_pool_backward", "ppllllllp")
-def _max_pool_backward(node, inputs, kernel):
-    (gy,) = inputs
-    func = node.func
-    indexes = vars(func).get("indexes")  # as the kernel left them, or Chainer's int64
-    if (
-        type(indexes) is not np.ndarray
-        or indexes.dtype != np.uint8
-        or not is_float32(inputs)
-        or gy.shape != indexes.shape
-    ):
-        return NotImplemented
-    n, c, h, w = func._in_shape
-    gx = np.empty((n, h, w, c), np.float32)
-    gradient, positions = nhwc(gy), nhwc(indexes)
-    kernel(
-        *(pointer(gradient), pointer(positions), n, h, w, c, *gy.shape[2:]),
-        pointer(gx),
-    )
-    return (nchw(gx),)
-
-
-def _indexes(node) -> np.ndarray:
-    """What is seen of `indexes`: the kernel's bytes become int64, as Chainer's, when looked at.
-
-    From then on they are Chainer's array, which may be written to.
-    """
-    indexes = vars(node).get("indexes")
-    if indexes is None:
-        raise AttributeError(f"{type(node).__name__!r} object has no attribute 'indexes'")
-    if indexes.dtype == np.uint8:
-        indexes = vars(node)["indexes"] = np.ascontiguousarray(indexes, np.intp)
-    return indexes
-
-
-def _set_indexes(node, indexes) -> None:
-    vars(node)["indexes"] = indexes
-
-
-def _delete_indexes(node) -> None:
-    del vars(node)["indexes"]
-
-
-def _pools_whole_map(node, in_shape) -> bool:
-    return (node.kh, node.kw) == in_shape[2:] and (node.ph, node.pw) == (0, 0)
-
-
-@replaces(AveragePooling2D, "forward_cpu", "average_pool_forward", "plllp")
-def _average_pool_forward(node, inputs, kernel):
-    (x,) = inputs
-    if not is_float32(inputs) or not _pools_whole_map(node, x.shape) or x.size == 0:
-        return NotImplemented
-    n, c, h, w = x.shape
-    y = np.empty((n, c, 1, 1), np.float32)
-    rows = nhwc(x)
-    kernel(pointer(rows), n, h * w, c, pointer(y))
-    node._in_shape = x.shape
-    node._in_dtype = x.dtype
-    return (y,)
-
-
-@replaces(AveragePooling2DGrad, "forward_cpu", "average_pool_backward", "plllp")
-def _average_pool_backward(node, inputs, kernel):
-    (gy,) = inputs
-    n, c, h, w = node._in_shape
-    if (
-        not is_float32(inputs)
-        or not _pools_whole_map(node, node._in_shape)
-        or gy.shape != (n, c, 1, 1)
-        or gy.size == 0
-    ):
-        return NotImplemented
-    gx = np.empty((n, h, w, c), np.float32)
-    gradient = np.ascontiguousarray(gy)
-    kernel(pointer(gradient), n, h * w, c, pointer(gx))
-    return (nchw(gx),)
 
 
 # --- Dropout ---

@@ -182,8 +182,8 @@ def test_the_sources_are_there():
     names = {path.name for path in build._sources("*.cpp", "*.h")}
     assert names == {
         *("blocks.cpp", "convolution.cpp", "layers.cpp", "linear.cpp", "parallel.cpp"),
-        *("updates.cpp", "winograd.cpp"),
-        *("convolution.h", "parallel.h", "products.h", "vector.h", "winograd.h"),
+        *("pooling.cpp", "updates.cpp", "winograd.cpp"),
+        *("convolution.h", "parallel.h", "products.h", "tiles.h", "vector.h", "winograd.h"),
     }
 
 

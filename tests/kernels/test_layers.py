@@ -5,73 +5,27 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_bn.kernels import layers
+from mnist_bn.kernels import layers, pooling
+from tests.kernels.against_stock import (
+    FLOAT32_ULP,
+    LAYOUTS,
+    assert_as_exact_as_stock,
+    assert_not_finite_as_stock,
+    in_layout,
+    map_shapes,
+    outputs_and_gradients,
+    random,
+    row_shapes,
+)
 from tests.kernels.switching import kernels
-
-FLOAT32_ULP = 2.0**-23
-CHANNELS = (1, 3, 10, 16, 17, 40, 512)
-LAYOUTS = ("c", "nhwc", "strided")
 
 
 @pytest.fixture(scope="module")
 def replacements(library):
     return layers.replacements(library)
-
-
-def in_layout(x, layout):
-    """Returns x with other strides."""
-    if layout == "nhwc" and x.ndim == 4:
-        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-    if layout == "strided":
-        wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), 7, x.dtype)
-        wide[..., ::2] = x
-        return wide[..., ::2]
-    return x
-
-
-def outputs_and_gradients(function, arrays, gys, double=False):
-    """Returns the arrays of function(*arrays), of its gradients, and with `double` of theirs."""
-    inputs = [chainer.Variable(a) for a in arrays]
-    y = function(*inputs)
-    gy = chainer.Variable(gys[0].astype(y.dtype))
-    gradients = chainer.grad([y], inputs, [gy], enable_double_backprop=double)
-    results = [y, *gradients]
-    if double:
-        weights = [chainer.Variable(g.astype(y.dtype)) for g in gys[1:]]
-        results += chainer.grad(gradients, [*inputs, gy], weights)
-    return [r.array for r in results if r is not None]
-
-
-def assert_as_exact_as_stock(function, replacements, arrays, layout="c", double=False, ulps=16):
-    """Errors against float64: no more than twice those of stock in float32, or a few roundings."""
-    shape = function(*arrays).shape
-    gys = [random(*s, seed=i) for i, s in enumerate((shape, *(a.shape for a in arrays)))]
-    exact = outputs_and_gradients(function, [a.astype("d") for a in arrays], gys, double)
-    stock = outputs_and_gradients(function, arrays, gys, double)
-    strided = [in_layout(a, layout) if a.ndim > 1 else a for a in arrays]
-    with kernels(replacements, only=True):
-        actual = outputs_and_gradients(
-            function, strided, [in_layout(g, layout) if g.ndim > 1 else g for g in gys], double
-        )
-    assert len(actual) == len(exact)
-    rounding = ulps * FLOAT32_ULP * max(np.abs(e).max() for e in exact)
-    for a, s, e in zip(actual, stock, exact, strict=True):
-        assert a.dtype == np.float32 and a.shape == e.shape
-        assert np.abs(a - e).max() <= 2 * np.abs(s - e).max() + rounding
-
-
-def random(*shape, seed=0, scale=1.0, offset=0.0):
-    return np.asarray(np.random.RandomState(seed).randn(*shape) * scale + offset, np.float32)
-
-
-map_shapes = st.tuples(
-    st.integers(2, 5), st.sampled_from(CHANNELS), st.integers(1, 9), st.integers(1, 9)
-)
-row_shapes = st.tuples(st.integers(2, 40), st.sampled_from(CHANNELS))
 
 
 # --- Batch Normalization ---
@@ -142,7 +96,7 @@ def test_batch_normalization_of_one_row_warns_as_stock(replacements):
     assert (y.array == 1).all()
 
 
-# --- ReLU and pooling ---
+# --- ReLU ---
 
 
 @settings(deadline=None, max_examples=25)
@@ -159,118 +113,18 @@ def test_relu_keeps_nhwc_memory(replacements):
     assert y.array.strides == x.array.strides == gx.array.strides
 
 
-@settings(deadline=None, max_examples=60)
-@given(map_shapes, st.sampled_from(LAYOUTS), st.booleans(), st.booleans())
-def test_max_pooling(replacements, shape, layout, cover_all, double):
-    if not cover_all and min(shape[2:]) < 2:
-        return  # no output: an AssertionError of stock Chainer
-
-    def pool(x):
-        return F.max_pooling_2d(x, 2, cover_all=cover_all)
-
-    assert_as_exact_as_stock(pool, replacements, [random(*shape)], layout, double, ulps=0)
-
-
-@pytest.mark.parametrize("channels", [1, 16, 17])
-@pytest.mark.parametrize("cover_all", [True, False])
-def test_max_pooling_takes_the_first_of_equals_and_the_first_nan(replacements, channels, cover_all):
-    values = np.float32([0, -0.0, 1, np.nan, np.inf, -np.inf])
-    x = np.random.RandomState(0).choice(values, (50, channels, 5, 7)).astype(np.float32)
-
-    def pool():
-        node = MaxPoolingND(2, 2, 2, 0, cover_all)
-        return node.apply((x,))[0].array, node.indexes
-
-    stock = pool()
-    with kernels(replacements, only=True):
-        actual = pool()
-    np.testing.assert_array_equal(actual[0], stock[0])
-    np.testing.assert_array_equal(actual[1], stock[1])
-
-
-def pooling_node(x):
-    node = MaxPoolingND(2, 2)
-    return node, node.apply((x,))[0]
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_indexes_of_max_pooling_are_chainers(replacements, layout):
-    x = random(3, 5, 7, 6)
-    expected = pooling_node(x)[0].indexes
-    with kernels(replacements, only=True):
-        node, _ = pooling_node(in_layout(x, layout))
-        actual = node.indexes
-        assert node.indexes is actual
-    assert actual.dtype == expected.dtype
-    assert actual.flags.c_contiguous
-    np.testing.assert_array_equal(actual, expected)
-    np.testing.assert_array_equal(actual * 100, expected * 100)
-
-
-@pytest.mark.parametrize("use", ["looked at", "written to", "after uninstalling", "upsampling"])
-def test_gradients_follow_the_indexes(replacements, use):
-    def gradient():
-        x = chainer.Variable(random(3, 5, 8, 6))
-        node, y = pooling_node(x)
-        if use == "looked at":
-            assert node.indexes.max() == 3
-        elif use == "written to":
-            node.indexes[...] = 2
-        elif use == "upsampling":
-            y = F.upsampling_2d(y, node.indexes, 2, outsize=x.shape[2:])
-        y.grad = random(*y.shape, seed=1)
-        if use != "after uninstalling":
-            y.backward()
-        return x, y
-
-    expected, y = gradient()
-    with kernels(replacements):
-        actual, z = gradient()
-    if use == "after uninstalling":
-        y.backward()
-        z.backward()
-    np.testing.assert_array_equal(actual.grad, expected.grad)
-
-
-def test_max_pooling_has_no_indexes_before_it_ran(replacements):
-    with kernels(replacements):
-        assert not hasattr(MaxPoolingND(2, 2), "indexes")
-        node, _ = pooling_node(random(1, 1, 2, 2))
-        del node.indexes
-        assert not hasattr(node, "indexes")
-    assert "indexes" not in vars(MaxPoolingND)
-
-
-@settings(deadline=None, max_examples=25)
-@given(map_shapes, st.sampled_from(LAYOUTS), st.booleans())
-def test_average_pooling_over_the_map(replacements, shape, layout, double):
-    def pool(x):
-        return F.average_pooling_2d(x, shape[2:])
-
-    assert_as_exact_as_stock(pool, replacements, [random(*shape)], layout, double)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "function",
     [
         F.relu,
-        lambda x: F.max_pooling_2d(x, 2),
-        lambda x: F.average_pooling_2d(x, x.shape[2:]),
         lambda x: F.batch_normalization(x, *np.ones((2, x.shape[1]), "f")),
         lambda x: F.fixed_batch_normalization(x, *np.ones((4, x.shape[1]), "f")),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_not_a_number_and_infinity_as_stock(replacements, function, value):
-    for in_gradient in (False, True):
-        x, gy = random(3, 20, 5, 5), random(*function(random(3, 20, 5, 5)).shape)
-        (gy if in_gradient else x)[1, 3, 0, 0] = value
-        stock = outputs_and_gradients(function, [x], [gy])
-        with kernels(replacements, only=True):
-            actual = outputs_and_gradients(function, [x], [gy])
-        for a, s in zip(actual, stock, strict=True):
-            np.testing.assert_allclose(a, s, rtol=1e-4, atol=1e-5)  # equal NaN and Inf
+    assert_not_finite_as_stock(function, replacements, value)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -497,6 +351,9 @@ LABELS = np.zeros(100, np.int32)
 # Name -> a function of x, and an x that NumPy takes by whole vectors and the kernels do not.
 HANDED_OVER = {
     "pooling of one channel": (lambda x: F.max_pooling_2d(x, 2), (10, 1, 28, 28)),
+    "pooling of few channels": (lambda x: F.max_pooling_2d(x, 3, 2), (10, 3, 28, 28)),
+    "average pooling of few channels": (lambda x: F.average_pooling_2d(x, 2), (10, 3, 28, 28)),
+    "pooling that skips pixels": (lambda x: F.average_pooling_2d(x, 1, 2), (10, 16, 28, 28)),
     "BN of one channel": (
         lambda x: F.batch_normalization(x, *np.ones((2, 1), "f")),
         (10, 1, 28, 28),
@@ -511,7 +368,7 @@ HANDED_OVER = {
 
 
 @pytest.mark.parametrize("name", HANDED_OVER)
-def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, name):
+def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, library, name):
     function, shape = HANDED_OVER[name]
     calls = []
 
@@ -527,7 +384,8 @@ def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, name):
 
     x = random(*shape)
     expected = function(x).array
-    spies = {key: spied(wrap) for key, wrap in replacements.items() if key[1] != "indexes"}
+    every = replacements | pooling.replacements(library)
+    spies = {key: spied(wrap) for key, wrap in every.items() if key[1] != "indexes"}
     with kernels(spies):
         actual = function(x).array
         assert calls
