@@ -1,5 +1,6 @@
 """The kernels behind Chainer's pooling, against stock Chainer in float64."""
 
+import math
 from typing import NamedTuple
 
 import chainer
@@ -59,6 +60,7 @@ def test_max_pooling(replacements, shape, pooling, layout, cover_all, double):
     def pool(x):
         return F.max_pooling_2d(x, *pooling, cover_all=cover_all)
 
+    assume(math.prod(pooling.ksize) >= math.prod(pooling.stride))  # else it may be stock's
     assume(np.isfinite(pool(random(*shape)).array).all())  # no window of padding alone
     assert_as_exact_as_stock(pool, replacements, [random(*shape)], layout, double, ulps=4)
 
@@ -140,6 +142,7 @@ def test_max_pooling_has_no_indexes_before_it_ran(replacements):
 @given(map_shapes, poolings, st.sampled_from(LAYOUTS), st.booleans())
 def test_average_pooling(replacements, shape, pooling, layout, double):
     assume(pooling.has_output(shape, cover_all=False))
+    assume(math.prod(pooling.ksize) >= math.prod(pooling.stride))  # else it may be stock's
 
     def pool(x):
         return F.average_pooling_2d(x, *pooling)
