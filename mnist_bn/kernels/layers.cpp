@@ -258,6 +258,19 @@ void relu_backward(const float* __restrict y, const float* __restrict gy, int64_
     for (int64_t i = 0; i < count; i++) to[i] = from[i] * (value[i] > 0 ? 1.0f : 0.0f);
   });
 }
+
+// to = from, times the slope where `condition` is not above zero: leaky ReLU if both are x, and its
+// gradient if `from` is that of the output. NaN is not below zero.
+void leaky_relu(const float* condition, const float* from, int64_t size, float slope, float* to) {
+  for_slices(size, 1, [=](int64_t first, int64_t count) {
+    for (int64_t i = first; i < first + count; i += WIDTH) {
+      const int64_t left = first + count - i;
+      const int lanes = left < WIDTH ? (int)left : WIDTH;
+      const vfloat x = load_partial(from + i, lanes), c = load_partial(condition + i, lanes);
+      store_partial(to + i, select(c <= vfloat{}, x * slope, x), lanes);
+    }
+  });
+}
 }  // extern "C"
 
 // ---------------------------------------------------------------------------------------------
@@ -299,18 +312,14 @@ INLINE int64_t rand_bits(uint32_t first, uint32_t second) {
   return (int64_t)(first >> 5) << 26 | second >> 6;
 }
 
-extern "C" {
-
-// mask = scale where rand() >= ratio, else 0; y = x * mask. least: ratio * 2^53, rounded up.
-void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, int64_t least,
-                     float scale, float* __restrict mask, float* __restrict y) {
+// mask = scale where rand() >= ratio, else 0. least: ratio * 2^53, rounded up.
+static void draw_mask(MT19937* state, int64_t size, int64_t least, float scale,
+                      float* __restrict mask) {
   uint32_t words[624];
   for (int64_t i = 0; i < size;) {
     if (state->position >= 623) {  // the two words of a number may lie in two turns
       const uint32_t first = mt19937_word(state), second = mt19937_word(state);
-      mask[i] = rand_bits(first, second) >= least ? scale : 0;
-      y[i] = x[i] * mask[i];
-      i++;
+      mask[i++] = rand_bits(first, second) >= least ? scale : 0;
       continue;
     }
     const int64_t pairs = (624 - state->position) / 2, count = size - i < pairs ? size - i : pairs;
@@ -318,10 +327,37 @@ void dropout_forward(MT19937* state, const float* __restrict x, int64_t size, in
     for (int64_t k = 0; k < 2 * count; k++) words[k] = mt19937_temper(key[k]);
     for (int64_t k = 0; k < count; k++)
       mask[i + k] = rand_bits(words[2 * k], words[2 * k + 1]) >= least ? scale : 0;
-    for (int64_t k = 0; k < count; k++) y[i + k] = x[i + k] * mask[i + k];
     state->position += 2 * count;
     i += count;
   }
+}
+
+INLINE void multiply(const float* __restrict a, const float* __restrict b, int64_t size,
+                     float* __restrict product) {
+  for (int64_t i = 0; i < size; i++) product[i] = a[i] * b[i];
+}
+
+extern "C" {
+
+// y = x * mask, drawn in the order of (N, C, H, W), where the arrays lie as (N, H, W, C). An array
+// that lies in the order of its numbers has one channel.
+void dropout_forward(MT19937* state, const float* x, int64_t images, int64_t channels,
+                     int64_t points, int64_t least, float scale, float* mask, float* y) {
+  constexpr int64_t PART = 2048;  // stays in the cache from the drawing to the product
+  const int64_t size = channels * points;
+  if (channels == 1)
+    for (int64_t i = 0; i < images * size; i += PART) {
+      const int64_t count = images * size - i < PART ? images * size - i : PART;
+      draw_mask(state, count, least, scale, mask + i);
+      multiply(x + i, mask + i, count, y + i);
+    }
+  else
+    for (; images > 0; images--, x += size, mask += size, y += size) {
+      draw_mask(state, size, least, scale, y);
+      for (int64_t p = 0; p < points; p++)
+        for (int64_t c = 0; c < channels; c++) mask[p * channels + c] = y[c * points + p];
+      multiply(x, mask, size, y);
+    }
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import math
 import chainer
 import numpy as np
 from chainer.configuration import config
+from chainer.functions.activation.leaky_relu import LeakyReLU, _LeakyReLUGrad
 from chainer.functions.activation.relu import ReLU, ReLUGrad2
 from chainer.functions.connection.linear import LinearFunction
 from chainer.functions.evaluation.accuracy import Accuracy
@@ -230,7 +231,7 @@ def _linear_backward(node, indexes, grad_outputs):
     return tuple([variable(gradient) for gradient in linear.gradients(indexes, x, w, gy)])
 
 
-# --- ReLU ---
+# --- ReLU and leaky ReLU ---
 
 
 @replaces(ReLU, "forward_cpu", "relu_forward", "plp")
@@ -259,26 +260,62 @@ def _relu_backward(node, inputs, kernel):
     return (gx if as_y else nchw(gx),)
 
 
+@replaces(LeakyReLU, "forward_cpu", "leaky_relu", "pplfp")
+def _leaky_relu_forward(node, inputs, kernel):
+    (x,) = inputs
+    y = _leaky(x, x, node.slope, kernel)
+    if y is None:
+        return NotImplemented
+    if node.slope >= 0:
+        node.retain_outputs((0,))
+    else:
+        node.retain_inputs((0,))
+    return (y,)
+
+
+@replaces(_LeakyReLUGrad, "forward_cpu", "leaky_relu", "pplfp")
+def _leaky_relu_backward(node, inputs, kernel):
+    gx = _leaky(node.cond, inputs[0], node.slope, kernel)
+    return NotImplemented if gx is None else (gx,)
+
+
+def _leaky(condition, x, slope, kernel) -> np.ndarray | None:
+    """Returns x, times the slope where the condition, of its shape, is not above zero."""
+    if not is_float32((condition, x)) or type(slope) not in (int, float):
+        return None
+    memory = _in_memory_order(condition)
+    if memory is None or condition.shape != x.shape:
+        return None
+    as_it_is = memory is condition
+    values = np.ascontiguousarray(x) if as_it_is else nhwc(x)
+    y = np.empty_like(memory)
+    kernel(pointer(memory), pointer(values), x.size, slope, pointer(y))
+    return y if as_it_is else nchw(y)
+
+
 # --- Dropout ---
 
 
-@replaces(Dropout, "forward_cpu", "dropout_forward", "ppllfpp")
+@replaces(Dropout, "forward_cpu", "dropout_forward", "ppllllfpp")
 def _dropout_forward(node, inputs, kernel):
     (x,) = inputs
-    if node.mask is not None or not is_float32(inputs) or not x.flags.c_contiguous:
+    memory = _in_memory_order(x) if is_float32(inputs) and node.mask is None else None
+    if memory is None:
         return NotImplemented
     generator = np.random.get_bit_generator()
     state = _mt19937_address(generator)
     if state is None:
         return NotImplemented
-    ratio = node.dropout_ratio
-    node.mask, y = np.empty_like(x), np.empty_like(x)
+    ratio, is_in_order = node.dropout_ratio, memory is x
+    mask, y = np.empty_like(memory), np.empty_like(memory)
+    n, channels = (1, 1) if is_in_order else x.shape[:2]
     with generator.lock:
         kernel(
-            *(state, pointer(x), x.size, math.ceil(ratio * 2**53), 1 / (1 - ratio)),
-            *(pointer(node.mask), pointer(y)),
+            *(state, pointer(memory), n, channels, x.size // max(n * channels, 1)),
+            *(math.ceil(ratio * 2**53), 1 / (1 - ratio), pointer(mask), pointer(y)),
         )
-    return (y,)
+    node.mask = mask if is_in_order else nchw(mask)
+    return (y if is_in_order else nchw(y),)
 
 
 _checked_generator: tuple[object, int | None] = (None, None)

@@ -25,7 +25,7 @@ from tests.kernels.switching import kernels
 
 @pytest.fixture(scope="module")
 def replacements(library):
-    return layers.replacements(library)
+    return layers.replacements(library) | pooling.replacements(library)
 
 
 # --- Batch Normalization ---
@@ -118,6 +118,8 @@ def test_relu_keeps_nhwc_memory(replacements):
     "function",
     [
         F.relu,
+        F.leaky_relu,
+        lambda x: F.leaky_relu(x, 0),
         lambda x: F.batch_normalization(x, *np.ones((2, x.shape[1]), "f")),
         lambda x: F.fixed_batch_normalization(x, *np.ones((4, x.shape[1]), "f")),
     ],
@@ -140,17 +142,32 @@ def test_infinity_in_the_running_mean_as_stock(replacements):
         np.testing.assert_allclose(running_mean(), stock, rtol=1e-5, atol=1e-7)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.one_of(map_shapes, row_shapes),
+    st.sampled_from(["c", "nhwc"]),
+    st.sampled_from([0, 0.01, 0.2, 1.0, 1.5, -0.3]),
+    st.booleans(),
+)
+def test_leaky_relu(replacements, shape, layout, slope, double):
+    def leaky(x):
+        return F.leaky_relu(x, slope)
+
+    assert_as_exact_as_stock(leaky, replacements, [random(*shape)], layout, double, ulps=0)
+
+
 # --- Dropout ---
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    st.sampled_from(["c", "nhwc"]),
+    st.lists(st.integers(1, 40), min_size=1, max_size=3) | map_shapes,
     st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.97]),
     st.integers(0, 700),
 )
-def test_dropout_draws_the_bits_of_stock(replacements, shape, ratio, position):
-    x = random(*shape)
+def test_dropout_draws_the_bits_of_stock(replacements, layout, shape, ratio, position):
+    x = in_layout(random(*shape), layout)
 
     def draw():
         np.random.seed(3)
@@ -244,13 +261,9 @@ def test_accuracy(replacements, rows, classes, layout):
 # --- What no kernel covers ---
 
 UNCOVERED = {
-    "max pooling 3x3": lambda x: F.max_pooling_2d(x, 3, 2),
-    "max pooling, stride 1": lambda x: F.max_pooling_2d(x, 2, 1),
-    "max pooling, padded": lambda x: F.max_pooling_2d(x, 2, 2, 1),
     "max pooling with indices": lambda x: F.max_pooling_2d(x, 2, return_indices=True)[0],
     "max pooling, one axis": lambda x: F.max_pooling_1d(x[0], 2),
-    "average pooling 2x2": lambda x: F.average_pooling_2d(x, 2),
-    "average pooling, padded": lambda x: F.average_pooling_2d(x, x.shape[2:], pad=1),
+    "average pooling of volumes": lambda x: F.average_pooling_nd(x[None], 2),
     "BN over one axis": lambda x: F.batch_normalization(
         x, *np.ones((2, *x.shape[1:]), x.dtype), axis=0
     ),
@@ -264,9 +277,12 @@ UNCOVERED = {
 COVERED_IN_FLOAT32 = {
     "relu": F.relu,
     "max pooling": lambda x: F.max_pooling_2d(x, 2),
+    "max pooling, padded": lambda x: F.max_pooling_2d(x, 3, 2, 1),
     "average pooling": lambda x: F.average_pooling_2d(x, x.shape[2:]),
+    "average pooling, padded": lambda x: F.average_pooling_2d(x, x.shape[2:], pad=1),
     "BN": lambda x: F.batch_normalization(x, *np.ones((2, 6), x.dtype)),
     "fixed BN": lambda x: F.fixed_batch_normalization(x, *np.ones((4, 6), x.dtype)),
+    "leaky ReLU": F.leaky_relu,
     "dropout": F.dropout,
     "loss": lambda x: F.softmax_cross_entropy(x[:, :, 0, 0], np.zeros(len(x), "i")),
 }
@@ -368,7 +384,7 @@ HANDED_OVER = {
 
 
 @pytest.mark.parametrize("name", HANDED_OVER)
-def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, library, name):
+def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, name):
     function, shape = HANDED_OVER[name]
     calls = []
 
@@ -384,8 +400,7 @@ def test_what_stock_does_as_fast_is_stocks_to_the_bit(replacements, library, nam
 
     x = random(*shape)
     expected = function(x).array
-    every = replacements | pooling.replacements(library)
-    spies = {key: spied(wrap) for key, wrap in every.items() if key[1] != "indexes"}
+    spies = {key: spied(wrap) for key, wrap in replacements.items() if key[1] != "indexes"}
     with kernels(spies):
         actual = function(x).array
         assert calls
