@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import chainer
@@ -64,14 +64,59 @@ def operations(n: int) -> Iterator[Operation]:
     yield Operation("softmax + loss", [(n, 10)], "softmax_cross_entropy", "cross_entropy", {}, {})
 
 
+def further_operations(n: int) -> Iterator[Operation]:
+    """Yields functions that other people's networks take their time with, at batch size `n`."""
+    for channels, size, stride in ((32, 32, 1), (96, 16, 2), (384, 8, 1)):  # MobileNetV2's
+        shapes = [(n, channels, size, size), (channels, 1, 3, 3)]
+        options = {"stride": stride, "groups": channels}
+        yield Operation(
+            f"depthwise {channels}",
+            shapes,
+            *("convolution_2d", "conv2d", {"pad": 1, **options}, {"padding": 1, **options}),
+        )
+    for before, after, size in ((256, 128, 8), (128, 64, 16)):  # DCGAN's generator's
+        shapes = [(n, before, size, size), (before, after, 4, 4), (after,)]
+        options = {"stride": 2, "pad": 1}, {"stride": 2, "padding": 1}
+        yield Operation(
+            f"deconv {before}", shapes, "deconvolution_2d", "conv_transpose2d", *options
+        )
+    maps = [(n, 64, 32, 32)]
+    options = {"slope": 0.2}, {"negative_slope": 0.2}
+    yield Operation("leaky_relu", maps, "leaky_relu", "leaky_relu", *options)
+    options = {"ratio": 0.5}, {"p": 0.5}
+    yield Operation("dropout of maps", maps, "dropout", "dropout", *options)
+    for stride in (1, 2):  # GoogLeNet's
+        options = {"ksize": 3, "stride": stride, "pad": 1}
+        theirs = {"kernel_size": 3, "stride": stride, "padding": 1}
+        yield Operation(f"max pool 3, {stride}", maps, "max_pooling_2d", "max_pool2d",
+                        {**options, "cover_all": False}, theirs)  # fmt: skip
+        yield Operation(
+            f"mean pool 3, {stride}", maps, "average_pooling_2d", "avg_pool2d", options, theirs
+        )
+
+
 def measure(
-    batchsize: int, variants: list[str], repeats: int, clock: Callable[[], float]
+    every: Iterable[Operation], variants: list[str], repeats: int, clock: Callable[[], float]
 ) -> list[dict]:
-    """Measures all functions, and Adam's update: returns a dict for each and variant, for JSON."""
+    """Measures functions: returns a dict for each and variant, for JSON."""
     makers = {
         "stock": lambda operation: _chainer_passes(operation, False, clock),
         "accelerated": lambda operation: _chainer_passes(operation, True, clock),
     }
+    if importlib.util.find_spec("torch") is not None:
+        from benchmarks import torch_kernels
+
+        makers["torch"] = lambda operation: torch_kernels.passes(operation, clock)
+    variants = [variant for variant in variants if variant in makers]
+    results = []
+    for operation in every:
+        passes = {variant: makers[variant](operation) for variant in variants}
+        results += _in_turns(operation.name, passes, repeats)
+    return results
+
+
+def measure_adam(variants: list[str], repeats: int, clock: Callable[[], float]) -> list[dict]:
+    """Measures Adam's update, as `measure` does functions."""
     updates = {
         "stock": lambda: _chainer_update(False, clock),
         "accelerated": lambda: _chainer_update(True, clock),
@@ -79,15 +124,9 @@ def measure(
     if importlib.util.find_spec("torch") is not None:
         from benchmarks import torch_kernels
 
-        makers["torch"] = lambda operation: torch_kernels.passes(operation, clock)
         updates["torch"] = lambda: torch_kernels.update(NETWORK, clock)
-    variants = [variant for variant in variants if variant in makers]
-    results = []
-    for operation in operations(batchsize):
-        passes = {variant: makers[variant](operation) for variant in variants}
-        results += _in_turns(operation.name, passes, repeats)
-    results += _in_turns("Adam", {variant: updates[variant]() for variant in variants}, repeats)
-    return results
+    wanted = [variant for variant in variants if variant in updates]
+    return _in_turns("Adam", {variant: updates[variant]() for variant in wanted}, repeats)
 
 
 def _in_turns(name: str, passes: dict[str, Callable], repeats: int) -> list[dict]:
@@ -160,10 +199,14 @@ def _chainer_update(accelerated: bool, clock: Callable) -> Callable:
     return run
 
 
-def print_table(results: list[dict], batchsize: int) -> None:
-    """Prints forward and backward milliseconds, one function a line."""
+def print_table(results: list[dict], batchsize: int, of: str) -> None:
+    """Prints forward and backward milliseconds, one function a line.
+
+    Args:
+        of: whose functions they are.
+    """
     variants = list(dict.fromkeys(result["variant"] for result in results))
-    print(f"\nms at batch {batchsize}, forward + backward (medians)")
+    print(f"\nms at batch {batchsize}, forward + backward (medians): {of}")
     print(f"{'':18}" + "".join(f"{variant:>22}" for variant in variants))
     totals = dict.fromkeys(variants, 0.0)
     for name in dict.fromkeys(result["what"] for result in results):

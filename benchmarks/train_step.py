@@ -154,15 +154,17 @@ def measure_steps(arguments: argparse.Namespace) -> list[dict]:
 
 
 def measure_kernels(arguments: argparse.Namespace) -> list[dict]:
-    """Each function of the networks at each batch size."""
+    """Each function of the networks, and of others, at each batch size."""
     from benchmarks import kernels
 
     results = []
+    how = arguments.variants, arguments.repeats, CLOCKS[arguments.clock]
     for batchsize in arguments.batch:
-        clock = CLOCKS[arguments.clock]
-        measured = kernels.measure(batchsize, arguments.variants, arguments.repeats, clock)
-        kernels.print_table(measured, batchsize)
-        results += [{"batch": batchsize, **result} for result in measured]
+        ours = kernels.measure(kernels.operations(batchsize), *how) + kernels.measure_adam(*how)
+        kernels.print_table(ours, batchsize, "the blog's networks")
+        others = kernels.measure(kernels.further_operations(batchsize), *how)
+        kernels.print_table(others, batchsize, "other people's networks")
+        results += [{"batch": batchsize, **result} for result in (*ours, *others)]
     return results
 
 

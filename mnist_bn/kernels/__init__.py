@@ -13,6 +13,7 @@ from mnist_bn.kernels import (
     backprop,
     build,
     convolution,
+    depthwise,
     fusions,
     graph,
     invisible,
@@ -70,6 +71,7 @@ def install(mode: str = "auto") -> str:
             | graph.replacements()
             | backprop.replacements()
         )
+        depthwise.use(library)
         fusions.use(library)
         linear.use(library)
         threads.use(library)

@@ -13,7 +13,7 @@ from chainer.functions.connection.deconvolution_2d import Deconvolution2DFunctio
 from chainer.functions.math.sum import Sum
 
 from mnist_bn.errors import UsageError
-from mnist_bn.kernels import costs
+from mnist_bn.kernels import costs, depthwise
 from mnist_bn.kernels.arrays import checked, empty_nchw, is_float32, is_nhwc, nhwc, pointer
 from mnist_bn.kernels.registry import Registry
 from mnist_bn.kernels.seam import Replacements
@@ -90,8 +90,8 @@ def takes_winograd(case: costs.Case) -> bool:
 def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces which method; see `seam`.
 
-    Covered: float32, any size of kernel, stride and padding, one group, no dilation, wherever
-    `costs` finds that it pays. Arrays that are not NHWC are copied.
+    Covered: float32, any size of kernel, stride and padding, one group or as many as channels, no
+    dilation, wherever `costs` finds that it pays. Arrays that are not NHWC are copied.
     """
     return replaces.replacements(library, checked)
 
@@ -130,9 +130,15 @@ def _fits(node, x: tuple, w: tuple) -> bool:
 @replaces(Convolution2DFunction, "forward_cpu", "convolution_forward", *_FORWARD)
 def _forward(node, inputs, kernel):
     x, w = inputs[:2]
-    if not (_covers(node, inputs) and _fits(node, x.shape[1:], w.shape)):
+    b = inputs[2] if len(inputs) == 3 else None
+    if not _fits(node, x.shape[1:], w.shape):
         return NotImplemented
     out = _out_shape(node, x.shape[1:], w.shape)
+    if node.groups > 1 and depthwise.covers(node, x.shape, w.shape, out[1:], inputs):
+        node.retain_inputs((0, 1))
+        return (depthwise.forward(node, x, w, b, out[1:]),)
+    if not _covers(node, inputs):
+        return NotImplemented
     geometry = _geometry(node, len(x), x.shape[1:], w.shape, out)
     case = costs.Case(*geometry, is_nhwc(x), True)
     winograd = takes_winograd(case)
@@ -140,7 +146,7 @@ def _forward(node, inputs, kernel):
         return NotImplemented
     node.retain_inputs((0, 1))
     images, w, y = nhwc(x), np.ascontiguousarray(w), empty_nchw(len(x), *out)
-    bias = np.ascontiguousarray(inputs[2]) if len(inputs) == 3 else None
+    bias = None if b is None else np.ascontiguousarray(b)
     at_bias = None if bias is None else pointer(bias)
     kernel(pointer(images), pointer(w), at_bias, pointer(nhwc(y)), *geometry, winograd)
     return (y,)
@@ -148,15 +154,19 @@ def _forward(node, inputs, kernel):
 
 @replaces(Deconvolution2DFunction, "forward_cpu", "convolution_input_gradient", *_GRADIENT)
 def _input_gradient(node, inputs, kernel):
-    """Deconvolution without bias, which is how Chainer writes a convolution's input gradient."""
-    if len(inputs) != 2 or not _covers(node, inputs):
-        return NotImplemented
-    gy, w = inputs
+    """Deconvolution, which is how Chainer writes a convolution's input gradient, too."""
+    gy, w = inputs[:2]
     if node.outh is None or node.outw is None:
         node._calc_out_size(gy.shape, w.shape)
-    x = (w.shape[1], node.outh, node.outw)
+    x = (w.shape[1] * node.groups, node.outh, node.outw)
     # gy of another size: Chainer takes what cover_all convolutions give, too.
     if not _fits(node, x, w.shape) or _out_shape(node, x, w.shape) != gy.shape[1:]:
+        return NotImplemented
+    if node.groups > 1 and depthwise.covers(node, (len(gy), *x), w.shape, gy.shape[2:], inputs):
+        node.retain_inputs((0, 1))
+        gx = depthwise.input_gradient(node, (len(gy), *x), w, gy)
+        return (_with_bias(gx, inputs),)
+    if not _covers(node, inputs):
         return NotImplemented
     geometry = _geometry(node, len(gy), x, w.shape, gy.shape[1:])
     case = costs.Case(*geometry, True, is_nhwc(gy))
@@ -166,13 +176,30 @@ def _input_gradient(node, inputs, kernel):
     node.retain_inputs((0, 1))
     gradients, w, gx = nhwc(gy), np.ascontiguousarray(w), empty_nchw(len(gy), *x)
     kernel(pointer(gradients), pointer(w), pointer(nhwc(gx)), *geometry, winograd)
-    return (gx,)
+    return (_with_bias(gx, inputs),)
+
+
+def _with_bias(y: np.ndarray, inputs: tuple) -> np.ndarray:
+    """Adds the third of the inputs, if there is one, to NHWC memory."""
+    if len(inputs) == 3:
+        rows = nhwc(y)
+        rows += inputs[2]
+    return y
 
 
 @replaces(Convolution2DGradW, "forward_cpu", "convolution_weight_gradient", *_GRADIENT)
 def _weight_gradient(node, inputs, kernel):
     x, gy = inputs
     w = node.W_shape
+    if (
+        node.groups > 1
+        and node.W_dtype == np.float32
+        and _fits(node, x.shape[1:], w)
+        and _out_shape(node, x.shape[1:], w) == gy.shape[1:]
+        and depthwise.covers(node, x.shape, w, gy.shape[2:], inputs)
+    ):
+        node.retain_inputs((0, 1))
+        return (depthwise.weight_gradient(node, x, w, gy),)
     if not (
         node.W_dtype == np.float32
         and _covers(node, inputs)

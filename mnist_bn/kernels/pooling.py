@@ -14,6 +14,7 @@ from mnist_bn.kernels.arrays import is_float32, is_nhwc, nchw, nhwc, pointer
 from mnist_bn.kernels.layers import LARGEST_SINGLE_CHANNEL, is_single_channel
 from mnist_bn.kernels.registry import Registry
 from mnist_bn.kernels.seam import Replacements
+from mnist_bn.kernels.windows import windows
 
 _FEW_CHANNELS = 8
 
@@ -42,12 +43,6 @@ def _is_stocks(x: np.ndarray, size: tuple, stride: tuple) -> bool:
     return is_large and (x.shape[1] < _FEW_CHANNELS or (skips and not is_nhwc(x)))
 
 
-def _windows(x: tuple, size, stride, pad, out: tuple) -> ctypes.Array:
-    """Returns the kernels' `Windows`; x is a shape `(N, C, H, W)`."""
-    n, c, h, w = x
-    return (ctypes.c_int64 * 12)(n, h, w, c, *size, *stride, *pad, *out)
-
-
 @replaces(MaxPoolingND, "forward_cpu", "max_pool_forward", "pppp")
 def _max_pool_forward(node, inputs, kernel):
     (x,) = inputs
@@ -71,8 +66,8 @@ def _max_pool_forward(node, inputs, kernel):
     y = np.empty((n, *out, c), np.float32)
     indexes = np.empty(y.shape, np.uint8)
     rows = nhwc(x)
-    windows = _windows(x.shape, node.ksize, node.stride, node.pad, out)
-    kernel(pointer(rows), ctypes.addressof(windows), pointer(y), pointer(indexes))
+    seen = windows(x.shape, node.ksize, node.stride, node.pad, out)
+    kernel(pointer(rows), ctypes.addressof(seen), pointer(y), pointer(indexes))
     node._in_shape = x.shape
     node._in_dtype = x.dtype
     node.indexes = nchw(indexes)
@@ -94,8 +89,8 @@ def _max_pool_backward(node, inputs, kernel):
     n, c, h, w = func._in_shape
     gx = np.empty((n, h, w, c), np.float32)
     gradient, positions = nhwc(gy), nhwc(indexes)
-    windows = _windows(func._in_shape, func.ksize, func.stride, func.pad, gy.shape[2:])
-    kernel(pointer(gradient), pointer(positions), ctypes.addressof(windows), pointer(gx))
+    seen = windows(func._in_shape, func.ksize, func.stride, func.pad, gy.shape[2:])
+    kernel(pointer(gradient), pointer(positions), ctypes.addressof(seen), pointer(gx))
     return (nchw(gx),)
 
 
@@ -124,7 +119,7 @@ def _delete_indexes(node) -> None:
 
 
 def _average_windows(node, x: tuple, out: tuple) -> ctypes.Array:
-    return _windows(x, (node.kh, node.kw), (node.sy, node.sx), (node.ph, node.pw), out)
+    return windows(x, (node.kh, node.kw), (node.sy, node.sx), (node.ph, node.pw), out)
 
 
 @replaces(AveragePooling2D, "forward_cpu", "average_pool_forward", "ppp")
@@ -141,8 +136,8 @@ def _average_pool_forward(node, inputs, kernel):
     if min(out) < 1:
         return NotImplemented
     y = np.empty((n, *out, c), np.float32)
-    rows, windows = nhwc(x), _average_windows(node, x.shape, out)
-    kernel(pointer(rows), ctypes.addressof(windows), pointer(y))
+    rows, seen = nhwc(x), _average_windows(node, x.shape, out)
+    kernel(pointer(rows), ctypes.addressof(seen), pointer(y))
     node._in_shape = x.shape
     node._in_dtype = x.dtype
     return (nchw(y),)
@@ -156,6 +151,6 @@ def _average_pool_backward(node, inputs, kernel):
     if not is_float32(inputs) or gy.size == 0 or _is_stocks(gy, size, stride):
         return NotImplemented
     gx = np.empty((n, h, w, c), np.float32)
-    gradient, windows = nhwc(gy), _average_windows(node, node._in_shape, gy.shape[2:])
-    kernel(pointer(gradient), ctypes.addressof(windows), pointer(gx))
+    gradient, seen = nhwc(gy), _average_windows(node, node._in_shape, gy.shape[2:])
+    kernel(pointer(gradient), ctypes.addressof(seen), pointer(gx))
     return (nchw(gx),)

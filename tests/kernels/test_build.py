@@ -181,9 +181,10 @@ def test_a_cpu_without_any(monkeypatch):
 def test_the_sources_are_there():
     names = {path.name for path in build._sources("*.cpp", "*.h")}
     assert names == {
-        *("blocks.cpp", "convolution.cpp", "layers.cpp", "linear.cpp", "parallel.cpp"),
-        *("pooling.cpp", "updates.cpp", "winograd.cpp"),
-        *("convolution.h", "parallel.h", "products.h", "tiles.h", "vector.h", "winograd.h"),
+        *("blocks.cpp", "convolution.cpp", "depthwise.cpp", "layers.cpp", "linear.cpp"),
+        *("parallel.cpp", "pooling.cpp", "updates.cpp", "winograd.cpp"),
+        *("convolution.h", "parallel.h", "products.h", "tiles.h", "vector.h", "windows.h"),
+        "winograd.h",
     }
 
 
