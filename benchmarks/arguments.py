@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import NoReturn
 
 MODELS = ("MnistCNN", "MnistCNN_BN_before", "MnistCNN_BN_after", "MnistCNN_BN_linear_before")
+OF_OTHER_STUDIES = (
+    *("ExerciseMLP", "ExerciseMLP_BN", "ReluMLP", "ReluMLP_BN", "SigmoidMLP", "SigmoidMLP_BN"),
+    *("CS231nMLP", "CS231nMLP_BN", "ResNetCIFAR(depth=20)", "ResNetCIFAR(depth=110)"),
+)
+OPTIMIZERS = ("Adam", "SGD")
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,10 +34,22 @@ def make_parser(
     repeats: int,
     block: int,
     what: Sequence[str] = ("train", "eval"),
+    others: Sequence[str] = (),
 ) -> Parser:
-    """Returns a parser of what every measurement has; the arguments are its defaults."""
+    """Returns a parser of what every measurement has; the arguments are its defaults.
+
+    Args:
+        others: networks besides MODELS.
+    """
     parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(models))
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        choices=(*MODELS, *others),
+        default=list(models),
+        metavar="NAME",
+        help=f"of {', '.join((*MODELS, *others))} (default: the blog's four)",
+    )
     parser.add_argument("--batch", nargs="+", type=int, default=batch, metavar="N")
     parser.add_argument("--what", nargs="+", choices=what, default=list(what), help="default: all")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="default: all there are")

@@ -100,6 +100,7 @@ def make_cpu_run(
     clock: Callable[[], float],
     out: str,
     threads: int,
+    optimizer: str = "Adam",
 ) -> Run:
     """Returns the run of one of VARIANTS.
 
@@ -107,16 +108,18 @@ def make_cpu_run(
         clock: returns seconds.
         out: folder for what the Trainers write.
         threads: of all variants but "one-thread"; stock Chainer's are those of BLAS.
+        optimizer: "Adam" or "SGD".
     """
     if variant in TORCH_VARIANTS:
         from benchmarks.torch_runs import TorchRun
 
         options = TORCH_VARIANTS[variant]
-        return TorchRun(model, dataset, batchsize, clock, threads=threads, **options)
+        options = {**options, "threads": threads, "optimizer": optimizer}
+        return TorchRun(model, dataset, batchsize, clock, **options)
     if variant == "verbatim":
         model = f"{BLOG}:{model}"
-    config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", epoch=10**6)
-    config = replace(config, out=f"{out}/{variant}")
+    config = RunConfig(model=model, batchsize=batchsize, dataset=dataset.name, epoch=10**6)
+    config = replace(config, optimizer=optimizer, out=f"{out}/{variant}")
     trainer = chainer_runs.build_trainer(config, dataset)
     own = 1 if variant == "one-thread" else threads
     return chainer_runs.ChainerRun(

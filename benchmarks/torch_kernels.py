@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from benchmarks.torch_runs import MnistCNN
+from benchmarks.torch_networks import MnistCNN
 
 if TYPE_CHECKING:
     from benchmarks.kernels import Operation

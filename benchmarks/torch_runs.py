@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from benchmarks import torch_networks
 from mnist_bn.data import Dataset, Split
 from mnist_bn.data.dataset import SCALE
-
-BN = {"momentum": 0.1, "eps": 2e-5}  # Chainer's decay 0.9 and eps
-CHANNELS = (1, 16, 32, 64)
-
-
-class MnistCNN(nn.Module):
-    """The network of `models.mnist_cnn` that is called `name`, image for image.
-
-    Args:
-        name: class name there.
-        channels_last: keep images and maps as (N, H, W, C) in memory.
-    """
-
-    def __init__(self, name: str, channels_last: bool = False) -> None:
-        super().__init__()
-        bn = name != "MnistCNN"
-        bn_linear = name == "MnistCNN_BN_linear_before"
-        self.bn_after = name == "MnistCNN_BN_after"
-        self.format = torch.channels_last if channels_last else torch.contiguous_format
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3) for before, after in itertools.pairwise(CHANNELS)
-        )
-        self.bnorms = nn.ModuleList(
-            nn.BatchNorm2d(n, **BN) if bn else nn.Identity() for n in CHANNELS[1:]
-        )
-        self.l1 = nn.Linear(256, 512)
-        self.l2 = nn.Linear(512, 10)
-        self.bnorm4 = nn.BatchNorm1d(512, **BN) if bn_linear else nn.Identity()
-        self.bnorm5 = nn.BatchNorm1d(10, **BN) if bn_linear else nn.Identity()
-        self.to(memory_format=self.format)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the logits, float32 (N, 10), of images, float32 (N, 784)."""
-        h = x.view(-1, 1, 28, 28).contiguous(memory_format=self.format)
-        for conv, bnorm in zip(self.convs, self.bnorms, strict=True):
-            h = bnorm(F.relu(conv(h))) if self.bn_after else F.relu(bnorm(conv(h)))
-            h = F.max_pool2d(h, 2, ceil_mode=True)  # Chainer's cover_all
-        h = F.relu(self.bnorm4(self.l1(h.flatten(1))))
-        return self.bnorm5(self.l2(F.dropout(h, 0.5, self.training)))
 
 
 class TorchRun:
@@ -65,6 +25,7 @@ class TorchRun:
         compiled: torch.compile's mode for the network; None is eager.
         device: "cpu" or "cuda".
         threads: of the CPU.
+        optimizer: "Adam" or "SGD".
     """
 
     def __init__(
@@ -77,12 +38,15 @@ class TorchRun:
         compiled: str | None = None,
         device: str = "cpu",
         threads: int = 1,
+        optimizer: str = "Adam",
     ) -> None:
         torch.set_num_threads(threads)
-        self._network = MnistCNN(model, channels_last).to(device)
-        # fused: 0.4 ms a step on these networks, where foreach takes 1.2 and the default 1.5.
-        self._optimizer = torch.optim.Adam(
-            self._network.parameters(), lr=1e-3, fused=True, capturable=device == "cuda"
+        self._network = torch_networks.create(model, channels_last).to(device)
+        # fused: 0.4 ms a step of Adam on the CNNs; foreach takes 1.2 and the default 1.5.
+        options = {"capturable": device == "cuda"} if optimizer == "Adam" else {}
+        rate = {"Adam": 1e-3, "SGD": 1e-2}[optimizer]  # Chainer's defaults
+        self._optimizer = getattr(torch.optim, optimizer)(
+            self._network.parameters(), lr=rate, fused=True, **options
         )
         self._forward = torch.compile(self._network, mode=compiled) if compiled else self._network
         self._train_data = _placed(dataset.train, device)

@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import environment
 from benchmarks.arguments import (
     MODELS,
+    OF_OTHER_STUDIES,
+    OPTIMIZERS,
     available_variants,
     make_parser,
     parse,
@@ -37,17 +39,22 @@ from benchmarks.arguments import (
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 # What each measurement of another kind leaves aside.
 WITHOUT_EFFECT = {
-    "kernels": ("model", "what", "block", "threads"),
-    "convolutions": ("model", "batch", "what", "variants", "block", "threads"),
+    "kernels": ("model", "optimizer", "what", "block", "threads"),
+    "convolutions": ("model", "optimizer", "batch", "what", "variants", "block", "threads"),
     "profile": ("what", "clock", "json", "threads"),
-    "epoch": ("batch", "what", "repeats", "block", "clock", "threads"),
-    "sweep": ("batch", "what", "repeats", "block", "clock", "threads"),
+    "epoch": ("optimizer", "batch", "what", "repeats", "block", "clock", "threads"),
+    "sweep": ("optimizer", "batch", "what", "repeats", "block", "clock", "threads"),
 }
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Returns the arguments."""
-    parser = make_parser(__doc__, MODELS, batch=[100], repeats=20, block=10)
+    parser = make_parser(
+        __doc__, MODELS, batch=[100], repeats=20, block=10, others=OF_OTHER_STUDIES
+    )
+    parser.add_argument(
+        "--optimizer", nargs="+", choices=OPTIMIZERS, default=["Adam"], help="(default Adam)"
+    )
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -123,9 +130,8 @@ def _measure(arguments: argparse.Namespace) -> list[dict]:
     if not chainer_variants:
         raise UsageError("--profile, --epoch and --sweep: expected stock or accelerated to measure")
     if arguments.profile:
-        for model, batchsize in itertools.product(arguments.model, arguments.batch):
-            steps = arguments.repeats * arguments.block
-            profile(model, batchsize, steps, chainer_variants[-1])
+        for of in itertools.product(arguments.model, arguments.batch, arguments.optimizer):
+            profile(*of, arguments.repeats * arguments.block, chainer_variants[-1])
         return []
     return measure_whole_runs(arguments, chainer_variants)
 
@@ -140,16 +146,19 @@ def measure_steps(arguments: argparse.Namespace) -> list[dict]:
     )
     clock = CLOCKS[arguments.clock]
     with tempfile.TemporaryDirectory() as out:
-        make_run = functools.partial(
-            steps.make_cpu_run, clock=clock, out=out, threads=arguments.threads
-        )
-        for batchsize in arguments.batch:
-            dataset = chainer_runs.load_dataset(batchsize * arguments.block)
-            print(f"Images: {dataset.origin}")
-            for model in arguments.model:
+        for batchsize, model in itertools.product(arguments.batch, arguments.model):
+            dataset = chainer_runs.load_dataset(batchsize * arguments.block, model)
+            for optimizer in arguments.optimizer:
+                make_run = functools.partial(
+                    steps.make_cpu_run,
+                    **{"clock": clock, "out": out, "threads": arguments.threads},
+                    optimizer=optimizer,
+                )
                 measured = steps.measure(model, batchsize, dataset, settings, make_run)
+                print(f"\n{optimizer}, {dataset.origin}", end="")
                 steps.print_table(measured)
-                results += [{"data": dataset.origin, **result} for result in measured]
+                about = {"data": dataset.origin, "optimizer": optimizer}
+                results += [{**about, **result} for result in measured]
     return results
 
 
@@ -198,22 +207,24 @@ def measure_whole_runs(arguments: argparse.Namespace, variants: list[str]) -> li
     return results
 
 
-def profile(model: str, batchsize: int, steps: int, variant: str) -> None:
+def profile(model: str, batchsize: int, optimizer: str, steps: int, variant: str) -> None:
     """Prints where Python spends training steps of `variant`, the 30 largest first."""
     from chainer.training import get_trigger
 
     from benchmarks import chainer_runs
     from mnist_bn.config import RunConfig
 
-    dataset = chainer_runs.load_dataset(batchsize)
+    dataset = chainer_runs.load_dataset(batchsize, model)
     with tempfile.TemporaryDirectory() as out:
-        config = RunConfig(model=model, batchsize=batchsize, dataset="mnist", out=out)
+        config = RunConfig(
+            model=model, batchsize=batchsize, optimizer=optimizer, dataset=dataset.name, out=out
+        )
         trainer = chainer_runs.build_trainer(config, dataset)
         trainer.stop_trigger = get_trigger((steps, "iteration"))
         chainer_runs.switch(variant == "accelerated")
         profiler = cProfile.Profile()
         profiler.runcall(trainer.run)
-    print(f"{model}, batch {batchsize}, {variant}, {trainer.updater.iteration} steps")
+    print(f"{model}, {optimizer}, batch {batchsize}, {variant}, {trainer.updater.iteration} steps")
     pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
 
 

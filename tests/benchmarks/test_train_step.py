@@ -194,7 +194,10 @@ def test_random_images_stand_in_for_mnist(monkeypatch):
 
 
 def test_every_function_of_the_networks_is_measured():
-    results = kernel_times.measure(2, ["stock"], 1, lambda: 0.0)
+    how = ["stock"], 1, lambda: 0.0
+    results = kernel_times.measure(kernel_times.operations(2), *how)
+    results += kernel_times.measure(kernel_times.further_operations(2), *how)
+    results += kernel_times.measure_adam(*how)
     names = [result["what"] for result in results]
     assert names[:3] == ["conv1", "conv2", "conv3"]
     assert names[-1] == "Adam"
@@ -242,7 +245,7 @@ def test_a_folder_without_mnist_is_refused(monkeypatch, tmp_path, capsys):
 def test_pytorchs_network_computes_the_same(name, monkeypatch):
     import torch
 
-    from benchmarks.torch_runs import MnistCNN
+    from benchmarks.torch_networks import MnistCNN
 
     monkeypatch.setattr("chainer.functions.dropout", lambda h, ratio: h)
     monkeypatch.setattr("torch.nn.functional.dropout", lambda h, p, training: h)
