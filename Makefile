@@ -55,7 +55,8 @@ figures: $(VENV)/installed-dev
 	$(RUN) plot_results.py evidence -o figures --paste REPRODUCTION.md \
 		docs/studies/best-rate.md docs/studies/blog.md docs/studies/cs231n.md \
 		docs/studies/dying-relu.md docs/studies/exercise.md \
-		docs/studies/learning-rate.md docs/studies/original-paper.md docs/studies/understanding-bn.md
+		docs/studies/learning-rate.md docs/studies/original-paper.md \
+		docs/studies/understanding-bn.md docs/studies/variance-shift.md
 	$(RUN) plot_results.py evidence/blog -o figures/page --page docs/pages/blog.html
 	mkdir -p docs/blog-2016 docs/blog-today
 	cp figures/blog-2016/overview.png figures/blog-2016/network-*.png docs/blog-2016
@@ -65,6 +66,7 @@ figures: $(VENV)/installed-dev
 	cp figures/learning-rate/*.png docs
 	cp figures/original-paper/*.png docs
 	cp figures/understanding-bn-quick-*/*.png docs/understanding-bn
+	cp figures/variance-shift/*.png docs
 
 $(VENV)/installed: requirements.txt $(wildcard chainer-build/*.py chainer-build/package/*.py) \
 		chainer-build/pyproject.toml

@@ -4,11 +4,14 @@
     python plot_results.py evidence/blog
 
 Of each finished run it copies `args`, `log` and its observers' files, not parameters, snapshots or
-pictures; of the folder that runs are in, the arrays that their study measured without a run.
+pictures; of the folder that runs are in, the arrays that their study measured without a run. Of the
+paths in `args` it keeps the last names: where a run was made is nobody's business.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -67,10 +70,23 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
     files.make_folder(target)
     for name in names:
         content = files.read_bytes(source / name, MAX_BYTES)
+        if name == ARGS:
+            content = _without_folders(content)
         path = target / name
         if not path.is_file() or path.read_bytes() != content:
             with files.replacing(path) as file:
                 file.write(content)
+
+
+def _without_folders(args: bytes) -> bytes:
+    """Returns the settings with the last name alone of each absolute path, also in the command."""
+    settings, text = json.loads(args), args.decode()
+    words = [settings.get("out"), settings.get("data_dir"), settings.get("init")]
+    words += shlex.split(settings.get("command") or "")
+    paths = {word for word in words if isinstance(word, str) and Path(word).is_absolute()}
+    for path in sorted(paths, key=len, reverse=True):  # one may begin with another
+        text = text.replace(json.dumps(path)[1:-1], Path(path).name)
+    return text.encode()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

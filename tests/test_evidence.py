@@ -47,6 +47,19 @@ def test_settings_logs_and_measurements_are_kept(tmp_path, capsys):
             assert (target / "Net-SGD-s0" / name).read_bytes() == (run / name).read_bytes()
 
 
+def test_paths_are_kept_without_the_folders_above(tmp_path, capsys):
+    run = write_run(tmp_path / "result/blog/Net-SGD-s0")
+    settings = json.loads((run / "args").read_text())
+    given = {"out": str(tmp_path / "result/blog"), "data_dir": "/home/me/my data", "seed": 0}
+    command = f"python train_mnist.py --data-dir '/home/me/my data' --out {tmp_path / 'result'}"
+    (run / "args").write_text(json.dumps({**settings, **given, "command": command}))
+    assert evidence.main([str(tmp_path / "result/blog"), str(tmp_path / "evidence")]) == 0
+    kept = json.loads((tmp_path / "evidence/Net-SGD-s0/args").read_text())
+    expected = {"out": "blog", "data_dir": "my data", "seed": 0}
+    command = "python train_mnist.py --data-dir 'my data' --out result"
+    assert kept == {**settings, **expected, "command": command}
+
+
 @pytest.mark.parametrize(
     ("difference", "reason"),
     [

@@ -1,4 +1,4 @@
-"""`--observe reestimated-bn`: test accuracy with BN's statistics estimated anew without dropout."""
+"""`--observe reestimated-bn`: test accuracy with BN's statistics re-estimated without dropout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReestimatedBN(BNObserver):
     """
 
     name = "reestimated-bn"
-    title = "BN's statistics estimated anew, without dropout"
+    title = "BN's statistics re-estimated, without dropout"
     to_see = "See how much accuracy BN's statistics of training cost, those with dropout on."
     arrays: ClassVar = {"accuracy": ACCURACY}  # on the test images
 
@@ -39,15 +39,13 @@ class ReestimatedBN(BNObserver):
 
     @classmethod
     def panels(cls, group: Measured) -> list[plotting.panels.Panel]:
-        """Test accuracy as the run was evaluated, and with BN's statistics estimated anew."""
+        """Test accuracy as the run was evaluated, and with BN's statistics re-estimated."""
         mode, of_seeds = test_mode(group.runs), plotting.panels.of_seeds
         label = "train mode" if mode else "statistics of training"
         kept = group.logged(plotting.results.VALIDATION_ACCURACY)
         lines = [
             of_seeds(*kept, label, plotting.appearance.BLACK),
-            of_seeds(
-                *group.over_time("accuracy"), f"estimated anew{mode}", plotting.appearance.BLUE
-            ),
+            of_seeds(*group.over_time("accuracy"), f"re-estimated{mode}", plotting.appearance.BLUE),
         ]
         return [plotting.panels.Panel("Test accuracy", lines)]
 

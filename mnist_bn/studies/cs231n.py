@@ -69,16 +69,16 @@ _SETTINGS = {
 _DEPTH = {**_SETTINGS, "model": list(PUBLISHED), "evaluate_every": 1}
 
 
-def _sweep(scales: Sequence[float]) -> dict:
+def _sweep(scales: Sequence[float], seeds: Sequence[int]) -> dict:
     network = "{}(hidden=50, layers=8, weight_scale={:g})"
     swept = [network.format(name, scale) for scale in scales for name in PUBLISHED]
-    return {**_SETTINGS, "model": swept, "seed": [0], "evaluate_every": 20}
+    return {**_SETTINGS, "model": swept, "seed": list(seeds), "evaluate_every": 20}
 
 
 # The depth run, then the sweep.
 PRESETS = {
-    "quick": [{**_DEPTH, "seed": [0]}, _sweep(SCALES[::3])],
-    "full": [{**_DEPTH, "seed": [0, 1, 2]}, _sweep(SCALES)],
+    "quick": [{**_DEPTH, "seed": [0]}, _sweep(SCALES[::3], [0])],
+    "full": [{**_DEPTH, "seed": [0, 1, 2]}, _sweep(SCALES, [0, 1, 2])],
 }
 
 
@@ -218,7 +218,8 @@ def _sweep_figure(runs: Sequence[Run]) -> Figure:
     ]
     curves = group_runs(runs)
     seeds = len({run.seed for run in runs})
-    parts = [comparison.conditions(curves), comparison.seeds(seeds)]
+    over = comparison.seeds(seeds)
+    parts = [comparison.conditions(curves), f"mean and range of {over}" if seeds > 1 else over]
     parts += comparison.left_out(len(runs) - len(complete(runs)))
     said = f"{BETWEEN.join(parts)}\nSee over how wide a range of scales each network trains."
     title = f"CS231n: the scale of the initial weights{comparison.on(curves)}"
@@ -232,14 +233,21 @@ def _sweep_panel(title: str, lines: Sequence[panels.Series], limits: tuple[float
 
 
 def _sweep_lines(runs: Sequence[Run], measure: Callable[[Run], float]) -> list[panels.Series]:
-    """A line for each network, the mean over seeds; a cross and a gap where a seed has no value."""
+    """A line for each network, mean and range over seeds; a cross and a gap if one has no value."""
     lines = []
     for look, scales in _by_scale(runs):
         x = np.array(list(scales))
-        y = np.array([np.mean([measure(run) for run in seeds]) for seeds in scales.values()])
+        values = [[measure(run) for run in seeds] for seeds in scales.values()]
+        y, low, high = (
+            np.array([over_seeds(one) for one in values])
+            for over_seeds in (np.mean, np.min, np.max)
+        )
         crosses = x[np.isnan(y)].tolist()
         lines.append(
-            panels.Series(x, y, look.label, look.colour, marker=look.marker, crosses=crosses)
+            panels.Series(
+                *(x, y, look.label, look.colour),
+                **{"low": low, "high": high, "marker": look.marker, "crosses": crosses},
+            )
         )
     return lines
 

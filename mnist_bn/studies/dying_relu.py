@@ -27,18 +27,19 @@ BATCH_SIZE = 100
 
 _SETTINGS = {
     "optimizer": ["Adam"],
-    "seed": [0],
     "batchsize": BATCH_SIZE,
     "observe": "dead-units,weight-updates",
 }
 _BOTH = ["ReluMLP", "ReluMLP_BN"]
 
 
-def _runs(epochs: int, sizes: Sequence[int], slopes: Sequence[float]) -> list[dict]:
+def _runs(
+    epochs: int, seeds: Sequence[int], sizes: Sequence[int], slopes: Sequence[float]
+) -> list[dict]:
     """Both networks, the one with BN at other batch sizes, and both with slopes."""
     sloped = [f"{network}(slope={slope})" for slope in slopes for network in _BOTH]
     return [
-        {**_SETTINGS, "epoch": epochs, **settings}
+        {**_SETTINGS, "epoch": epochs, "seed": list(seeds), **settings}
         for settings in (
             {"model": ["ReluMLP"]},
             {"model": ["ReluMLP_BN"], "batchsize": list(sizes)},
@@ -48,8 +49,10 @@ def _runs(epochs: int, sizes: Sequence[int], slopes: Sequence[float]) -> list[di
 
 
 PRESETS = {
-    "quick": _runs(3, (BATCH_SIZE, 500), (0.01,)),
-    "full": _runs(60, (10, 50, BATCH_SIZE, 200, 500), (0.001, 0.01, 0.18, 0.5)),
+    "quick": _runs(3, [0], (BATCH_SIZE, 500), (0.01,)),
+    "full": _runs(60, [0, 1, 2], (10, 50, BATCH_SIZE, 200, 500), (0.001, 0.01, 0.18, 0.5)),
+    # The pair alone, for as long as the study trained at most; in a folder of its own.
+    "long": [{**_SETTINGS, "model": _BOTH, "epoch": 100, "seed": [0, 1, 2], "out": "long"}],
 }
 
 # Observers whose measurements the figures below show.

@@ -32,6 +32,7 @@ PRESETS = {
     "full": {
         **_SETTINGS,
         "model": NETWORKS,
+        "seed": [0, 1, 2],
         "lr": [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
     },
 }

@@ -45,7 +45,7 @@ _SETTINGS = {
 }
 PRESETS = {
     "quick": {**_SETTINGS, "seed": [0], "iteration": 5000, "evaluate_every": 100},
-    "full": {**_SETTINGS, "seed": [0], "iteration": 50000, "evaluate_every": 500},
+    "full": {**_SETTINGS, "seed": [0, 1, 2], "iteration": 50000, "evaluate_every": 500},
 }
 
 

@@ -91,7 +91,7 @@ class _Measured(NamedTuple):
     setting: str  # the optimizer and other settings, where the runs differ in them
     ratio: float | None  # None: the network's name says none
     accuracy: np.ndarray  # (seeds,)
-    anew: np.ndarray  # with statistics estimated anew, (seeds,); empty where that was not observed
+    anew: np.ndarray  # with statistics re-estimated, (seeds,); empty where that was not observed
     layers: list[str]
     shift: np.ndarray  # averaged over channels, (seeds, layers)
     predicted: np.ndarray  # of case a by `theory` from each layer's own moments, (seeds, layers)
@@ -235,7 +235,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
                 lines.append(panels.Series(x, mean, label_, colour, dashes, low, high, marker="o"))
     ratios = sorted({one.ratio for one in every if one.ratio is not None})
     dashed = f"dashed{test_mode(_runs(every))}"
-    title = f"Test accuracy ({dashed}: BN's statistics estimated anew, no dropout)"
+    title = f"Test accuracy ({dashed}: BN's statistics re-estimated, no dropout)"
     panel = panels.Panel(title, lines)
     return panels.stacked(
         [panel],
@@ -252,7 +252,7 @@ def _table(every: Sequence[_Measured]) -> str:
     Rows and columns change places where there are more layers than a table has room for.
     """
     layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
-    head = ["network", "drop ratio", "test accuracy", "statistics estimated anew", *layers]
+    head = ["network", "drop ratio", "test accuracy", "statistics re-estimated", *layers]
     head.append(f"{layers[1] if len(layers) > 1 else 'BN'} by theory")
     rows = []
     for one in every:
@@ -268,7 +268,7 @@ def _table(every: Sequence[_Measured]) -> str:
             ]
         )
     title = (
-        "At the end: test accuracy, the same with BN's statistics estimated anew from the\n"
+        "At the end: test accuracy, the same with BN's statistics re-estimated from the\n"
         "training images without dropout, and the variance shift of each BN layer, averaged over\n"
         "channels and seeds; where dropout first stands directly before BN also by theory, from\n"
         "the mean and variance there."
@@ -348,7 +348,7 @@ def _cost(runs: Sequence[Run]) -> Numbers:
 
 
 def _brought_back(one: _Measured) -> np.ndarray:
-    """The accuracy that comes back with statistics estimated anew."""
+    """The accuracy that comes back with statistics re-estimated."""
     is_there = len(one.anew) == len(one.accuracy)
     return one.anew - one.accuracy if is_there else np.zeros(0)
 

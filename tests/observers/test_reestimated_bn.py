@@ -1,4 +1,4 @@
-"""BN's statistics estimated anew, against NumPy and against statistics that were made wrong."""
+"""BN's statistics re-estimated, against NumPy and against statistics that were made wrong."""
 
 import json
 

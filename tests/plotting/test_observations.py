@@ -61,8 +61,8 @@ def test_every_observer_has_a_figure_or_a_film(run, tmp_path):
 def test_what_was_measured_in_test_mode_says_so_where_the_run_was_evaluated_in_train_mode(run):
     of_2016 = dataclasses.replace(run, args={**run.args, "semantics": "2016"})
     for one, expected in (
-        (run, {"statistics of training", "estimated anew"}),
-        (of_2016, {"train mode", "estimated anew in test mode"}),
+        (run, {"statistics of training", "re-estimated"}),
+        (of_2016, {"train mode", "re-estimated in test mode"}),
     ):
         measured = observations.measured([one], "reestimated-bn")
         figure = ReestimatedBN.figure([measured], "title", "subtitle")

@@ -58,7 +58,7 @@ def test_full_is_the_assignments_twenty_scales_and_quick_some_of_them():
     quick, full = (cs231n.configs(preset, {}) for preset in ("quick", "full"))
     assert {config.name for config in quick} < {config.name for config in full}
     assert len(quick) == 2 + 2 * 7
-    assert len(full) == 2 * 3 + 2 * 20
+    assert len(full) == 2 * 3 + 2 * 20 * 3
 
 
 def test_what_is_given_goes_before_the_presets():
@@ -72,7 +72,7 @@ def test_what_is_given_goes_before_the_presets():
 
 def test_made_and_drawn(tiny_cifar, tmp_path, monkeypatch):
     depth, _ = cs231n.PRESETS["quick"]
-    monkeypatch.setitem(cs231n.PRESETS, "quick", [depth, cs231n._sweep((0.01, 1.0))])
+    monkeypatch.setitem(cs231n.PRESETS, "quick", [depth, cs231n._sweep((0.01, 1.0), [0])])
     given = {"train_images": 40, "holdout": 20, "batchsize": 10, "epoch": 2}
     for config in cs231n.configs("quick", {**given, "study": "cs231n", "out": str(tmp_path)}):
         training.train(prepare(config))

@@ -10,7 +10,14 @@ import train_mnist
 from mnist_bn import studies, training
 from mnist_bn.plotting.groups import SeedGroup, group_runs
 from mnist_bn.plotting.results import read_runs
-from mnist_bn.studies import dying_relu, exercise, learning_rate, original_paper
+from mnist_bn.studies import (
+    cs231n,
+    dying_relu,
+    exercise,
+    learning_rate,
+    original_paper,
+    variance_shift,
+)
 from mnist_bn.training import prepare
 from tests.helpers import write_result_folder
 
@@ -66,7 +73,21 @@ def test_what_is_given_goes_before_the_preset(tiny_data):
     sloped = studies.configs(dying_relu, "quick", {"batchsize": 20, "observe": "gradient-norms"})
     assert {c.batchsize for c in sloped} == {20}
     assert {c.observe for c in sloped} == {"dead-units,weight-updates,gradient-norms"}
-    assert [c.lr for c in studies.configs(learning_rate, "full", {"lr": 0.5})] == [0.5] * 4
+    assert [c.lr for c in studies.configs(learning_rate, "full", {"lr": 0.5})] == [0.5] * 4 * 3
+
+
+def test_a_study_is_published_at_three_seeds():
+    for study in (exercise, dying_relu, learning_rate, original_paper, cs231n, variance_shift):
+        assert {config.seed for config in studies.configs(study, "full", {})} == {0, 1, 2}, study
+
+
+def test_the_pair_of_dying_relu_trains_longer_in_a_folder_of_its_own():
+    made = studies.configs(dying_relu, "long", {"out": "result/dying-relu"})
+    assert {(c.model, c.epoch, c.batchsize) for c in made} == {
+        ("ReluMLP", 100, 100),
+        ("ReluMLP_BN", 100, 100),
+    }
+    assert {str(c.folder.parent) for c in made} == {"result/dying-relu/long"}
 
 
 def test_exercise(tiny_data, tmp_path):
