@@ -9,7 +9,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from mnist_bn import training
 from mnist_bn.config import RunConfig
 from mnist_bn.kernels import threads
+from mnist_bn.names.specs import NetworkSpec
 from mnist_bn.preparation import PreparedRun
 from mnist_bn.storage import result_folder, snapshots
 from mnist_bn.terminal import wording
@@ -93,17 +94,28 @@ def report(runs: Sequence[PreparedRun], finished: int, jobs: int, autoload: bool
         f"about {_duration(together)}{at_once}{observing}, and {disk / 1e6:,.0f} MB in "
         f"{runs[0].config.out}"
     )
-    steps = ", ".join(
-        f"{model} {1e3 * cost.step:.3g} ms a step of {batchsize}"
-        for (model, batchsize, _), cost in costs.items()
-    )
-    lines.append(f"timed just now, with one run at a time: {steps}")
+    lines.append(f"timed just now, with one run at a time: {_steps(costs)}")
     return lines
+
+
+def _steps(costs: Mapping[tuple, Cost]) -> str:
+    """Milliseconds a step of each network, from the least to the greatest of those of one class."""
+    by_class: dict[tuple[str, int], list[float]] = {}
+    for (model, batchsize, _), cost in costs.items():
+        key = NetworkSpec(model).class_name, batchsize
+        by_class.setdefault(key, []).append(1e3 * cost.step)
+    said = []
+    for (name, batchsize), ms in by_class.items():
+        least, greatest = f"{min(ms):.3g}", f"{max(ms):.3g}"
+        to = f" to {greatest}" if greatest != least else ""
+        of = f" ({len(ms)} networks)" if len(ms) > 1 else ""
+        said.append(f"{name}{of} {least}{to} ms a step of {batchsize}")
+    return ", ".join(said)
 
 
 def _kind(config: RunConfig) -> tuple[str, int, str]:
     """What the cost of a step is mostly of."""
-    return config.model_label, config.batchsize, config.dataset
+    return config.model, config.batchsize, config.dataset
 
 
 def _state(run: PreparedRun, autoload: bool) -> str:

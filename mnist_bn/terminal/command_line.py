@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import textwrap
@@ -86,7 +87,8 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parses the arguments; a flag that there is not is refused with the nearest that is."""
-        for word in sys.argv[1:] if args is None else args:
+        words = sys.argv[1:] if args is None else args
+        for word in words:
             flag = word.partition("=")[0]
             # It would be the short flag -m with the value "odel".
             is_short = flag.startswith("-") and not flag.startswith("--")
@@ -94,8 +96,20 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"there is no flag {flag}; did you mean '-{flag}'?")
         arguments, unknown = self.parse_known_args(args, namespace)
         if unknown:
+            if full := self._flag_of_one_value(words, unknown[0]):
+                further = itertools.takewhile(lambda word: not word.startswith("-"), unknown)
+                self.error(f"{full} takes one value, found also: {' '.join(further)}")
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._near(unknown)}")
         return arguments
+
+    def _flag_of_one_value(self, words: Sequence[str], unknown: str) -> str | None:
+        """Returns the flag that a value too many stands behind, None if it stands elsewhere."""
+        if unknown.startswith("-") or unknown not in words:
+            return None
+        before = words[: len(words) - 1 - words[::-1].index(unknown)]
+        flag = next((word for word in reversed(before) if word.startswith("-")), "")
+        action = self._option_string_actions.get(flag)
+        return flag if action is not None and action.nargs is None else None
 
     def _near(self, unknown: Sequence[str]) -> str:
         """The nearest flag to the first of the words that looks like one, or how flags are used."""

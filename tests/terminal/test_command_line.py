@@ -87,6 +87,7 @@ def test_a_file_with_a_comma_in_its_name_is_one_value(tmp_path):
         (["-model", "A"], "there is no flag -model; did you mean '--model'? (see --help)"),
         (["-seed=1"], "there is no flag -seed; did you mean '--seed'? (see --help)"),
         (["--colour"], "unrecognized arguments: --colour (see --help)"),
+        (["--epoch", "2", "3", "2", "-x"], "--epoch takes one value, found also: 3 2 (see --help)"),
         (
             ["word"],
             "unrecognized arguments: word; a value follows its flag, as in "
