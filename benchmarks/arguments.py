@@ -74,12 +74,12 @@ def parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def refuse(parser: Parser, argv: Sequence[str] | None, names: Sequence[str], cause: str) -> None:
-    """Ends with exit status 2 where an option of `names` is given that does nothing.
+    """Ends with exit status 2 if an option of `names` is given that does nothing.
 
     Args:
         cause: the option beside which it does nothing.
     """
-    # argparse puts a default only where the namespace has no value.
+    # argparse puts a default only if the namespace has no value.
     unset = argparse.Namespace(**dict.fromkeys(names))
     given = vars(parser.parse_args(argv, unset))
     for name in names:

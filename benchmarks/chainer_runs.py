@@ -24,7 +24,7 @@ TRAIN_SIZE = 60_000
 
 
 def load_dataset(test_size: int, model: str = "MnistCNN") -> Dataset:
-    """Returns MNIST from MNIST_BN_DATA, where it is set, or random images of MNIST's shape.
+    """Returns MNIST from MNIST_BN_DATA, if it is set, or random images of MNIST's shape.
 
     For a network of CIFAR-10's images they are random: the time is the same.
 

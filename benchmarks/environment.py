@@ -45,7 +45,7 @@ def restart_with(variables: dict[str, str]) -> None:
 
 
 def pin_to(cpu: int) -> None:
-    """Keeps this process and its children on one CPU, where the system can (Linux)."""
+    """Keeps this process and its children on one CPU, if the system can (Linux)."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
 

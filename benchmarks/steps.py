@@ -142,7 +142,7 @@ def summarize(times: dict[str, list[float]]) -> list[dict]:
     """Returns median, percentiles and speed relative to PyTorch and stock of each variant.
 
     A ratio is taken within each round, so that what slows the machine for a while slows both of
-    its sides; it is above 1 where the variant is faster.
+    its sides; it is above 1 if the variant is faster.
 
     Args:
         times: variant -> seconds a step, a number a round.

@@ -254,7 +254,7 @@ IDENTITY = tuple(setting.key for setting in SETTINGS.values() if setting.numbers
 
 
 def with_rates(settings: dict) -> dict:
-    """Returns the settings with the optimizer's learning rate and momentum where they are None."""
+    """Returns the settings with the optimizer's learning rate and momentum in place of None."""
     try:
         rate, momentum = _optimizer_defaults(settings["optimizer"])
     except (KeyError, UserError):

@@ -81,7 +81,7 @@ def _check_gpu(gpu_id: int) -> None:
 
 
 def why_no_gpu(gpu_id: int) -> str | None:
-    """Returns one line on why that GPU cannot be used and what to do, None where it can."""
+    """Returns one line on why that GPU cannot be used and what to do, None if it can."""
     try:
         import cupy
     except ModuleNotFoundError:

@@ -46,7 +46,7 @@ def create(spec: str) -> chainer.Link:
 
 
 def canonical(spec: str) -> str:
-    """Returns the name as the class is written, where its case is another: `mnistcnn`, say.
+    """Returns the name as the class is written, if its case is another: `mnistcnn`, say.
 
     Raises:
         UsageError: there is no such name, file or class.

@@ -21,10 +21,10 @@ class ResNetCIFAR(chainer.Chain):
     """ResNet of 6n + 2 layers for CIFAR-10, with BN, without, or with BN at the end only.
 
     Convolutions are 3x3. The first block of the second and the third stage halves the image.
-    Shortcuts have no parameters (option A): where a block halves the image, its shortcut takes
+    Shortcuts have no parameters (option A): if a block halves the image, its shortcut takes
     every second pixel, and zeros are the channels that it lacks.
 
-    A convolution has a bias where no BN follows it, whose beta is one. Parameters at depths 20,
+    A convolution has a bias if no BN follows it, whose beta is one. Parameters at depths 20,
     32, 44, 56 and 110 are 269,722, 464,154, 658,586, 853,018 and 1,727,962 with BN (table 6 of He
     et al.), 269,034, 463,018, 657,002, 850,986 and 1,723,914 without, and 128 more with BN at the
     end.
@@ -102,7 +102,7 @@ class ResNetCIFAR(chainer.Chain):
 
     @staticmethod
     def shortcut(x, shape):
-        """Returns `x` where it has the shape, else every second pixel of it and new zero channels.
+        """Returns `x` if it has the shape, else every second pixel of it and new zero channels.
 
         Args:
             shape: what is wanted, `(N, C, H, W)`.

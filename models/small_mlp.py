@@ -95,7 +95,7 @@ class ReluMLP(chainer.Chain):
         return self.l2(self.relu(self.l1(x)))
 
     def relu(self, x):
-        """ReLU, or LeakyReLU where the slope is not 0."""
+        """ReLU, or LeakyReLU if the slope is not 0."""
         return F.leaky_relu(x, self.slope) if self.slope else F.relu(x)
 
 

@@ -53,7 +53,7 @@ def batchnorm_forward(
 def batchnorm_backward(dout: np.ndarray, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns dx, `(N, D)`, dgamma and dbeta, `(D,)`, for dout, `(N, D)`: back through each step.
 
-    Where a value went two ways in the forward pass, its gradients are added.
+    If a value went two ways in the forward pass, its gradients are added.
     """
     centred, std, x_hat, gamma = cache
     n = len(dout)

@@ -25,7 +25,7 @@ _kept: dict[tuple[str, str | None, bool], Dataset] = {}
 def load(
     name: str = "auto", data_dir: str | Path | None = None, unverified: bool = False
 ) -> Dataset:
-    """Loads a dataset by its name; "auto" is MNIST where it can be had, otherwise digits.
+    """Loads a dataset by its name; "auto" is MNIST if it can be had, otherwise digits.
 
     Args:
         data_dir: folder of the dataset's files; None is the environment's MNIST_BN_DATA, if set.

@@ -31,7 +31,7 @@ def fetch(
     Args:
         mirrors: addresses that the file's name is appended to.
         read: makes of the bytes what they hold (and takes their address for its messages), or
-            raises UserError where they are not what they should be.
+            raises UserError if they are not what they should be.
 
     Returns:
         What `read` returned, and the mirror.

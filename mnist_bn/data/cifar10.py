@@ -5,7 +5,7 @@ Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Each 
 (https://www.cs.toronto.edu/~kriz/cifar.html). The Python version is pickled, and never opened.
 
 The checksum is that of the archive as it is published. None is known of the files in it, so that
-extracted ones are read only where the user says so, under another name.
+extracted ones are read only if the user says so, under another name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load(
     Args:
         data_dir: a folder with the official archive, or with extracted files.
         is_asked: False passes over a `data_dir` that has nothing of CIFAR-10.
-        unverified: where `data_dir` has no archive, take extracted files, as many as there are. The
+        unverified: if `data_dir` has no archive, take extracted files, as many as there are. The
             dataset is then called "cifar10-unverified".
 
     Returns:
@@ -101,7 +101,7 @@ def _what_instead(folder: Path) -> str:
 
 
 def _from_folder(folder: Path, unverified: bool) -> Dataset | None:
-    """Returns the dataset of the user's folder, None where there is nothing of it."""
+    """Returns the dataset of the user's folder, None if there is nothing of it."""
     path = layout.first_file(folder, (ARCHIVE,))
     if path is not None:
         return _official(_read_archive(files.read_bytes(path, MAX_BYTES), str(path)), str(folder))

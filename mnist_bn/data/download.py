@@ -15,7 +15,7 @@ MAX_BYTES = 256 * 2**20  # of an answer, unpacked if it comes compressed
 
 
 def get(url: str) -> bytes:
-    """Returns what `url` holds; shows a progress bar where stderr is a terminal.
+    """Returns what `url` holds; shows a progress bar if stderr is a terminal.
 
     Raises:
         UserError: there is no answer, or one that is an error or has no end.

@@ -1,7 +1,7 @@
 """Faster CPU kernels behind Chainer's own functions; everything works without them.
 
 `install()` replaces methods of Chainer's function nodes and update rules by ones that call compiled
-kernels where they cover the case, and Chainer's originals elsewhere. Any Chain gains.
+kernels if they cover the case, and Chainer's originals otherwise. Any Chain gains.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def install(mode: str = "auto") -> str:
     """Switches the kernels on, or off; a second call with the same mode changes nothing.
 
     Args:
-        mode: "auto" takes them where they can be had, unless MNIST_BN_ACCELERATE=off; "on" insists;
+        mode: "auto" takes them if they can be had, unless MNIST_BN_ACCELERATE=off; "on" insists;
             "off" is stock Chainer. MNIST_BN_CONVOLUTION says how they convolve; see
             `convolution.method_asked_for`.
 
@@ -100,7 +100,7 @@ def convolution_method() -> str:
 
 
 def why_not() -> str | None:
-    """Returns one line on why there are no kernels and how to get them, None where there are."""
+    """Returns one line on why there are no kernels and how to get them, None if there are."""
     try:
         build.load()
     except build.Unavailable as reason:

@@ -51,7 +51,7 @@ def keep_freed_memory() -> None:
 
 
 def checked(kernel):
-    """Makes a kernel that returns 1 where memory is short raise MemoryError."""
+    """Makes a kernel that returns 1 if memory is short raise MemoryError."""
     kernel.errcheck = _raise_if_short
     return kernel
 

@@ -35,7 +35,7 @@ def method_asked_for() -> str:
     """Returns how to convolve, one of METHODS, from the environment variable.
 
     "direct" multiplies each weight with each pixel under it; "winograd" is Winograd's algorithm
-    F(4x4, 3x3) for all 3x3 kernels of stride 1 and padding 0 or 1; "auto" takes it where
+    F(4x4, 3x3) for all 3x3 kernels of stride 1 and padding 0 or 1; "auto" takes it if
     `costs.winograd_pays`.
 
     Raises:

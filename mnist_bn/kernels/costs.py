@@ -18,7 +18,7 @@ _TILE = 4  # rows and columns of output that Winograd's algorithm computes at a 
 _CHUNK = 4096  # floats of output that a kernel works on at a time
 _L2 = 300_000  # floats
 _FRESH = 8_000_000  # floats of memory that the system has to give, and clear, each time
-# The kernel is called where its estimate is below this share of stock Chainer's: estimates err.
+# The kernel is called if its estimate is below this share of stock Chainer's: estimates err.
 _MARGIN = 0.8
 
 

@@ -30,7 +30,7 @@ from mnist_bn.inputs import Input
 from mnist_bn.kernels.seam import Replacements
 
 _CHECKS_NO_TYPES = FunctionNode.check_type_forward
-# These find nothing to refuse where no input has a layout, and do nothing else.
+# These find nothing to refuse if no input has a layout, and do nothing else.
 _CHECK_LAYOUTS_ONLY = {
     node.check_layout_forward
     for node in (

@@ -63,7 +63,7 @@ def _as_shaped(rows: np.ndarray) -> np.ndarray:
 
 
 def _in_memory_order(x: np.ndarray) -> np.ndarray | None:
-    """Returns a C-contiguous view of all of x's memory, None where x is neither C nor NHWC."""
+    """Returns a C-contiguous view of all of x's memory, None if x is neither C nor NHWC."""
     if x.flags.c_contiguous:
         return x
     return nhwc(x) if x.ndim == 4 and is_nhwc(x) else None
@@ -324,7 +324,7 @@ _checked_generator: tuple[object, int | None] = (None, None)
 def _mt19937_address(generator) -> int | None:
     """Returns where NumPy keeps the generator's state: 624 words and a position.
 
-    None where it is another generator, or NumPy keeps it in another way.
+    None if it is another generator, or NumPy keeps it in another way.
     """
     global _checked_generator
     if _checked_generator[0] is not generator:

@@ -1,4 +1,4 @@
-"""A linear layer's products: a kernel's where its threads gain, the BLAS library's elsewhere."""
+"""A linear layer's products: a kernel's if its threads gain, else the BLAS library's."""
 
 from __future__ import annotations
 

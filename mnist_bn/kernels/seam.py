@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-# (class or module, name) -> wrap(original, None where there is none) -> replacement
+# (class or module, name) -> wrap(original, None if there is none) -> replacement
 Owner = type | ModuleType
 Replacements = dict[tuple[Owner, str], Callable[[Callable | None], object]]
 

@@ -223,7 +223,7 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
 
 
 def _scalars(numbers: tuple | None) -> tuple[float, ...] | None:
-    """Returns the numbers, None where one is an array: Chainer takes a rate for each element."""
+    """Returns the numbers, None if one is an array: Chainer takes a rate for each element."""
     if numbers is None or not all([isinstance(n, (float, int, np.number)) for n in numbers]):
         return None
     return numbers

@@ -2,7 +2,7 @@
 
 Inside a link's call, a function declared here may *wait*: its Variable has a shape and a dtype, but
 neither array nor node yet. What follows joins it. The first look at a value, or the end of the
-outermost link's call, computes what is due: by one fused node where the chain is one of `fusion`
+outermost link's call, computes what is due: by one fused node if the chain is one of `fusion`
 and nobody holds the Variables between any more, else by each function's own node.
 
 Nobody can tell, but for rounding:
@@ -180,7 +180,7 @@ class _State:
         self.lock = threading.RLock()  # a Variable may be looked at by another thread
 
     def settings(self) -> tuple | None:
-        """Returns what of Chainer's configuration a step needs later, None where none may wait."""
+        """Returns what of Chainer's configuration a step needs later, None if none may wait."""
         own, everywhere = self._config.get, _EVERYWHERE
         if (
             self._hooks
@@ -245,7 +245,7 @@ def _known(state: _State, inputs) -> tuple | None:
     """Returns what is known of the inputs, None if there is one of another kind.
 
     Returns:
-        The inputs, and their arrays, with a Step where a Variable waits; indexes of arrays that
+        The inputs, and their arrays, with a Step if a Variable waits; indexes of arrays that
         others may have; the steps of Variables that wait; whether one requires a gradient.
     """
     own, arrays, shared, sources = [], [], [], []

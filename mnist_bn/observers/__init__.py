@@ -42,7 +42,7 @@ def file_names() -> set[str]:
 
 
 def check(names: Sequence[str]) -> None:
-    """Raises UsageError where a name is no observer's."""
+    """Raises UsageError if a name is no observer's."""
     classes = observers()
     for name in names:
         if name not in classes:

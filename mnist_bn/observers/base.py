@@ -148,7 +148,7 @@ class Observer(extension.Extension):
             ) from None
 
     def finalize(self) -> None:
-        """Writes the file, also where training stopped early; nothing where nothing was measured.
+        """Writes the file, also if training stopped early; nothing if nothing was measured.
 
         Called at the end of training.
         """

@@ -27,7 +27,7 @@ class DivergingStep(MinibatchObserver):
     """Mean and variance of channels while the first step of gradient descent is under way.
 
     The step is at the smallest of LEARNING_RATES at which it makes the minibatch's loss more than
-    LIMIT times what it was, and where none does, as with BN, at the largest.
+    LIMIT times what it was, and if none does, as with BN, at the largest.
     """
 
     name = "diverging-step"

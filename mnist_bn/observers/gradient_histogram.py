@@ -105,7 +105,7 @@ def _scale(groups: Sequence[Measured], title: str, subtitle: str) -> plotting.Fi
 
 
 def kurtosis(values: np.ndarray) -> float:
-    """Returns the fourth central moment over the square of the second; NaN where all are equal."""
+    """Returns the fourth central moment over the square of the second; NaN if all are equal."""
     centred = values - values.mean()
     return float((centred**4).mean() / np.square((centred**2).mean()))
 

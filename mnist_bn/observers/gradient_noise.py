@@ -24,7 +24,7 @@ class GradientNoise(MinibatchObserver):
     """Squared distance of a batch's gradient to that of ALL images, over batch sizes.
 
     Bjorck et al. 2018, equation 3: for a step of size a, E |a g - a g_B|^2 <= a^2 C / |B|. Batches
-    are drawn with replacement; then, where an image's loss does not depend on the rest of its
+    are drawn with replacement; then, if an image's loss does not depend on the rest of its
     batch (without BN), the two sides are equal, with C the mean over the images of |g - g_i|^2,
     g_i the gradient of a batch of that image alone.
     """

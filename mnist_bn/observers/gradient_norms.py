@@ -18,7 +18,7 @@ MAX_LINES = 14  # in a panel
 
 
 class GradientNorms(Observer):
-    """Euclidean norm of each parameter's gradient in the last minibatch, NaN where it has none."""
+    """Euclidean norm of each parameter's gradient in the last minibatch, NaN if it has none."""
 
     name = "gradient-norms"
     title = "Norms of gradients"

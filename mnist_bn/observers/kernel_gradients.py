@@ -34,7 +34,7 @@ class KernelGradients(MinibatchObserver):
 
     name = "kernel-gradients"
     title = "Summands of a kernel's gradient, at initialisation"
-    to_see = "See how far the parts of a gradient cancel: where the ratio is 1 they do not."
+    to_see = "See how far the parts of a gradient cancel: if the ratio is 1 they do not."
     arrays: ClassVar = {
         "layer": Array("int64", ("chosen",), "a layer"),  # each a convolution
         "sum_of_absolute": Array("float64", ("chosen",)),  # of |d|

@@ -62,7 +62,7 @@ def loss(network: chainer.Chain, x, t) -> chainer.Variable:
 def backpropagate(network: chainer.Chain, x, t) -> float:
     """Sets the parameters' gradients to those of the minibatch's loss, which it returns.
 
-    They are 0 where the loss does not depend on a parameter.
+    They are 0 if the loss does not depend on a parameter.
     """
     network.cleargrads()
     value = loss(network, x, t)

@@ -9,7 +9,7 @@ class Moments:
     """Mean and variance of all numbers of each channel that were added so far.
 
     Two passes over each batch, and batches merged pairwise (Chan, Golub & LeVeque 1979), so that
-    nothing cancels where the mean is far from 0. Arrays stay where they are, on CPU or GPU.
+    nothing cancels if the mean is far from 0. Arrays stay where they are, on CPU or GPU.
 
     Attributes:
         count: how many numbers a channel were added.

@@ -54,7 +54,7 @@ def dependence_on_input(gradients: np.ndarray) -> np.ndarray:
     """Returns how much the gradient of the class that is pushed down most differs by image.
 
     The standard deviation over the mean of what is positive in the column whose sum is largest,
-    `(seeds,)`: 0 where every image of another class has the same gradient.
+    `(seeds,)`: 0 if every image of another class has the same gradient.
 
     Args:
         gradients: of the output, `(seeds, N, classes)`.

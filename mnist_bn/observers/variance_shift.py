@@ -21,7 +21,7 @@ BATCH = 100
 
 
 def shift(real: np.ndarray, moving: np.ndarray, eps: float = 0.0) -> np.ndarray:
-    """Returns max(real / moving, moving / real) of two variances, 1 where they are the same.
+    """Returns max(real / moving, moving / real) of two variances, 1 if they are the same.
 
     Li et al., arXiv 1801.05134, figure 1.
 

@@ -119,7 +119,7 @@ class WeightUpdates(UpdateObserver):
 
 
 def _tile(weights: np.ndarray) -> tuple[int, int] | None:
-    """Returns height and width of a unit's weights as a picture, None where they are none."""
+    """Returns height and width of a unit's weights as a picture, None if they are none."""
     if weights.ndim == 4 and weights.shape[1] == 1:
         return weights.shape[2:]
     return IMAGE if weights.shape[1:] == (IMAGE[0] * IMAGE[1],) else None

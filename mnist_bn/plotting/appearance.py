@@ -55,7 +55,7 @@ _SPARE = tuple(
 
 
 def looks(names: Sequence[str], known: dict[str, Look]) -> dict[str, Look]:
-    """A look for each name: its own where it is known, the spare ones in turn for the others."""
+    """A look for each name: its own if it is known, the spare ones in turn for the others."""
     others = [name for name in names if name not in known]
     return known | dict(zip(others, islice(cycle(_SPARE), len(others)), strict=True))
 

@@ -77,7 +77,7 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
 
 
 def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
-    """Writes the title, smaller where it is too long for the figure, and the subtitle's lines."""
+    """Writes the title, smaller if it is too long for the figure, and the subtitle's lines."""
     width, height = figure.get_size_inches()
     size = _size_within(title, TITLE_SIZE, width - LEFT - RIGHT)
     figure.text(LEFT / width, 1 - 0.42 / height, title, fontsize=size, weight="bold")
@@ -87,7 +87,7 @@ def _write_head(figure: Figure, title: str, lines: Sequence[str]) -> None:
 
 
 def write_title(axes: Axes, title: str, room: float, above: float = 0.0) -> None:
-    """Writes the title of axes, `above` inches higher; smaller where it is wider than `room`."""
+    """Writes the title of axes, `above` inches higher; smaller if it is wider than `room`."""
     size = _size_within(title, AXES_TITLE_SIZE, room)
     axes.set_title(title, fontsize=size, y=1.0, pad=8 + 72 * above)
 

@@ -227,7 +227,7 @@ def final(run: Run, key: str = VALIDATION_ACCURACY) -> float:
 
 
 def at(run: Run, step: int, key: str = VALIDATION_ACCURACY) -> float:
-    """Returns the number of a series at a step (or an epoch) of the log, NaN where it has none."""
+    """Returns the number of a series at a step (or an epoch) of the log, NaN if it has none."""
     return float(np.append(run.values(key)[run.epochs == step], np.nan)[0])
 
 

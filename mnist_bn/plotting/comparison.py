@@ -101,14 +101,14 @@ def _title(group: Sequence[SeedGroup]) -> str:
 
 
 def on(group: Sequence[SeedGroup]) -> str:
-    """The end of a title: ", on MNIST", or nothing where no dataset is recorded."""
+    """The end of a title: ", on MNIST", or nothing if no dataset is recorded."""
     datasets = sorted(_kinds([run for curve in group for run in curve.runs], "dataset"))
     names = " and ".join(_SHORT_DATASETS.get(name, _short(name)) for name in datasets)
     return f", on {names}" if names else ""
 
 
 def _one_or_many(names: Sequence[str | None], noun: str) -> str:
-    """The name that all share, or how many there are; nothing where one is not recorded."""
+    """The name that all share, or how many there are; nothing if one is not recorded."""
     distinct = {name for name in names if name is not None}
     if None in names:
         return ""

@@ -141,7 +141,7 @@ def small_multiples(
 def draw_lines(axes: Axes, lines: Sequence[Line], key: str) -> None:
     """Each curve's mean, a band over its seeds' range, and signs where a seed did not finish.
 
-    Where there is one epoch only, the points stand beside each other, with their range as a bar.
+    If there is one epoch only, the points stand beside each other, with their range as a bar.
     """
     for i, (line, aside) in enumerate(zip(lines, _aside(lines), strict=True)):
         band = line.curve.band(key)
@@ -222,7 +222,7 @@ def _draw_diverged(axes: Axes, run: Run, key: str, colour: str) -> None:
 def _last_before(run: Run, key: str) -> tuple[int, float]:
     """Epoch and value of the last number of a diverged run that is not after the divergence.
 
-    Where there is none, its first epoch and where the curve has gone.
+    If there is none, its first epoch and where the curve has gone.
     """
     values = run.values(key)
     before = np.isfinite(values) & (run.epochs <= run.diverged_at)
@@ -263,7 +263,7 @@ def accuracy_limits(bands: Sequence[Band]) -> tuple[float, float]:
 
 
 def loss_limits(bands: Sequence[Band]) -> tuple[float, float]:
-    """Limits of a loss axis, logarithmic (lower limit above 0) where all values are above 0.
+    """Limits of a loss axis, logarithmic (lower limit above 0) if all values are above 0.
 
     They are `accuracy_limits` upside down.
     """
@@ -348,7 +348,7 @@ def fate(curve: SeedGroup) -> str:
 
 
 def _how_far(run: Run) -> str:
-    """Of a run that is cut short: "failed at epoch 3 of 10", or "stopped" where no error is."""
+    """Of a run that is cut short: "failed at epoch 3 of 10", or "stopped" if no error is."""
     reached, length, unit = run.progress
     return f"{'failed' if run.has_failed else 'stopped'} at {unit} {reached} of {length}"
 

@@ -39,7 +39,7 @@ class Film(NamedTuple):
 
 
 def save(film: Film, out: Path, name: str) -> list[Path]:
-    """Writes the film `<name>.gif`, and `<name>.mp4` where there is ffmpeg.
+    """Writes the film `<name>.gif`, and `<name>.mp4` if there is ffmpeg.
 
     Raises:
         UserError: a file cannot be written.

@@ -46,7 +46,7 @@ _BEFORE = {
 class Band(NamedTuple):
     """Mean, minimum and maximum over seeds, each (E,) float64, at the epochs (E,) int64.
 
-    Here and in SeedGroup and Run, epochs are iterations where a run's log counts in those.
+    Here and in SeedGroup and Run, epochs are iterations if a run's log counts in those.
     """
 
     epochs: np.ndarray
@@ -293,7 +293,7 @@ def _varying(runs: Sequence[Run]) -> dict[str | None, set[str]]:
     """Of each optimizer the names of the settings to tell its curves by.
 
     Those that are not the same in all runs that recorded their network. Optimizers have different
-    learning rates and momenta by default: that makes them not vary. Where one does, an optimizer
+    learning rates and momenta by default: that makes them not vary. If one does, an optimizer
     says its own if that is not its default, or if it has several.
     """
     settings = [(run, _settings(run)) for run in runs if run.model]

@@ -24,7 +24,7 @@ class HeatMap:
     """Values `(H, W)`, drawn from below upwards, with a colour bar.
 
     `extent` is the x of the left and right edge and the y of the lower and upper one; None counts
-    from 1. Where `is_signed`, white is 0.
+    from 1. If `is_signed`, white is 0.
     """
 
     title: str

@@ -28,7 +28,7 @@ class EndLabel(NamedTuple):
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.ndarray:
     """Positions (n,) nearest to `wanted` (least squares), in [low, high] and at least `gap` apart.
 
-    Where they do not fit the gap shrinks. Positions less i·gap must ascend, so this is an isotonic
+    If they do not fit the gap shrinks. Positions less i·gap must ascend, so this is an isotonic
     regression, solved by pooling adjacent violators.
     """
     places = np.asarray(wanted, dtype=np.float64)
@@ -53,8 +53,8 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> np.n
 def label_ends(axes: Axes, labels: Sequence[EndLabel]) -> None:
     """Write the labels in a column right of the axes, whose limits must be final.
 
-    A thin leader joins a curve's end to its label. Where the end lies outside the axes' range, the
-    label sits at the edge where the curve left. Where a curve is dashed, a piece of each stands
+    A thin leader joins a curve's end to its label. If the end lies outside the axes' range, the
+    label sits at the edge where the curve left. If a curve is dashed, a piece of each stands
     before its name.
     """
     height, width = axes.bbox.height / axes.figure.dpi, axes.bbox.width / axes.figure.dpi

@@ -103,8 +103,8 @@ def _is_by_iteration(entries: Sequence[Any]) -> bool:
 def one_run(entries: Sequence[Any], unit: str, notes: list[str]) -> tuple[Entry, ...]:
     """Returns the entries of the last run in the log, ascending in `unit`, one for each.
 
-    Where the log goes back, a run was resumed from before: what it then did counts, and what it had
-    done from there on does not. Where it goes back to the beginning, another run was appended.
+    If the log goes back, a run was resumed from before: what it then did counts, and what it had
+    done from there on does not. If it goes back to the beginning, another run was appended.
     """
     usable = [(at, entry) for entry in entries if (at := position(entry, unit)) is not None]
     kept: list[Entry] = []

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.ticker import Formatter
 
-DIGITS = 6  # that are kept, or more where numbers of one axis would look alike
-LONGEST = 8  # characters of a decimal on an axis; where one is longer, all are powers of ten
+DIGITS = 6  # that are kept, or more if numbers of one axis would look alike
+LONGEST = 8  # characters of a decimal on an axis; if one is longer, all are powers of ten
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)|\d+", re.ASCII)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -59,7 +59,7 @@ class Series:
 class Panel:
     """What one panel shows; `limits` of the y axis, None to fit the lines.
 
-    `lost` says what the crosses of its series mean. Their strip is below, or above where
+    `lost` says what the crosses of its series mean. Their strip is below, or above if
     `lost_is_high`, as of a loss.
     """
 
@@ -124,7 +124,7 @@ def geometric(
 ) -> Series:
     """Returns the geometric mean of `(seeds, n)` and its range, for a logarithmic axis.
 
-    There is none where a value is not above 0.
+    There is none if a value is not above 0.
     """
     with np.errstate(invalid="ignore"):
         values = np.where(values > 0, values, np.nan)
@@ -181,7 +181,7 @@ def stacked(
 
 
 def _name_ticks(axes: Axes, ticks: Mapping[float, str]) -> None:
-    """Names at their places, every second or fewer where they are too many to be read."""
+    """Names at their places, every second or fewer if they are too many to be read."""
     places = list(ticks)
     margin = 0.04 * (places[-1] - places[0]) or 0.5
     axes.set_xlim(places[0] - margin, places[-1] + margin)
@@ -206,7 +206,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         )
     if panel.integer:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
-    # Also where they fit the lines: from here on they stay, and the names are placed by them.
+    # Also if they fit the lines: from here on they stay, and the names are placed by them.
     axes.set_ylim(*(panel.limits or axes.get_ylim()))
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":

@@ -123,7 +123,7 @@ def _names(kinds: Sequence[Kind]) -> list[str]:
     names: list[str] = []
     for kind in kinds:
         words = [kind.study, kind.preset]
-        # A study is called after its dataset where that is not the one it is usually on.
+        # A study is called after its dataset if that is not the one it is usually on.
         is_usual = kind.dataset == "mnist" or (
             kind.dataset == "cifar10" and kind._replace(dataset="mnist") not in kinds
         )

@@ -37,8 +37,8 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 def table(curves: Sequence[SeedGroup]) -> str:
     """Markdown: a row an optimizer (and its settings), a column a network, the accuracy at the end.
 
-    Rows and columns change places where there are more than MAX_NETWORKS networks.
-    A cell says its seeds and epochs where they are not the table's usual ones.
+    Rows and columns change places if there are more than MAX_NETWORKS networks.
+    A cell says its seeds and epochs if they are not the table's usual ones.
     """
     caption, said, lines = _content(curves)
     return f"{caption}\n{escaped(said)}\n\n{markdown(lines)}\n"
@@ -109,7 +109,7 @@ def _row(curve: SeedGroup) -> str:
 
 
 def summary(runs: Sequence[Run]) -> str:
-    """CSV: one row a run; the log's columns are its last entry's numbers, empty where none is.
+    """CSV: one row a run; the log's columns are its last entry's numbers, empty if none is.
 
     `unit` is what the log is written by, and `diverged_at` counts. A cell that a spreadsheet would
     take for a formula begins with an apostrophe.
@@ -158,7 +158,7 @@ def _caption(usual: tuple[int, int] | None, unit: str) -> str:
     spread = ", mean ± standard deviation" if seeds > 1 else ""
     return (
         f"Final validation accuracy{spread} of {_many(seeds, 'seed')}"
-        f" after {_many(epochs, unit)} where not said otherwise."
+        f" after {_many(epochs, unit)} unless said otherwise."
     )
 
 

@@ -32,7 +32,7 @@ def mean_and_range(values: Sequence[float] | np.ndarray, format_: str) -> str:
 
 
 def bounded(text: str) -> str:
-    """The text, cut where it is longer than any label may be; two that differ stay apart."""
+    """The text, cut if it is longer than any label may be; two that differ stay apart."""
     if len(text) <= MAX_WORDS:
         return text
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]

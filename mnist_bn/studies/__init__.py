@@ -84,7 +84,7 @@ def runs(preset: Sequence[dict], given: dict) -> list[RunConfig]:
     """Returns the runs of settings in which any list is an axis; of two alike only the first.
 
     Those given on the command line go before. Epochs or iterations that are given take the place of
-    either, and where iterations are given the learning rate drops at no epochs of the preset's;
+    either, and if iterations are given the learning rate drops at no epochs of the preset's;
     observers that are given join the preset's, and its `out` is a folder in the one that is given.
     """
     every: dict[tuple, RunConfig] = {}

@@ -120,21 +120,21 @@ def training_accuracy(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def best_validation(run: Run) -> float:
-    """Returns the highest validation accuracy of all evaluations, NaN where there is none."""
+    """Returns the highest validation accuracy of all evaluations, NaN if there is none."""
     return _highest(run.values(VALIDATION_ACCURACY))
 
 
 def best_training(run: Run) -> float:
-    """Returns the highest training accuracy of all evaluations, NaN where there is none."""
+    """Returns the highest training accuracy of all evaluations, NaN if there is none."""
     measured = training_accuracy(run)
     return np.nan if measured is None else _highest(measured[1])
 
 
 def final_loss(run: Run) -> float:
-    """Returns the mean training loss of the last LAST iterations, NaN where it is lost.
+    """Returns the mean training loss of the last LAST iterations, NaN if it is lost.
 
     Lost is a loss that is not finite, and a mean beyond the LIMIT of divergence. An entry of the
-    log counts if all of its iterations are among the last LAST; NaN where there is no such entry.
+    log counts if all of its iterations are among the last LAST; NaN if there is no such entry.
     """
     lengths = np.diff(run.epochs, prepend=0)
     counted = run.epochs - lengths >= run.epochs[-1] - LAST

@@ -145,7 +145,7 @@ def _figures(curves: Sequence[SeedGroup]) -> list[tuple[str, str, list[tuple]]]:
 
 
 def _plain(curves: Sequence[SeedGroup]) -> list[tuple]:
-    """Those with a plain ReLU, at BATCH_SIZE, or where another was given, at the least there is."""
+    """Those with a plain ReLU, at BATCH_SIZE, or if another was given, at the least there is."""
     sizes = {_size(curve) for curve in curves if _slope(curve) == 0}
     usual = BATCH_SIZE if BATCH_SIZE in sizes else min(sizes, default=BATCH_SIZE)
     plain = [curve for curve in curves if _slope(curve) == 0 and _size(curve) == usual]
@@ -218,7 +218,7 @@ def _table(curves: Sequence[SeedGroup]) -> str:
 
 
 def _named(curve: SeedGroup, among: Sequence[SeedGroup]) -> str:
-    """The network's name, and where others have it too, the settings that differ."""
+    """The network's name, and if others have it too, the settings that differ."""
     name = curve.model or curve.name
     is_alone = sum(other.model == curve.model for other in among) == 1
     return name if is_alone or not curve.variant else f"{name}, {curve.variant}"

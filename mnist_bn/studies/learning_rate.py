@@ -84,7 +84,7 @@ def has_diverged(run: Run) -> bool:
 
 
 def final_accuracy(run: Run) -> float:
-    """Returns the last validation accuracy, NaN where the run has diverged."""
+    """Returns the last validation accuracy, NaN if the run has diverged."""
     return float("nan") if has_diverged(run) else float(run.values(VALIDATION_ACCURACY)[-1])
 
 

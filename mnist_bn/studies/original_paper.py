@@ -98,7 +98,7 @@ def wandering(percentiles: np.ndarray) -> np.ndarray:
     """Returns how far a unit's percentiles wander between two measurements, in its own spreads.
 
     The absolute change of each percentile from one measurement to the next, averaged over both,
-    divided by the mean distance from the 15th to the 85th: 0 where nothing moves.
+    divided by the mean distance from the 15th to the 85th: 0 if nothing moves.
 
     Args:
         percentiles: `(T, 3, units)`.
@@ -155,7 +155,7 @@ def _table(curves: Sequence[SeedGroup]) -> str:
 
 
 def _final(curve: SeedGroup) -> float | None:
-    """Returns the last mean test accuracy, None where the log has none."""
+    """Returns the last mean test accuracy, None if the log has none."""
     mean = curve.band(VALIDATION_ACCURACY).mean
     return mean[-1] if len(mean) else None
 

@@ -107,7 +107,7 @@ def measure(out: Path) -> None:
 
     Of products of MATRICES matrices of SIZE x SIZE entries from N(0, 1 / SIZE), as a linear network
     of so many layers multiplies them at initialisation (section 4). Arrays: "matrices", int64
-    `(3,)`, and "singular_value", float32 `(3, DRAWS, SIZE)`, descending. Nothing is done where the
+    `(3,)`, and "singular_value", float32 `(3, DRAWS, SIZE)`, descending. Nothing is done if the
     file is.
     """
     if (out / _SINGULAR_VALUES).exists():
@@ -371,7 +371,7 @@ def _lengths(curves: Sequence[SeedGroup]) -> str:
 
 
 def _read_singular_values(runs: Sequence[Run]) -> dict[str, np.ndarray] | None:
-    """What `measure` wrote beside the runs, None where it is not."""
+    """What `measure` wrote beside the runs, None if it is not."""
     found = (run.folder.parent / _SINGULAR_VALUES for run in runs)
     path = next((path for path in found if path.exists()), None)
     if path is None:

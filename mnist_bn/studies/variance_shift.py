@@ -2,7 +2,7 @@
 
 Li, Chen, Hu & Yang, "Understanding the Disharmony between Dropout and Batch Normalization by
 Variance Shift" (arXiv 1801.05134). Dropout with retain probability p divides what it keeps by p, so
-that in training the variance is larger than in the test, by 1 / p where the mean is 0; BN keeps the
+that in training the variance is larger than in the test, by 1 / p if the mean is 0; BN keeps the
 variance of training. Three networks with dropout in three places, over drop ratios, and the blog's
 `MnistCNN_BN_linear_before`, which is case b at its last layer. The paper's networks are CIFAR's;
 optimizer (Adam) and length are ours.
@@ -80,7 +80,7 @@ _SPARE = (ORANGE, SKY, GREY)
 _RATIO_COLOURS: dict[float | None, str] = dict(
     zip(RATIOS, (BLACK, BLUE, GREEN, ORANGE, VERMILLION), strict=True)
 )
-_USUAL_RATIO = 0.5  # of each of these networks, where its name says none
+_USUAL_RATIO = 0.5  # of each of these networks, if its name says none
 
 
 class _Measured(NamedTuple):
@@ -88,10 +88,10 @@ class _Measured(NamedTuple):
 
     curve: SeedGroup
     name: str  # the network's, without its drop ratio
-    setting: str  # the optimizer and other settings, where the runs differ in them
+    setting: str  # the optimizer and other settings, if the runs differ in them
     ratio: float | None  # None: the network's name says none
     accuracy: np.ndarray  # (seeds,)
-    anew: np.ndarray  # with statistics re-estimated, (seeds,); empty where that was not observed
+    anew: np.ndarray  # with statistics re-estimated, (seeds,); empty if that was not observed
     layers: list[str]
     shift: np.ndarray  # averaged over channels, (seeds, layers)
     predicted: np.ndarray  # of case a by `theory` from each layer's own moments, (seeds, layers)
@@ -101,7 +101,7 @@ def theory(mean: np.ndarray, variance: np.ndarray, ratio: float) -> np.ndarray:
     """Returns the variance shift of dropout directly before BN, of any shape.
 
     Of a variance v around a mean c dropout with retain probability p makes (v + c²) / p - c²: it
-    divides the second moment by p and keeps the mean. That is 1 / p times v where the mean is 0,
+    divides the second moment by p and keeps the mean. That is 1 / p times v if the mean is 0,
     and more elsewhere.
 
     Args:
@@ -249,7 +249,7 @@ def _accuracy_figure(every: Sequence[_Measured], subtitle: str) -> Figure:
 def _table(every: Sequence[_Measured]) -> str:
     """Markdown: a row a network and drop ratio; accuracies, and the shift of each BN layer.
 
-    Rows and columns change places where there are more layers than a table has room for.
+    Rows and columns change places if there are more layers than a table has room for.
     """
     layers = list(dict.fromkeys(layer for one in every for layer in one.layers))
     head = ["network", "drop ratio", "test accuracy", "statistics re-estimated", *layers]
@@ -270,7 +270,7 @@ def _table(every: Sequence[_Measured]) -> str:
     title = (
         "At the end: test accuracy, the same with BN's statistics re-estimated from the\n"
         "training images without dropout, and the variance shift of each BN layer, averaged over\n"
-        "channels and seeds; where dropout first stands directly before BN also by theory, from\n"
+        "channels and seeds; if dropout first stands directly before BN also by theory, from\n"
         "the mean and variance there."
     )
     lines = [head, *rows]

@@ -72,7 +72,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UsageError, one line, where argparse would print its usage and exit."""
+    """Raises UsageError, one line, instead of printing its usage and exiting as argparse does."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
@@ -132,7 +132,7 @@ class ListAction(argparse.Action):
     """Collects several values, with spaces or commas between or of the flag given again, each once.
 
     Args:
-        of: makes a value of a word, and raises ValueError where it is none.
+        of: makes a value of a word, and raises ValueError if it is none.
         expected: the kind of the values, for error messages, such as "whole numbers".
     """
 

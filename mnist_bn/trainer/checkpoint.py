@@ -14,7 +14,7 @@ from mnist_bn.trainer import signals
 
 
 class Checkpoint(extension.Extension):
-    """Takes a snapshot where `is_due` says so, and before a run ends by a signal.
+    """Takes a snapshot if `is_due` says so, and before a run ends by a signal.
 
     Add it with `Checkpoint.extend`. It comes last of the extensions of an iteration, so that the
     snapshot holds all that they did. An evaluation can take minutes: when a signal comes during

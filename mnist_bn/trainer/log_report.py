@@ -27,7 +27,7 @@ class LogReport(extensions.LogReport):
     A number that is not finite is null in the file `log`: stock Chainer writes a bare NaN, which
     strict JSON parsers refuse. And the sums of the epoch so far come back from a snapshot with
     their types: stock Chainer makes float64 of float32, and the means then round differently. And
-    an entry takes no longer where many have been written before it; of a long log, the last two
+    an entry takes no longer if many have been written before it; of a long log, the last two
     seconds may be missing from the file while the run goes on (see `json_list`).
 
     Args:

@@ -37,7 +37,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path, make_run):
         ["Adam, lr 0.001", "", "0.9900 (1 seed, 1 epoch)"],
     ]
     assert text.splitlines()[0] == (
-        "Final validation accuracy, mean ± standard deviation of 3 seeds after 2 epochs where not"
+        "Final validation accuracy, mean ± standard deviation of 3 seeds after 2 epochs unless"
         " said otherwise."
     )
 
@@ -213,7 +213,7 @@ def test_a_table_too_wide_for_the_terminal_is_a_line_a_cell(tmp_path, make_run):
     assert tables.on_terminal(curves, 79) == tables.table(curves)
     assert tables.on_terminal(curves, 45) == (
         "Final validation accuracy of 1 seed after 2\n"
-        "  epochs where not said otherwise.\n"
+        "  epochs unless said otherwise.\n"
         "MNIST  ·  evaluated in test mode.\n"
         "\n"
         "SGD, lr 0.01\n"
