@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 
 import pooch
 import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
 from mnist_bn.errors import UserError
 
@@ -20,10 +23,12 @@ def get(url: str) -> bytes:
     Raises:
         UserError: there is no answer, or one that is an error or has no end.
     """
-    http = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_SECONDS)
+    bar = _Bar(url.rpartition("/")[2]) if sys.stderr.isatty() else None
+    http = pooch.HTTPDownloader(progressbar=bar or False, timeout=TIMEOUT_SECONDS)
     content = _Bounded()
     try:
-        http(url, content, None)
+        with bar or contextlib.nullcontext():
+            http(url, content, None)
     except requests.RequestException as error:
         if error.response is not None:
             error.response.close()
@@ -31,6 +36,47 @@ def get(url: str) -> bytes:
     except _TooLarge:
         raise UserError(f"{url}: more than {MAX_BYTES:,} bytes") from None
     return content.getvalue()
+
+
+class _Bar:
+    """A progress bar on stderr as pooch wants one, gone at the end.
+
+    pooch has one of its own, of a library that would be needed for nothing else.
+    """
+
+    def __init__(self, name: str) -> None:
+        columns = name, BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        console = Console(file=sys.stderr, highlight=False)
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task(name, total=None)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    @property
+    def total(self) -> float | None:
+        """Bytes of the file; 0 is unknown."""
+        return self._progress.tasks[0].total
+
+    @total.setter
+    def total(self, count: int) -> None:
+        self._progress.update(self._task, total=count or None)
+        self._progress.start()
+
+    def update(self, count: int) -> None:
+        """Goes on by so many bytes."""
+        self._progress.advance(self._task, count)
+
+    def reset(self) -> None:
+        """Begins again."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Ends."""
+        self._progress.stop()
 
 
 class _TooLarge(Exception):

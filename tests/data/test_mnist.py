@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -375,6 +376,17 @@ def test_a_silent_server_does_not_hold_us_up(monkeypatch):
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(mnist, "MIRRORS", (address,))
         assert f"{address}{TRAIN_IMAGES}.gz: no answer in time" in complaint()
+
+
+def test_a_download_on_a_terminal_has_a_bar(serve, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    address, _ = serve({"file": bytes(5000)})
+    assert len(download.get(f"{address}file")) == 5000
+    shown = capsys.readouterr().err
+    assert "5.0/5.0 kB" in shown
+    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", shown))
+    assert max(map(len, lines)) <= 80
 
 
 def test_an_answer_without_end_is_broken_off(serve, monkeypatch):
