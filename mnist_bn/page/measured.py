@@ -131,25 +131,31 @@ def _norms(found: Found) -> Iterator[Section]:
     )
 
 
+_MOMENTS_SHOWN = 3  # of the measurements, from the first to the last
+
+
 def _moments(found: Found) -> Iterator[Section]:
     figure, rows = go.Figure(), []
-    for (name, _, series), colour in zip(found, LINE_COLOURS, strict=False):
+    for (name, curve, series), colour in zip(found, LINE_COLOURS, strict=False):
+        times = observations.times(curve.finished[0], series)
+        some = sorted(set(np.linspace(0, len(times) - 1, _MOMENTS_SHOWN).astype(int)))
         for kind, dash in (("mean", "solid"), ("std", "dash")):
             if kind not in series:
                 continue
             values = np.abs(np.asarray(series[kind], float))  # (T, layers)
-            for t in sorted({0, len(values) - 1}):
-                y = values[t]
+            for t in some:
+                y, when = values[t], f"{curve.unit} {times[t]}"
                 figure.add_trace(
                     go.Scatter(
                         x=list(range(1, len(y) + 1)),
                         y=[float(f"{v:.4g}") if np.isfinite(v) and v > 0 else None for v in y],
-                        name=text(f"{name}: {kind}, measurement {t + 1}"),
+                        name=text(f"{name}: {kind}, {when}"),
                         mode="lines",
                         line={"color": colour, "dash": dash},
+                        opacity=0.35 + 0.65 * (t + 1) / len(times),  # the later, the stronger
                     )
                 )
-                rows.append([name, f"{kind}, {t + 1}", f"{y[0]:.4g}", f"{y[-1]:.4g}"])
+                rows.append([name, f"{kind}, {when}", f"{y[0]:.4g}", f"{y[-1]:.4g}"])
     figure.update_layout(
         xaxis={"title": {"text": "layer"}},
         yaxis={"title": {"text": "mean over channels, absolute"}, "type": "log"},
@@ -160,7 +166,7 @@ def _moments(found: Found) -> Iterator[Section]:
     yield Section(
         "Moments of the channels against depth",
         "A straight line that rises on this scale is growth by the same factor in each layer: "
-        "that is what BN takes away.",
+        "that is what BN takes away. Faint: earlier in training.",
         figure,
         table=table(["network", "moment", "first layer", "last layer"], rows, "Moments"),
     )

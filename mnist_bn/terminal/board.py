@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from chainer.training import Trainer, extension
 
 _LINE_BYTES = 96
 SECONDS_BETWEEN = 0.5
+SECONDS_OF_RATE = 5.0  # that a speed is measured over: an evaluation is part of it
 
 
 class Position(NamedTuple):
@@ -110,18 +112,20 @@ class Watch(extension.Extension):
 
     def __init__(self, line: Line, steps: int, batchsize: int) -> None:
         self._line, self._steps, self._batchsize = line, steps, batchsize
-        self._last: tuple[float, int] | None = None
+        self._seen: deque[tuple[float, int]] = deque()  # times and iterations, the newest last
 
     def __call__(self, trainer: Trainer) -> None:
         """Looks at the clock each step."""
         now = time.monotonic()
-        if self._last is not None and now - self._last[0] < SECONDS_BETWEEN:
+        if self._seen and now - self._seen[-1][0] < SECONDS_BETWEEN:
             return
         updater, rate = trainer.updater, float("nan")
-        if self._last is not None:
-            seconds, steps = now - self._last[0], updater.iteration - self._last[1]
+        while len(self._seen) > 1 and now - self._seen[0][0] > SECONDS_OF_RATE:
+            self._seen.popleft()
+        if self._seen:
+            seconds, steps = now - self._seen[0][0], updater.iteration - self._seen[0][1]
             rate = self._batchsize * steps / seconds
-        self._last = now, updater.iteration
+        self._seen.append((now, updater.iteration))
         log = trainer.get_extension("LogReport").log
         accuracy = log[-1].get("validation/main/accuracy", float("nan")) if log else float("nan")
         self._line.write(

@@ -39,7 +39,8 @@ def trained(tmp_path_factory):
             dataset="digits",
             epoch=3,
             study="dying-relu",
-            observe="dead-units,weight-updates,gradient-norms",
+            observe="dead-units,weight-updates,activation-percentiles,gradient-norms,"
+            "activation-moments",
             out=str(out / "result/dying-relu"),
         )
         train(prepare(config))
@@ -60,11 +61,13 @@ def plots(path):
 def test_it_has_a_panel_for_all_that_is_there_and_asks_for_nothing(page):
     text = page.read_text()
     titles = re.findall(r"<h3>(.*?)</h3>", text)
-    assert titles[:4] == [
+    assert titles[:6] == [
         "Learning curves",
         "Claims and verdicts",
         "Film of the weight updates",
+        "Activation percentiles of the last observed layer",
         "Gradient norms of the weights",
+        "Moments of the channels against depth",
     ]
     for model in ("ReluMLP", "ReluMLP_BN"):
         for panel in ("confusion matrix", "what it gets wrong", "filters of the first layer"):
@@ -98,6 +101,28 @@ def test_foreign_names_are_text(tmp_path):
     text = (tmp_path / "p.html").read_text()
     assert FOREIGN not in text and "</script><b>" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_percentiles_and_moments_are_those_measured(trained, page):
+    drawn = {
+        tuple(line.get("name", "") for line in plot["data"]): plot["data"]
+        for plot in plots(page).values()
+    }
+    measured = {}
+    for model in ("ReluMLP", "ReluMLP_BN"):
+        (folder,) = (trained / "result/dying-relu").glob(f"{model}-*")
+        measured[model] = {
+            name: np.load(folder / f"activation-{name}.npz") for name in ("percentiles", "moments")
+        }
+    moments = next(lines for names, lines in drawn.items() if "ReluMLP: mean, epoch 0" in names)
+    last = measured["ReluMLP_BN"]["moments"]["mean"][-1]
+    (line,) = (one for one in moments if one["name"] == "ReluMLP_BN: mean, epoch 0")
+    assert line["x"] == [1, 2] and line["y"] == pytest.approx(last, rel=1e-3)
+    percentiles = next(lines for names, lines in drawn.items() if any("85 %" in n for n in names))
+    (line,) = (one for one in percentiles if one["name"] == "ReluMLP: 50 %")
+    key = next(name for name in measured["ReluMLP"]["percentiles"] if "relu" in name)
+    medians = measured["ReluMLP"]["percentiles"][key][:, 1].mean(axis=-1)
+    assert line["y"] == pytest.approx(medians, rel=1e-3)
 
 
 def test_the_same_runs_make_the_same_bytes(trained, page, tmp_path):
