@@ -73,6 +73,8 @@ def make_configs(arguments: argparse.Namespace) -> list[RunConfig]:
     checks.check_names(configs)
     if arguments.jobs < 1:
         raise UsageError(f"--jobs {arguments.jobs}: expected 1 or more")
+    if arguments.cluster is not None:
+        checks.check_cluster(arguments.cluster, arguments.jobs, arguments.resume)
     checks.check_files(configs, arguments.resume)
     return configs
 
@@ -132,7 +134,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(study := arguments.study and studies.get(arguments.study), "measure"):
         study.measure(Path(runs[0].config.out))
     waiting = without_finished(runs, arguments.resume)
-    outcomes = sweep.train(waiting, arguments.jobs, arguments.autoload, arguments.resume)
+    outcomes = sweep.train(
+        waiting, arguments.jobs, arguments.autoload, arguments.resume, arguments.cluster
+    )
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     # A failed run says more than one that was refused as it was asked for.
     status = min((outcome.status for outcome in failed), default=0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_bn import devices, networks, observers, optimizers
+from mnist_bn.cluster import client
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.preparation import PreparedRun
@@ -50,6 +51,19 @@ def check_files(configs: Sequence[RunConfig], resume: Path | None) -> None:
     for flag, path in (("--resume", resume), ("--init", configs[0].init)):
         if path is not None and not os.path.isfile(path):
             raise UsageError(f"{flag} {path}: there is no such file")
+
+
+def check_cluster(address: str, jobs: int, resume: Path | None) -> None:
+    """Checks that Dask is there, and no flag that means nothing beside --cluster.
+
+    Raises:
+        UsageError: it is not, or one is.
+    """
+    if jobs != 1:
+        raise UsageError(f"--jobs {jobs}: leave it out; a cluster has as many as it has workers")
+    if resume is not None:
+        raise UsageError("--resume goes without --cluster; see --autoload")
+    client.check(address)
 
 
 def check_networks(runs: Sequence[PreparedRun]) -> None:

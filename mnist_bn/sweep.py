@@ -26,11 +26,26 @@ from mnist_bn.training import PreparedRun
 
 _OF_OPTIMIZERS = ("lr", "momentum")  # each has a default of its own
 
+Lines = Mapping[RunConfig, board.Line]
+
 
 def train(
-    runs: Sequence[PreparedRun], jobs: int, autoload: bool, resume: Path | None = None
+    runs: Sequence[PreparedRun],
+    jobs: int,
+    autoload: bool,
+    resume: Path | None = None,
+    cluster: str | None = None,
 ) -> list[Outcome]:
-    """Trains a single run with its log on the terminal, several as a sweep."""
+    """Trains a single run with its log on the terminal, several as a sweep.
+
+    Args:
+        cluster: address of a Dask scheduler, on whose workers all are trained; see `cluster`.
+    """
+    if cluster is not None and runs:
+        from mnist_bn.cluster import client
+
+        with client.session(cluster, [run.config for run in runs]) as outcomes:
+            return run_all([run.config for run in runs], autoload=autoload, elsewhere=outcomes)
     if len(runs) != 1:
         return run_all([run.config for run in runs], jobs, autoload) if runs else []
     (run,) = runs
@@ -43,10 +58,18 @@ def train(
     return [outcome]
 
 
-def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False) -> list[Outcome]:
+def run_all(
+    configs: Sequence[RunConfig],
+    jobs: int = 1,
+    autoload: bool = False,
+    elsewhere: Callable[[bool, Lines], Iterator[Outcome]] | None = None,
+) -> list[Outcome]:
     """Trains all `configs` in `jobs` processes, with a line for each run that ends.
 
     A signal (SIGINT, SIGTERM, SIGHUP) is passed on to the processes; see `signals`.
+
+    Args:
+        elsewhere: what trains them on other machines, in place of processes here.
 
     Returns:
         One Outcome a run, in the order in which they ended. After a signal, the runs that had not
@@ -55,6 +78,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
     jobs = min(jobs, len(configs))
     outcomes, names = [], labels(configs)
     at_once = f", {jobs} at once" if jobs > 1 else ""
+    at_once = ", on the cluster" if elsewhere is not None else at_once
     print(f"{wording.count(len(configs), 'run')}{at_once}; a line for each that ends")
     places = {config: place for place, config in enumerate(configs)}
     in_order = [names[config] for config in configs]
@@ -64,7 +88,12 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
         live.shown(configs, in_order, positions) as display,
     ):
         lines = {config: positions.line(place) for config, place in places.items()}
-        for outcome in _outcomes(configs, jobs, autoload, lines):
+        made = (
+            _outcomes(configs, jobs, autoload, lines)
+            if elsewhere is None
+            else elsewhere(autoload, lines)
+        )
+        for outcome in made:
             outcomes.append(outcome)
             if outcome.left != NOT_BEGUN:
                 line = f"{names[outcome.config]}: {outcome}"
@@ -73,9 +102,6 @@ def run_all(configs: Sequence[RunConfig], jobs: int = 1, autoload: bool = False)
         # All is saved, and idle processes take a while to end by themselves.
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
     return outcomes
-
-
-Lines = Mapping[RunConfig, board.Line]
 
 
 def _outcomes(
@@ -105,7 +131,7 @@ def _parallel(
 ) -> Iterator[Outcome]:
     # max_nbytes: the configs are small, and no temporary folder is to be left behind.
     parallel = Parallel(n_jobs=jobs, return_as="generator_unordered", max_nbytes=None)
-    task, origin = delayed(_run), provenance.of_process()
+    task, origin = delayed(run_in_worker), provenance.of_process()
     left = (config for config in configs if not signals.requested())
     with signals.blocked():  # until the processes that start here can handle one
         return parallel(
@@ -194,7 +220,7 @@ def _reported(error: BaseException, report: Path) -> str:
     return f"{line} (traceback in {report})"
 
 
-def _run(
+def run_in_worker(
     config: RunConfig, autoload: bool, sweep: int, origin: dict, jobs: int, line: board.Line
 ) -> Outcome:
     """Trains in a process of the sweep (by its process ID), or in the sweep's own; `jobs` at once.

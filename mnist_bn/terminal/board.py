@@ -78,10 +78,11 @@ class Board:
         except OSError:
             data = b""
         lines = (data[i * _LINE_BYTES : (i + 1) * _LINE_BYTES] for i in range(self._runs))
-        return [_parsed(line) for line in lines]
+        return [parsed(line) for line in lines]
 
 
-def _parsed(line: bytes) -> Position | None:
+def parsed(line: bytes) -> Position | None:
+    """Returns the position that a line says, None if it says none."""
     try:
         iteration, steps, *rest = line.split()
         return Position(int(iteration), int(steps), *map(float, rest))

@@ -51,6 +51,12 @@ def add_further(groups: dict[str, argparse._ArgumentGroup]) -> None:
     )
     where.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     where.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        default=None,
+        help="train on the workers of a Dask scheduler, such as tcp://HOST:8786 or its file",
+    )
+    where.add_argument(
         "--dry-run",
         action="store_true",
         default=False,
