@@ -49,6 +49,8 @@ _FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-shared", "-fvisibility=default"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
     *("-fno-exceptions", "-fno-rtti", "-Wno-psabi"),
+    # Clang links C++'s library, which a machine with Clang alone may lack, though nothing is of it.
+    *(["-Wl,--as-needed"] if sys.platform == "linux" else []),
 ]
 _MEND = "install a C++ compiler (`pip install ziglang` brings one) to train several times faster"
 _SOURCE_FOLDER = Path(__file__).parent

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
@@ -515,3 +516,15 @@ def test_output_without_end_is_not_kept():
     assert len(compiler.run(command, 60)) == compiler.MAX_OUTPUT_BYTES
     with pytest.raises(compiler.CompilerError, match="embedded null byte"):
         compiler.run(["\0"], 1)
+
+
+@pytest.mark.parametrize("name", ["g++", "clang++"])
+def test_a_library_of_cpp_is_not_linked_unasked(name, tiny_source, monkeypatch, tmp_path):
+    if sys.platform != "linux" or not (shutil.which(name) and shutil.which("readelf")):
+        pytest.skip(f"there is no {name} here, or no readelf")
+    monkeypatch.setenv("CXX", name)
+    monkeypatch.setenv("MNIST_BN_CACHE", str(tmp_path))
+    fresh_load()
+    (library,) = (tmp_path / "kernels").glob("*.so")
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    assert "libstdc++" not in needed.stdout and "libgcc_s" not in needed.stdout
