@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../mnist_bn/kernels/windows.h"
+
 extern "C" {
 int set_threads(int);
 int vector_width();
@@ -27,10 +29,14 @@ void bn_backward(const float*, const float*, int64_t, int64_t, const float*, con
                  const float*, float*, float*, float*, double*);
 void relu_forward(const float*, int64_t, float*);
 void relu_backward(const float*, const float*, int64_t, float*);
-void max_pool_forward(const float*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float*,
-                      uint8_t*);
-void max_pool_backward(const float*, const uint8_t*, int64_t, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, float*);
+void leaky_relu(const float*, const float*, int64_t, float, float*);
+void max_pool_forward(const float*, const Windows*, float*, uint8_t*);
+void max_pool_backward(const float*, const uint8_t*, const Windows*, float*);
+void average_pool_forward(const float*, const Windows*, float*);
+void average_pool_backward(const float*, const Windows*, float*);
+void depthwise_forward(const float*, const float*, const float*, const Windows*, float*);
+void depthwise_input_gradient(const float*, const float*, const Windows*, float*);
+void depthwise_weight_gradient(const float*, const float*, const Windows*, double*, float*);
 void linear_forward(const float*, const float*, const float*, float*, int, int, int);
 void linear_input_gradient(const float*, const float*, float*, int, int, int);
 void linear_weight_gradient(const float*, const float*, float*, int, int, int);
@@ -89,18 +95,33 @@ static void convolutions() {
 }
 
 static void layers() {
-  int n = pick(2, 40), c = pick(1, 70), size = pick(2, 12), out = (size + 1) / 2;
+  int n = pick(2, 40), c = pick(1, 70), size = pick(2, 12);
   int64_t rows = (int64_t)n * size * size;
   Array<float> x(rows * c), y(rows * c), gamma(c), beta(c), mean(c), var(c), inv_std(c), gx(rows * c);
-  Array<float> pooled((size_t)n * out * out * c);
   Array<double> workspace(25 * c);
-  Array<uint8_t> index((size_t)n * out * out * c);
   bn_forward(x, rows, c, gamma, beta, 1e-5, 0.9, nullptr, nullptr, mean, var, inv_std, y, workspace);
   bn_backward(x, y, rows, c, gamma, mean, inv_std, gx, gamma, beta, workspace);
   relu_forward(x, rows * c, y);
   relu_backward(y, x, rows * c, gx);
-  max_pool_forward(x, n, size, size, c, out, out, pooled, index);
-  max_pool_backward(pooled, index, n, size, size, c, out, out, gx);
+  leaky_relu(x, y, rows * c, 0.2f, gx);
+}
+
+static void windows() {
+  int n = pick(1, 20), c = pick(1, 70), k = pick(1, 4), stride = pick(1, 3), pad = pick(0, 2);
+  int size = pick(k, 14), out = (size + 2 * pad - k) / stride + 1;
+  if (pick(0, 3) == 0) k = 2, stride = 2, pad = 0, size = pick(2, 14), out = (size + 1) / 2;
+  const Windows w = {n, size, size, c, k, k, stride, stride, pad, pad, out, out};
+  size_t ins = (size_t)n * size * size * c, outs = (size_t)n * out * out * c;
+  Array<float> x(ins), gx(ins), y(outs), weights(k * k * c), bias(c), gw(k * k * c);
+  Array<double> sums(8 * k * k * c);
+  Array<uint8_t> index(outs);
+  max_pool_forward(x, &w, y, index);
+  max_pool_backward(y, index, &w, gx);
+  average_pool_forward(x, &w, y);
+  average_pool_backward(y, &w, gx);
+  depthwise_forward(x, weights, bias, &w, y);
+  depthwise_input_gradient(y, weights, &w, gx);
+  depthwise_weight_gradient(x, y, &w, sums, gw);
 }
 
 static void linear_layers() {
@@ -126,6 +147,7 @@ static void* call(void* rounds) {
     blocks();
     convolutions();
     layers();
+    windows();
     linear_layers();
     updates();
   }
