@@ -62,7 +62,8 @@ figures: $(VENV)/installed-dev
 	cp figures/blog-2016/overview.png figures/blog-2016/network-*.png docs/blog-2016
 	cp figures/blog/overview.png figures/blog/network-*.png docs/blog-today
 	cp figures/best-rate/best-rate.png figures/cs231n-*/*.png figures/exercise/*.png docs
-	cp figures/dying-relu/dying-relu.png docs/dying-relu-60.png
+	cp figures/dying-relu/*.png docs
+	cp figures/dying-relu-long/dying-relu.png docs/dying-relu-100.png
 	cp figures/learning-rate/*.png docs
 	cp figures/original-paper/*.png docs
 	cp figures/understanding-bn-quick-*/*.png docs/understanding-bn

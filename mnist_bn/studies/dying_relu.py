@@ -211,7 +211,7 @@ def _table(curves: Sequence[SeedGroup]) -> str:
             for mean in (curve.band(key).mean for key in (TRAIN_ACCURACY, VALIDATION_ACCURACY))
         ]
         found = [counts(curve, kind) for kind in _COUNTS]
-        dead = ["" if one is None else f"{one[1][:, -1].mean():g}" for one in found]
+        dead = ["" if one is None else f"{one[1][:, -1].mean():.3g}" for one in found]
         rows.append([curve.model or curve.name, str(_size(curve)), *ends, *dead])
     title = "At the end: accuracy, and how many of the hidden units are dead by what sign."
     return f"{title}\n\n{tables.markdown([head, *rows])}\n"
@@ -276,9 +276,14 @@ def _lost_by_small_batches(runs: Sequence[Run]) -> Numbers:
 
 
 def _range_over_slopes(runs: Sequence[Run]) -> Numbers:
+    """Of each seed that all slopes have, how far the test accuracies are apart at the end."""
     sloped = [curve for curve in _late(runs, True) if _slope(curve)]
-    ends = [curve.band(VALIDATION_ACCURACY).mean[-1] for curve in sloped]
-    return {"": [float(np.ptp(ends))]} if len(ends) > 1 else {}
+    if len(sloped) < 2:
+        return {}
+    ends = [{run.seed: final(run, VALIDATION_ACCURACY) for run in c.finished} for c in sloped]
+    shared = set.intersection(*(set(by_seed) for by_seed in ends))
+    ranges = [float(np.ptp([one[seed] for one in ends])) for seed in sorted(shared, key=str)]
+    return {"": ranges} if ranges else {}
 
 
 CLAIMS = (
