@@ -84,7 +84,7 @@ def test_profile_prints_where_the_time_goes():
     small = ["--model", "MnistCNN", "--batch", 2, "--repeats", 1, "--block", 3]
     process = run(*small, "--variants", "stock", "--profile")
     assert process.returncode == 0, process.stderr
-    assert "MnistCNN, batch 2, stock, 3 steps" in process.stdout
+    assert "MnistCNN, Adam, batch 2, stock, 3 steps" in process.stdout
     assert "tottime" in process.stdout
 
 
