@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_bn import devices, networks, observers, optimizers
-from mnist_bn.cluster import client
 from mnist_bn.config import RunConfig
 from mnist_bn.errors import UsageError
 from mnist_bn.preparation import PreparedRun
@@ -59,6 +58,8 @@ def check_cluster(address: str, jobs: int, resume: Path | None) -> None:
     Raises:
         UsageError: it is not, or one is.
     """
+    from mnist_bn.cluster import client  # which other commands need not wait for
+
     if jobs != 1:
         raise UsageError(f"--jobs {jobs}: leave it out; a cluster has as many as it has workers")
     if resume is not None:

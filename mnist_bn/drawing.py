@@ -132,9 +132,9 @@ def save(yielded: Yielded, out: Path, formats: Sequence[str] = ("png",)) -> list
             # Two networks whose names are one file name.
             name = name if taken[key] == 1 else f"{name}-{taken[key]}"
             if isinstance(one, Figure):
-                files = [out / f"{name}.{extension}" for extension in dict.fromkeys(formats)]
-                forks.do(partial(comparison.save, one, files))
-                paths += files
+                pictures = [out / f"{name}.{extension}" for extension in dict.fromkeys(formats)]
+                forks.do(partial(comparison.save, one, pictures))
+                paths += pictures
             elif isinstance(one, str):
                 paths.append(tables.write(one, out / f"{name}.md"))
             else:

@@ -67,9 +67,8 @@ def connected(address: str) -> Iterator[Any]:
         try:
             client = Client(**how, timeout=SECONDS_TO_CONNECT, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"--cluster {address}: no scheduler answers ({reason}); start one with "
+                f"--cluster {address}: no scheduler answers ({_reason(error)}); start one with "
                 "`dask scheduler`, and workers with `dask worker ADDRESS`"
             ) from None
     try:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from mnist_bn.cluster import packing
+from mnist_bn.outcome import NOT_BEGUN
 
 SECONDS_BETWEEN = 0.5
 SECONDS_TO_STOP = 60
 # A run whose process was orphaned with its worker ends by itself, with a snapshot.
 SECONDS_FOR_LOCK = 30
-_NOT_BEGUN = {"left": "not begun"}  # as `outcome` has it
+_NOT_BEGUN = {"left": NOT_BEGUN}
 _HELD = "another process is training in this folder"
 ROOT = Path(__file__).resolve().parents[2]
 
