@@ -167,7 +167,7 @@ def _two_panels(shown: Sequence[tuple], title: str):
         mean, top = number.mean(axis=0), max(top, number.max())
         dead.append(
             panels.Series(
-                *(x, mean, f"{label}: {mean[-1]:g}", colour, dashes),
+                *(x, mean, f"{label}: {mean[-1]:.3g}", colour, dashes),
                 *(number.min(axis=0), number.max(axis=0)),
                 is_cut_short=curve.is_cut_short,
             )
