@@ -11,10 +11,11 @@ import os
 from mnist_bn.errors import UserError
 from mnist_bn.kernels import (
     backprop,
+    blocks,
     build,
     convolution,
+    dense,  # noqa: F401  # it declares functions that wait
     depthwise,
-    fusions,
     graph,
     invisible,
     layers,
@@ -72,7 +73,7 @@ def install(mode: str = "auto") -> str:
             | backprop.replacements()
         )
         depthwise.use(library)
-        fusions.use(library)
+        blocks.use(library)
         linear.use(library)
         threads.use(library)
         waiting.remember_methods()

@@ -18,7 +18,9 @@ Nobody can tell, but for rounding:
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -37,7 +39,9 @@ from mnist_bn.kernels.fused import Fused, Part
 from mnist_bn.kernels.graph import VARIABLES
 
 _FLOAT32 = np.dtype(np.float32)
+_BITS = np.dtype(np.int32)  # as which a NaN is equal to itself
 _CPU = chainer.backend.CpuDevice()
+_LONGEST = 32  # functions in a chain, so that looking for chains takes no longer than computing
 _HOLDER = [np.zeros(1)]
 ALONE = getrefcount(_HOLDER[0])  # of what one container has, and nobody else
 
@@ -52,8 +56,7 @@ class _Function(NamedTuple):
 
 
 _functions: dict[type[FunctionNode], _Function] = {}
-_fusions: dict[str, type[Fused]] = {}
-_beginnings: set[str] = set()  # of what `_fusions` has
+_fusions: list[tuple[re.Pattern, type[Fused]]] = []
 
 
 def function(letter: str, *nodes: type[FunctionNode], starts=None, writes: tuple[str, ...] = ()):
@@ -78,20 +81,30 @@ def function(letter: str, *nodes: type[FunctionNode], starts=None, writes: tuple
     return declare
 
 
-def fusion(*patterns: str):
+def fusion(pattern: str):
     """Declares a `Fused` node that stands for functions, each the only one to use the one before.
 
     Args:
-        patterns: the functions' letters, in order.
+        pattern: a regular expression of the functions' letters, in order. The node stands for the
+            longest match; the first declared goes first.
     """
 
     def declare(node_class):
-        for pattern in patterns:
-            _fusions[pattern] = node_class
-            _beginnings.update(pattern[:n] for n in range(1, len(pattern) + 1))
+        _fusions.append((re.compile(pattern), node_class))
+        _fusion_of.cache_clear()
         return node_class
 
     return declare
+
+
+@functools.lru_cache(1024)
+def _fusion_of(letters: str) -> tuple[int, type[Fused] | None]:
+    """Returns how many functions at the beginning have a fused node, one if none, and the node."""
+    for pattern, node_class in _fusions:
+        match = pattern.match(letters)
+        if match and match.end() > 1:
+            return match.end(), node_class
+    return 1, None
 
 
 _methods: dict[type[FunctionNode], tuple] = {}
@@ -159,7 +172,7 @@ class Step:
                 x = self.inputs[i]
                 now = x._data[0] if isinstance(x, Variable) else x
                 then = self.arrays[i]
-                if now.shape != then.shape or now.tobytes() != then.tobytes():  # nan != nan
+                if now.shape != then.shape or not (now.view(_BITS) == then.view(_BITS)).all():
                     return True
         return False
 
@@ -352,17 +365,16 @@ def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
 
 def _chain(step: Step) -> tuple[list[Step], str]:
     """Returns the longest chain that begins with the step and has a fused node, else the step."""
-    chain, pattern, longest = [step], step.function.letter, 1
+    chain, letters = [step], step.function.letter
     settings = step.settings
-    while len(step.users) == 1 and step.output() is None:
+    while len(step.users) == 1 and step.output() is None and len(chain) < _LONGEST:
         (step,) = step.users
-        pattern += step.function.letter
-        if pattern not in _beginnings or step.settings != settings:
+        if step.settings != settings:
             break
         chain.append(step)
-        if pattern in _fusions:
-            longest = len(chain)
-    return chain[:longest], pattern[:longest]
+        letters += step.function.letter
+    length, _ = _fusion_of(letters)
+    return chain[:length], letters[:length]
 
 
 def _compute(chain: list[Step], pattern: str, settings: tuple | None) -> None:
@@ -389,8 +401,8 @@ def _fuse(chain: list[Step], pattern: str) -> bool:
         if (step.copied and step.has_changed()) or _methods.get(node) != _methods_of(node):
             return False
     inputs, arrays, parts = _gather(chain)
-    node_class = _fusions[pattern]
-    if not node_class.covers(parts, inputs, arrays):
+    _, node_class = _fusion_of(pattern)
+    if node_class is None or not node_class.covers(parts, inputs, arrays):
         return False
     _run(chain, node_class(pattern, parts), inputs, arrays)
     for step in chain[:-1]:

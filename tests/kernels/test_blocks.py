@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mnist_bn import kernels
 from mnist_bn.kernels import convolution
-from mnist_bn.kernels.fusions import Block
+from mnist_bn.kernels.blocks import Block
 
 ORDERS = ("after", "before", "none")
 

@@ -1,4 +1,4 @@
-"""The fully connected layer with its ReLU and dropout, against a node for each."""
+"""Linear layers, BN, activations and dropout as one node, against a node for each."""
 
 import chainer
 import chainer.functions as F
@@ -142,3 +142,74 @@ def test_a_wrong_size_is_chainers_error():
     x, _, linear = layer((3, 4), 5)
     with pytest.raises(chainer.utils.type_check.InvalidType):
         Net(linear, 0.5)(x[:, :3])
+
+
+class Dense(chainer.Chain):
+    """Functions by their letters: (l)inear, (b)n, (r)elu, (s)igmoid, (k) leaky ReLU, (d)ropout."""
+
+    def __init__(self, letters, bare=()):
+        super().__init__()
+        self.letters = letters
+        with self.init_scope():
+            for i, letter in enumerate(letters):
+                if letter == "l":
+                    setattr(self, f"f{i}", L.Linear(7, 7))
+                elif letter == "b":
+                    own = {"use_gamma": i not in bare, "use_beta": i not in bare}
+                    setattr(self, f"f{i}", L.BatchNormalization(7, **own))
+
+    def forward(self, x):
+        plain = {"r": F.relu, "s": F.sigmoid, "k": F.leaky_relu, "d": F.dropout}
+        for i, letter in enumerate(self.letters):
+            x = (plain.get(letter) or getattr(self, f"f{i}"))(x)
+        return x
+
+
+def of_dense(net, apply, requires_grad):
+    """Returns the output, all gradients, and all statistics."""
+    np.random.seed(1)
+    net.cleargrads()
+    x = chainer.Variable(np.random.randn(9, 7).astype("f"), requires_grad=requires_grad)
+    for bnorm in net.children():
+        if isinstance(bnorm, L.BatchNormalization):
+            bnorm.avg_mean, bnorm.avg_var = np.zeros(7, "f"), np.ones(7, "f")
+    y = apply(x)
+    label = y.node._creator_node.label
+    if y.requires_grad:
+        y.grad = np.random.randn(9, 7).astype("f")
+        y.backward()
+    grads = {name: p.grad for name, p in net.namedparams()} | {"x": x.grad, "y": y.array.copy()}
+    for name, link in net.namedlinks():
+        if isinstance(link, L.BatchNormalization):
+            grads |= {name + "mean": link.avg_mean.copy(), name + "var": link.avg_var.copy()}
+    return label, grads
+
+
+@given(
+    st.text("lbrskd", min_size=1, max_size=9),
+    st.sets(st.integers(0, 9), max_size=4),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_chain_has_the_bits_of_a_node_for_each(letters, bare, requires_grad):
+    np.random.seed(0)
+    net = Dense("l" + letters, bare)
+    _, expected = of_dense(net, net.forward, requires_grad)
+    label, actual = of_dense(net, net, requires_grad)
+    assert label.startswith("Linear, ")  # one node for all
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        if value is None:
+            assert actual[name] is None
+        else:
+            np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def test_fixed_statistics_fuse_only_without_gradients():
+    net = Dense("lbr")
+    with chainer.using_config("train", False):
+        label, _ = of_dense(net, net, True)
+        assert label == "ReLU"
+        x = np.random.RandomState(0).randn(9, 7).astype("f")
+        with chainer.no_backprop_mode():
+            np.testing.assert_array_equal(net(x).array, net.forward(x).array)

@@ -16,7 +16,20 @@ from mnist_bn import kernels
 
 pytestmark = pytest.mark.usefixtures("library")
 
-FUNCTIONS = ("conv", "padded", "bn", "fixed", "relu", "pool", "linear", "dropout", "reshape", "sum")
+FUNCTIONS = (
+    "conv",
+    "padded",
+    "bn",
+    "fixed",
+    "relu",
+    "pool",
+    "linear",
+    "dropout",
+    "reshape",
+    "sum",
+    "sigmoid",
+    "leaky",
+)
 LOOKS = ("array", "shape", "keep", "statistics", "edit", "second user", "copy", "unfuse")
 functions = st.lists(st.sampled_from(FUNCTIONS), min_size=1, max_size=9)
 typical = st.sampled_from(
@@ -24,6 +37,7 @@ typical = st.sampled_from(
         ("conv", "bn", "relu", "pool", "conv", "bn", "relu", "pool", "linear", "relu", "dropout"),
         ("conv", "relu", "bn", "pool", "conv", "relu", "pool", "linear", "bn", "relu"),
         ("padded", "bn", "relu", "padded", "bn", "sum", "relu", "pool", "linear"),
+        ("linear", "bn", "sigmoid", "linear", "leaky", "dropout", "linear", "bn", "relu", "linear"),
     ]
 )
 looks = st.dictionaries(st.integers(0, 10), st.sampled_from(LOOKS), max_size=3)
@@ -85,6 +99,12 @@ class Random(chainer.Chain):
 
     def relu(self, h, _):
         return F.relu(h)
+
+    def sigmoid(self, h, _):
+        return F.sigmoid(h)
+
+    def leaky(self, h, _):
+        return F.leaky_relu(h, 0.25)
 
     def pool(self, h, _):
         return h if h.ndim != 4 or min(h.shape[2:]) < 2 else F.max_pooling_2d(h, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_bn import kernels
-from mnist_bn.kernels import fusions, graph, waiting
+from mnist_bn.kernels import blocks, graph, waiting
 from tests.kernels.programs import Net, block, images, pool, statistics
 
 OURS = str(Path(waiting.__file__).parent)
@@ -148,14 +148,14 @@ def test_want_of_memory_after_the_kernel(monkeypatch):
 
 def test_want_of_memory_within_the_kernel(monkeypatch):
     class Short:
-        width = fusions._kernels.width
+        width = blocks._kernels.width
 
         def forward(self, *args):
             raise MemoryError("no memory for block_forward")
 
     net = network(lambda net, x: block(net, x))
     with monkeypatch.context() as context:
-        context.setattr(fusions, "_kernels", Short())
+        context.setattr(blocks, "_kernels", Short())
         with pytest.raises(MemoryError, match="block_forward"):
             net(images())
     np.testing.assert_array_equal(net.bn1.avg_mean, np.zeros(4))

@@ -1,23 +1,18 @@
-"""Which functions wait, and the nodes that do several of them at once.
+"""Convolution with stride 1 and without padding, BN, ReLU and 2x2 max pooling: one kernel each way.
 
-They cover float32 on the CPU. Convolution with stride 1 and without padding, BN, ReLU and 2x2 max
-pooling are one kernel each way; a linear layer, its ReLU and dropout have one node to the bit, with
-one third of the bookkeeping.
+It covers float32 on the CPU.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 
 import numpy as np
 from chainer.configuration import config
-from chainer.functions.activation.relu import ReLU, ReLUGrad2
+from chainer.functions.activation.relu import ReLU
 from chainer.functions.array.reshape import Reshape
 from chainer.functions.connection.convolution_2d import Convolution2DFunction
-from chainer.functions.connection.linear import LinearFunction
-from chainer.functions.noise.dropout import Dropout, DropoutGrad
 from chainer.functions.normalization.batch_normalization import (
     BatchNormalization,
     FixedBatchNormalization,
@@ -25,7 +20,7 @@ from chainer.functions.normalization.batch_normalization import (
 )
 from chainer.functions.pooling.max_pooling_nd import MaxPoolingND
 
-from mnist_bn.kernels import convolution, costs, linear
+from mnist_bn.kernels import convolution, costs
 from mnist_bn.kernels.arrays import (
     as_float32_nhwc,
     checked,
@@ -136,30 +131,6 @@ def _reshape(node, inputs):
     return tuple([x.size // known if size == -1 else size for size in node.shape])
 
 
-@waits("l", LinearFunction, starts=lambda node, inputs: len(inputs) == 3)
-def _linear(node, inputs):
-    x, w = inputs[0].shape, inputs[1].shape
-    if not (
-        len(x) == len(w) == 2 and x[1] == w[1] and (len(inputs) == 2 or inputs[2].shape == w[:1])
-    ):
-        return None
-    return x[0], w[0]
-
-
-@waits("d", Dropout)
-def _dropout(node, inputs):
-    if node.mask is not None or node.return_mask:  # others have the mask, and may change it
-        return None
-    shape = inputs[0].shape
-    node.forward_cpu((_ones(shape),))  # draws, in the program's order
-    return shape
-
-
-@functools.lru_cache(maxsize=4)
-def _ones(shape: tuple[int, ...]) -> np.ndarray:
-    return np.ones(shape, np.float32)
-
-
 # --- Convolution, BN, ReLU, 2x2 max pooling ---
 
 _kernels: _Kernels | None = None
@@ -187,7 +158,7 @@ class _Kernels:
 _ORDERS = {"crp": _RELU_POOL, "cbrp": _NORM_RELU_POOL, "crbp": _RELU_NORM_POOL}
 
 
-@fuses(*_ORDERS)
+@fuses("|".join(_ORDERS))
 class Block(Fused):
     """Inputs: x, W, b if the convolution has a bias; gamma, beta, mean, var as BN takes them."""
 
@@ -294,46 +265,3 @@ class Block(Fused):
         gradients = [nchw(gx) if gx is not None else None, gw]
         gradients += [g for g in (gb, ggamma, gbeta) if g is not None]
         return [gradients[i] for i in indexes]
-
-
-# --- Linear, ReLU, dropout ---
-
-
-@fuses("lr", "lrd", "slr", "slrd")
-class LinearReLUDropout(Fused):
-    """Inputs: x, of any shape if it is reshaped, W, b."""
-
-    @classmethod
-    def covers(cls, parts: list[Part], inputs: list, arrays: list[np.ndarray]) -> bool:
-        """Returns whether there is a bias."""
-        return len(arrays) == 3 and all([position == 0 for _, _, position in parts[1:]])
-
-    @property
-    def label(self) -> str:
-        """What the node is called."""
-        return "Linear, ReLU, dropout"
-
-    def forward(self, inputs):
-        """Returns the output."""
-        x, w, b = inputs
-        self._rows = x.reshape(-1, w.shape[1])
-        (y,) = ReLU().forward_cpu((linear.forward(self._rows, w, b),))
-        last = self.parts[-1][0]
-        self._mask = last.mask if type(last) is Dropout else None
-        if self._mask is not None:
-            y *= self._mask
-        self.retain_inputs((0, 1, 2))
-        self.retain_outputs((0,))
-        return (y,)
-
-    def gradients(self, indexes, inputs, gy):
-        """Returns the gradients of the inputs that `indexes` has."""
-        x, w, _ = inputs
-        if self._mask is not None:
-            (gy,) = DropoutGrad(self._mask).forward((gy,))
-        # Dropout leaves zero or what is above it.
-        (gy,) = ReLUGrad2(self.get_retained_outputs()[0].array).forward_cpu((gy,))
-        gradients = linear.gradients(indexes, self._rows, w, gy)
-        if indexes[0] == 0:
-            gradients[0] = gradients[0].reshape(x.shape)
-        return gradients
