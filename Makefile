@@ -46,6 +46,7 @@ lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(RUN) -m mypy --platform win32
 
 docs: $(VENV)/installed
 	$(RUN) -m mnist_bn.terminal.settings_page docs/settings.md

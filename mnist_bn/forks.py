@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from joblib import cpu_count
 
 # Apple's libraries may abort in a forked copy, and Windows has none.
-_CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
+_CAN_FORK = sys.platform not in ("darwin", "win32")
 
 
 class Forks:
@@ -28,7 +28,7 @@ class Forks:
         is done again here, so that its error and its warnings are this process's.
         """
         self._collect(wait=False)
-        if len(self._working) >= self._at_once:
+        if sys.platform == "win32" or len(self._working) >= self._at_once:
             work()
             return
         with warnings.catch_warnings():
@@ -53,6 +53,8 @@ class Forks:
             self._collect(wait=True)
 
     def _collect(self, wait: bool) -> None:
+        if sys.platform == "win32":
+            return
         for process in list(self._working):
             ended, status = os.waitpid(process, 0 if wait else os.WNOHANG)
             if ended:

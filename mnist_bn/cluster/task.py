@@ -19,11 +19,14 @@ from typing import Any
 
 from mnist_bn.cluster import packing
 from mnist_bn.outcome import NOT_BEGUN
+from mnist_bn.trainer import signals
 
 SECONDS_BETWEEN = 0.5
 SECONDS_TO_STOP = 60
 # A run whose process was orphaned with its worker ends by itself, with a snapshot.
 SECONDS_FOR_LOCK = 30
+_ENDED_BY_REQUEST = (-signal.SIGTERM, 0xC000013A)  # the latter as Windows says it
+_KILLED = -9
 _NOT_BEGUN = {"left": NOT_BEGUN}
 _HELD = "another process is training in this folder"
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,14 +123,14 @@ def _ask(folder: Path, cwd: str, asked: dict, look_after=lambda child: child.wai
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            start_new_session=True,
+            **signals.of_its_own(),
         )
         look_after(child)
     if answer.is_file():
         return json.loads(answer.read_text())
-    if child.returncode == -signal.SIGTERM:  # before it could note the signal
+    if child.returncode in _ENDED_BY_REQUEST:  # before it could note the signal
         return _NOT_BEGUN
-    if child.returncode == -signal.SIGKILL:
+    if child.returncode == _KILLED:
         raise RuntimeError("its process was killed (out of memory?)")
     lines = log.read_text(errors="replace").strip().splitlines()
     raise RuntimeError(lines[-1] if lines else f"exit status {child.returncode}")
@@ -146,7 +149,7 @@ def _look_after(child: subprocess.Popen, request: dict, board: Path) -> None:
         if deadline == float("inf") and (
             _is_gone(worker, request["key"]) or asked_to_stop.is_set()
         ):
-            child.terminate()
+            signals.ask_to_stop(child)
             deadline = time.monotonic() + SECONDS_TO_STOP
         if time.monotonic() > deadline:
             child.kill()

@@ -68,6 +68,6 @@ def _as_c(argument: cupy.ndarray | int | float | None) -> cupy.ndarray | np.gene
 
 @functools.lru_cache(maxsize=512)
 def _compiled(files: tuple[str, ...], name: str, sizes: tuple) -> cupy.RawKernel:
-    source = "".join((_FOLDER / f"{file}.cu").read_text() for file in files)
+    source = "".join((_FOLDER / f"{file}.cu").read_text(encoding="utf-8") for file in files)
     options = ("-std=c++17", *(f"-D{key}={value}" for key, value in sizes))
     return cupy.RawKernel(source, name, options=options)

@@ -6,15 +6,14 @@ import contextlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 # No compiler is given so long. For file systems that lock no folders.
 STALE_SECONDS = 3600
@@ -51,7 +50,7 @@ def remove_stale(parent: Path, prefix: str) -> None:
     for folder in parent.glob(f"{prefix}*"):
         try:
             status = folder.lstat()
-            is_own = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+            is_own = sys.platform == "win32" or status.st_uid == os.geteuid()
             if not stat.S_ISDIR(status.st_mode) or not is_own:
                 continue
             handle = _lock(folder)
@@ -68,11 +67,12 @@ def _lock(folder: Path) -> int | None:
     Raises:
         OSError: another process holds the lock, or there is no such folder.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform != "win32":  # it is not, but mypy looks into `try`
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -160,7 +161,7 @@ def _read(file: BinaryIO, output: bytearray) -> None:
 def _end(process: subprocess.Popen) -> None:
     """Ends a compiler and the programs that it started."""
     with contextlib.suppress(OSError):  # it has just ended by itself
-        if os.name == "posix":
+        if sys.platform != "win32":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import sys
 from pathlib import Path
 
-try:
+if sys.platform != "win32":
     import grp
     import pwd
-except ImportError:  # Windows, where the user's cache folder is the user's own
-    grp = pwd = None  # type: ignore[assignment]  # modules elsewhere
 
 
 def why_not(folder: Path) -> str | None:
@@ -19,7 +19,7 @@ def why_not(folder: Path) -> str | None:
     Raises:
         OSError: the folder is not there.
     """
-    if grp is None:
+    if sys.platform == "win32":  # the user's cache folder is the user's own
         return None
     path = folder.absolute()
     resolved = path.resolve(strict=True)
@@ -41,10 +41,10 @@ def read(path: Path, max_bytes: int) -> bytes:
     Raises:
         OSError: it is no such file, or larger than `max_bytes`.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+    more = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | more)) as file:
         status = os.fstat(file.fileno())
-        is_own = grp is None or (
+        is_own = sys.platform == "win32" or (
             status.st_uid in (0, os.geteuid()) and not _others_can_write(status)
         )
         if not stat.S_ISREG(status.st_mode) or not is_own or status.st_size > max_bytes:
@@ -62,9 +62,9 @@ def _is_private(group: int) -> bool:
     """Tells whether a group is root's or the user's alone, as many systems give each user one."""
     if group == 0:
         return True
-    try:
-        user, entry = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
-    except KeyError:
-        return False
-    is_named_so = entry.gr_gid == user.pw_gid and entry.gr_name == user.pw_name
-    return is_named_so and set(entry.gr_mem) <= {user.pw_name}
+    if sys.platform != "win32":
+        with contextlib.suppress(KeyError):
+            user, entry = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+            is_named_so = entry.gr_gid == user.pw_gid and entry.gr_name == user.pw_name
+            return is_named_so and set(entry.gr_mem) <= {user.pw_name}
+    return False

@@ -11,6 +11,7 @@ import math
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,11 @@ from mnist_bn.errors import UserError
 # What ends the name of a file that is being written; a killed writer leaves it behind.
 UNFINISHED = ".unfinished"
 MAX_JSON_BYTES = 64 * 2**20
+READERS_HINDER = os.name == "nt"  # a file that is open cannot be replaced
+SECONDS_FOR_READERS = 10.0
+_SECONDS_BETWEEN_TRIES = 0.02
+# Windows' C library changes the ends of lines in a file that was opened without it.
+BINARY = getattr(os, "O_BINARY", 0)
 
 
 class CannotWriteError(UserError):
@@ -60,8 +66,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def rename(source: str | Path, path: Path) -> None:
-    """Gives a file, which is on the disk, the name of another in its folder, for good."""
-    os.replace(source, path)
+    """Gives a file, which is on the disk, the name of another in its folder, for good.
+
+    Windows refuses it while anybody reads the other: then it is tried for some seconds.
+    """
+    deadline = time.monotonic() + SECONDS_FOR_READERS
+    while True:
+        try:
+            os.replace(source, path)
+            break
+        except PermissionError:
+            if not READERS_HINDER or time.monotonic() > deadline:
+                raise
+        time.sleep(_SECONDS_BETWEEN_TRIES)
     _sync_folder(path.parent)
 
 

@@ -84,8 +84,8 @@ class JsonListFile:
             return
         try:
             is_done = self._exchange(self._live, entries)
-        except OSError:
-            is_done = False  # no room, or a file system without hard links
+        except (OSError, NotImplementedError):
+            is_done = False  # no room, or a file system or a Python without hard links
             self._has_links = False
         if not is_done:
             self.write(entries)
@@ -131,7 +131,8 @@ class JsonListFile:
     def _append(self, path: Path, before: _State, entries: Sequence[object]) -> bool:
         """Adds to the second file, where nobody looks; False if it is not as we left it."""
         text = b"".join(b",\n" + _indented(entry) for entry in entries) + _END
-        flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        flags = os.O_WRONLY | files.BINARY
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(path, flags), "wb", buffering=0) as file:
             if _state(os.fstat(file.fileno()), before.entries) != before:
                 return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +13,8 @@ import filelock
 from mnist_bn.errors import UserError
 from mnist_bn.storage import files
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows, where no file can be removed that a process has open
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 FILE = ".lock"
 
@@ -53,7 +52,7 @@ def hold(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _hold_itself(folder: Path) -> Iterator[None]:
     """Locks the folder, if its file system can: NFS locks files only."""
-    if fcntl is None:
+    if sys.platform == "win32":  # nobody can remove a file that a process has open
         yield
         return
     try:
@@ -63,7 +62,8 @@ def _hold_itself(folder: Path) -> Iterator[None]:
         return
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if sys.platform != "win32":  # it is not, but mypy looks into `try`
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise _taken(folder) from None
         except OSError:

@@ -49,11 +49,15 @@ def guard() -> None:
     """Has this process go on if a standard stream cannot be written; it must be open.
 
     A character that the stream's encoding lacks becomes a question mark, and each line is written
-    when it is complete, also to a pipe.
+    when it is complete, also to a pipe. A console of Windows has a way of its own, which stays.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(getattr(stream.buffer, "raw", None), _Forgiving):
+        raw = getattr(stream.buffer, "raw", None)
+        if isinstance(raw, _Forgiving):
+            continue
+        if raw is not None and not isinstance(raw, io.FileIO):
+            stream.reconfigure(errors="replace", line_buffering=True)
             continue
         stream.flush()
         replacement = io.TextIOWrapper(

@@ -3,6 +3,9 @@
 The first of them is only noted, and the run asks `requested()` after each iteration. The second
 ends the process at once. A sweep passes the first on to the processes of its runs, which note it
 just so, and the second ends them.
+
+On Windows, Ctrl-C and Ctrl-Break (SIGBREAK) reach the processes of a sweep without it: a process
+cannot send another a signal that it might handle.
 """
 
 from __future__ import annotations
@@ -10,17 +13,22 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 
+IS_WINDOWS = os.name == "nt"
 _HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
-SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((_HANGUP,) if _HANGUP else ())
+_BREAK = getattr(signal, "SIGBREAK", None)  # only Windows has it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *filter(None, (_HANGUP, _BREAK)))
 
 _requested: int | None = None
 _is_deferred = False
-_parent: int | None = None  # in a process of a sweep: the sweep's
+_parent: psutil.Process | None = None  # in a process of a sweep: the sweep's
 
 
 class Stopped(KeyboardInterrupt):
@@ -47,7 +55,11 @@ def requested() -> int | None:
 
 def is_orphan() -> bool:
     """Tells whether this is a process of a sweep that is dead."""
-    return _parent is not None and os.getppid() != _parent
+    if _parent is None:
+        return False
+    if IS_WINDOWS:  # getppid() stays the same when the parent is dead
+        return not _parent.is_running()
+    return os.getppid() != _parent.pid
 
 
 def exit_status(signum: int) -> int:
@@ -91,7 +103,7 @@ def _note(signum: int, _frame: object) -> None:
                 child.kill()
         os._exit(exit_status(signum))
     _requested = signum
-    for child in children:
+    for child in [] if IS_WINDOWS else children:
         with contextlib.suppress(psutil.Error):
             child.terminate()
 
@@ -109,7 +121,7 @@ def blocked() -> Iterator[None]:
 
     They do not die of a signal before they can handle it: see `handle_in_worker`.
     """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if sys.platform == "win32":
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -123,19 +135,42 @@ def handle_in_worker(parent: int) -> None:
     """In a process of the sweep `parent`: takes signals from the sweep alone, which sends SIGTERM.
 
     A terminal's Ctrl-C and its end reach every process: here they must not count as a second one.
+    On Windows they are how a process of a sweep gets to know.
     """
     global _parent, _is_deferred
     if _parent is not None:
         return
-    _parent, _is_deferred = parent, True
+    try:
+        _parent = psutil.Process(parent)
+    except psutil.NoSuchProcess:
+        os._exit(1)  # nobody is there to train for
+    _is_deferred = True
+    noted = (signal.SIGINT, _BREAK) if IS_WINDOWS else (signal.SIGTERM,)
     # One handler each, set once: to ignore a signal drops one that waits.
     for signum in SIGNALS:
-        handler = _note_in_worker if signum == signal.SIGTERM else signal.SIG_IGN
-        signal.signal(signum, handler)
-    if hasattr(signal, "pthread_sigmask"):
+        signal.signal(signum, _note_in_worker if signum in noted else signal.SIG_IGN)
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _note_in_worker(signum: int, _frame: object) -> None:
     global _requested
     _requested = signum
+
+
+def of_its_own() -> dict[str, Any]:
+    """Returns options of `subprocess.Popen` for a process that a terminal's signals do not reach.
+
+    `ask_to_stop` does.
+    """
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def ask_to_stop(process: subprocess.Popen) -> None:
+    """Asks a process that was started with `of_its_own` to stop with a snapshot."""
+    if sys.platform == "win32":
+        process.send_signal(signal.CTRL_BREAK_EVENT)
+    else:
+        process.send_signal(signal.SIGTERM)

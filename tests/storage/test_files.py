@@ -34,6 +34,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["log"]
 
 
+def read_by_somebody(monkeypatch, tries):
+    """Has the system refuse to replace a file so many times, as Windows does."""
+    replace, left = os.replace, [PermissionError(13, "Access is denied")] * tries
+
+    def refuse(*paths):
+        if left:
+            raise left.pop()
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(files, "READERS_HINDER", True)
+
+
+def test_where_readers_hinder_a_writer_waits_for_them(tmp_path, monkeypatch):
+    (tmp_path / "log").write_bytes(b"old")
+    read_by_somebody(monkeypatch, tries=3)
+    write_safely(tmp_path / "log", b"new")
+    assert (tmp_path / "log").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["log"]
+
+
+def test_a_reader_that_stays_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "log").write_bytes(b"old")
+    read_by_somebody(monkeypatch, tries=1000)
+    monkeypatch.setattr(files, "SECONDS_FOR_READERS", 0.1)
+    with pytest.raises(files.CannotWriteError, match=r"log: cannot be written \(Access is denied"):
+        write_safely(tmp_path / "log", b"new")
+    assert (tmp_path / "log").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["log"]
+
+
 def fill_the_disk(monkeypatch, call):
     """Has this function of `os` fail."""
 

@@ -107,6 +107,30 @@ def test_a_process_of_a_sweep_hears_what_was_sent_before_it_could():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
 
 
+def test_as_on_windows_a_process_of_a_sweep_notes_ctrl_c_itself():
+    code = (
+        "import os, signal\n"
+        "from mnist_bn.trainer import signals\n"
+        "signals.IS_WINDOWS = True\n"
+        "signals.handle_in_worker(os.getppid())\n"
+        "assert not signals.is_orphan() and signals.requested() is None\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "assert signals.requested() == signal.SIGINT\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60, check=True)
+
+
+def test_as_on_windows_a_process_sees_that_its_sweep_is_dead(monkeypatch):
+    sweep = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(signals, "IS_WINDOWS", True)
+    monkeypatch.setattr(signals, "_parent", psutil.Process(sweep.pid))
+    assert not signals.is_orphan()
+    sweep.kill()
+    sweep.wait()
+    assert signals.is_orphan()
+    assert signals.requested() == signal.SIGTERM
+
+
 def test_blocked_signals_wait():
     with signals.deferred():
         with signals.blocked():
