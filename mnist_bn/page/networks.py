@@ -91,14 +91,14 @@ def _matrix(counts: np.ndarray) -> go.Figure:
             y=list(range(10)),
             text=counts.tolist(),
             texttemplate="%{text}",
-            colorscale="Blues",
             showscale=False,
             hovertemplate="a %{y} taken for a %{x}: %{text}<extra></extra>",
         )
     )
+    axis = {"dtick": 1, "showgrid": False, "zeroline": False}
     figure.update_layout(
-        xaxis={"title": {"text": "the network says"}, "dtick": 1},
-        yaxis={"title": {"text": "it is"}, "dtick": 1, "autorange": "reversed"},
+        xaxis={"title": {"text": "the network says"}, **axis},
+        yaxis={"title": {"text": "it is"}, "autorange": "reversed", **axis},
         margin={"t": 20, "r": 20},
         height=480,
     )

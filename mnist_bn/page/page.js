@@ -18,10 +18,14 @@ function themed(layout) {
   };
 }
 
-// A line that is black on white is white on black.
+// A line that is black on white is white on black, and a map begins with the paper's colour.
 function inked(traces) {
   const isDark = root.dataset.theme === "dark";
   return traces.map((trace) => {
+    if (trace.type === "heatmap") {
+      const colorscale = isDark ? [[0, "#1f2228"], [1, "#2f7ab5"]] : [[0, "#ffffff"], [1, "#6baed6"]];
+      return { ...trace, colorscale, textfont: { color: colours().ink } };
+    }
     if (!trace.line || trace.line.color !== "#000000") return trace;
     return { ...trace, line: { ...trace.line, color: isDark ? "#ffffff" : "#000000" } };
   });

@@ -40,6 +40,7 @@ class Display:
         self._ended: set[int] = set()  # those that were stopped among them
         self._first_share: dict[int, float] = {}  # of a run that goes on from a snapshot
         self._start = time.monotonic()
+        self._first_step: float | None = None  # when a run was first seen at work
 
     def end(self, run: int, line: str, is_over: bool) -> None:
         """Says how a run ended, above the runs that go on.
@@ -85,13 +86,16 @@ class Display:
 
     def _whole(self, running: Sequence[tuple[int, Position]]) -> str:
         total, seconds = len(self._configs), time.monotonic() - self._start
+        if running and self._first_step is None:  # to start and to compile is no part of its speed
+            self._first_step = time.monotonic()
         for run, position in running:
             self._first_share.setdefault(run, position.share)
         done = len(self._over) + sum(position.share for _, position in running)
         here = done - sum(self._first_share.values())  # the rest was done before
         text = f"{len(self._over)}/{wording.count(total, 'run')}, {_clock(seconds)}"
-        if here > 0 and seconds > 5:
-            text += f", about {_clock(seconds * (total - done) / here)} left"
+        working = 0.0 if self._first_step is None else time.monotonic() - self._first_step
+        if here > 0 and working > 5:
+            text += f", about {_clock(working * (total - done) / here)} left"
         return text
 
 

@@ -212,7 +212,10 @@ def test_in_a_browser(browser, page, scheme, width):
     assert shown == [False, True, False]
     tab.get_by_role("button", name="Play").click()
     tab.wait_for_function("document.querySelector('.film output').textContent === '3'")
+    filter_of_film = "getComputedStyle(document.querySelector('.film img')).filter"
+    assert (tab.evaluate(filter_of_film) == "none") == (scheme == "light")
     tab.get_by_role("button", name="Light or dark").click()
+    assert (tab.evaluate(filter_of_film) == "none") == (scheme == "dark")
     assert tab.evaluate("document.documentElement.dataset.theme") != scheme
     assert complaints == []
     context.close()

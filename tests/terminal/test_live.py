@@ -98,21 +98,23 @@ def test_a_line_a_running_run_and_one_for_the_whole(configs, monkeypatch, capsys
     with board.create(4) as shared:
         display = live.Display(configs, names, shared)
         assert drawn(display) == ["0/4 runs, 0:00:00"]
+        # The processes start for 20 s: that says nothing of how long the runs will take.
+        monkeypatch.setattr(live.time, "monotonic", lambda: 1020.0)
         shared.line(0).write(board.Position(1, 120, 0.01, math.nan, math.nan))
         shared.line(2).write(POSITION)
         drawn(display)  # of what is done by now nothing says how long it took
         shared.line(0).write(board.Position(121, 120, 4.0, 0.98, 8000.0))
         shared.line(2).write(POSITION._replace(iteration=60, epochs=1.99))
-        monkeypatch.setattr(live.time, "monotonic", lambda: 1060.0)
+        monkeypatch.setattr(live.time, "monotonic", lambda: 1080.0)
         first, second, whole = drawn(display)
         assert re.fullmatch(r"SGD seed 0 +━+ epoch 4/4 0\.9800 8,000 images/s", first)
         assert re.fullmatch(r"a netw.*….*name +[━╸╺ ]+ epoch 2/4 0\.9123 5,150 images/s", second)
         assert max(map(len, (first, second))) <= 80
         # 0.99 + 0.25 runs took 60 s, and 4 - 1.5 are left.
-        assert whole == "0/4 runs, 0:01:00, about 0:02:01 left"
+        assert whole == "0/4 runs, 0:01:20, about 0:02:01 left"
         display.end(0, "SGD seed 0: done", is_over=True)
         display.end(2, "stopped", is_over=False)
-        assert drawn(display)[0].startswith("1/4 runs, 0:01:00")
+        assert drawn(display)[0].startswith("1/4 runs, 0:01:20")
         assert capsys.readouterr().out == "SGD seed 0: done\nstopped\n"
 
 
