@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import chainer
 import numpy as np
+from chainer.backends import cuda
 from chainer.datasets import TupleDataset
 from chainer.iterators import SerialIterator, ShuffleOrderSampler
 from chainer.iterators._statemachine import iterator_statemachine
 from chainer.iterators.order_samplers import OrderSampler
 
-from mnist_bn.data.dataset import Split, scaled
+from mnist_bn.data.dataset import SCALE, Split, scaled
 from mnist_bn.devices import NdArray
 
 
@@ -143,6 +144,24 @@ class DeviceIterator(SplitIterator):
         if order is not self._sent:
             self._order, self._sent = self._device.send(order), order
         return self._order, start
+
+    def gather(self, indices: NdArray) -> tuple[NdArray, NdArray]:
+        """Returns the batch of these examples, by one kernel: images, float32 (N, ...), labels."""
+        pixels, labels = self._arrays
+        xp = self._device.xp
+        if pixels.dtype != np.uint8 or xp is np:
+            return super().gather(indices)
+        images = xp.empty((len(indices), *pixels.shape[1:]), np.float32)
+        own_labels = xp.empty(len(indices), labels.dtype)
+        cuda.elementwise(
+            "raw uint8 pixels, raw L labels, raw int64 indices, int64 size, float32 scale",
+            "float32 image, raw L label",
+            "const long long n = i / size, from = indices[n], place = i % size;"
+            "image = pixels[from * size + place] * scale;"
+            "if (place == 0) label[n] = labels[from];",
+            "gather_batch",
+        )(pixels, labels, indices, pixels[0].size, SCALE, images, own_labels)
+        return images, own_labels
 
     def _next_indices(self) -> NdArray:
         order, start = self.next_place()

@@ -16,6 +16,7 @@ def install() -> None:
 
     `kernels.uninstall` puts Chainer's own back.
     """
-    from mnist_bn.gpu import masks, normalization, products  # they need CuPy
+    from mnist_bn.gpu import losses, masks, normalization, products, updates  # they need CuPy
 
-    seam.install(masks.replacements() | normalization.replacements() | products.replacements())
+    for part in (losses, masks, normalization, products, updates):
+        seam.install(part.replacements())

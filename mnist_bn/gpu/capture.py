@@ -65,6 +65,10 @@ class Captured:
                     self._graph.launch()
         return False
 
+    def forget(self) -> None:
+        """Lets the recorded work go: CUDA may not be there any more when Python itself ends."""
+        self._graph = None
+
     def _record(self) -> cupy.cuda.Graph | None:
         """Returns the graph; None if the function cannot be recorded: no work is done then."""
         self._stream.begin_capture()

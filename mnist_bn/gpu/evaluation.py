@@ -27,6 +27,7 @@ class BatchEvaluation:
         self._batch = 0
         self._inputs: tuple[cupy.ndarray, ...] = ()
         self._captured = Captured(self._evaluate)
+        updater.forget_at_end(self._captured)
 
     def __call__(self, *inputs: cupy.ndarray) -> None:
         """Evaluates a batch, images `(N, ...)` and labels `(N,)`, and reports it."""

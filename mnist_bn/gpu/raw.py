@@ -29,7 +29,7 @@ def launch(
     name: str,
     sizes: tuple[tuple[str, int], ...],
     grid: tuple[int, ...],
-    *arguments: cupy.ndarray | int | float | None,
+    *arguments: cupy.ndarray | np.void | int | float | None,
 ) -> None:
     """Launches a kernel.
 
@@ -38,7 +38,7 @@ def launch(
         name: the kernel's.
         sizes: what it is compiled for, by the names that it has for them.
         grid: blocks.
-        arguments: arrays, 32-bit integers and floats; None is a null pointer.
+        arguments: arrays, 32-bit integers and floats, structures; None is a null pointer.
     """
     as_c = [_as_c(argument) for argument in arguments]
     _compiled(tuple(files), name, sizes)(grid, (THREADS,), tuple(as_c))
@@ -58,7 +58,7 @@ def reduced(sums: cupy.ndarray, bias: cupy.ndarray | None = None) -> cupy.ndarra
     return out
 
 
-def _as_c(argument: cupy.ndarray | int | float | None) -> cupy.ndarray | np.generic:
+def _as_c(argument: cupy.ndarray | np.void | int | float | None) -> cupy.ndarray | np.generic:
     if argument is None:
         return np.intp(0)
     if isinstance(argument, int):

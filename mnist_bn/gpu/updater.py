@@ -79,11 +79,23 @@ class GraphUpdater(StandardUpdater):
         self._indices = cupy.empty(iterator.batch_size, np.int64)
         self._alpha_t = cupy.zeros(1, np.float32)
         self._captured = Captured(self._step, self._undo_counts) if is_captured else None
+        self._others: list[Captured] = []
 
     @property
     def is_captured(self) -> bool:
         """Whether a step is, or will be, a graph."""
         return self._captured is not None
+
+    def forget_at_end(self, captured: Captured) -> None:
+        """Has other captured work forgotten with the step's own, when training has ended."""
+        self._others.append(captured)
+
+    def finalize(self) -> None:
+        """Finalizes the iterators, and lets all captured work go."""
+        super().finalize()
+        for captured in (self._captured, *self._others):
+            if captured is not None:
+                captured.forget()
 
     def update_core(self) -> None:
         """Does one step."""

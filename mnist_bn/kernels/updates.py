@@ -66,24 +66,11 @@ _bound: dict[int, _Bound] = {}
 
 def replacements(library: ctypes.CDLL) -> Replacements:
     """Returns what replaces methods of the nine update rules and of their optimizers."""
-    graves = optimizers.rmsprop_graves
-    # rule, kernel, the arrays of its state in the kernel's order, what gives the kernel's numbers
-    rules = (
-        (optimizers.sgd.SGDRule, "update_sgd", (), _sgd),
-        (optimizers.momentum_sgd.MomentumSGDRule, "update_momentum_sgd", ("v",), _momentum_sgd),
-        (optimizers.nesterov_ag.NesterovAGRule, "update_nesterov_ag", ("v",), _nesterov_ag),
-        (optimizers.ada_grad.AdaGradRule, "update_ada_grad", ("h",), _ada_grad),
-        (optimizers.ada_delta.AdaDeltaRule, "update_ada_delta", ("msg", "msdx"), _ada_delta),
-        (optimizers.rmsprop.RMSpropRule, "update_rmsprop", ("ms",), _rmsprop),
-        (graves.RMSpropGravesRule, "update_rmsprop_graves", ("n", "g", "delta"), _rmsprop_graves),
-        (optimizers.smorms3.SMORMS3Rule, "update_smorms3", ("mem", "g", "g2"), _smorms3),
-        (optimizers.adam.AdamRule, "update_adam", ("m", "v"), _adam),
-    )
     core = {
         (rule, "update_core_cpu"): _update_core_cpu(
             rule, function(library, kernel, "plp"), state_names, numbers_of
         )
-        for rule, kernel, state_names, numbers_of in rules
+        for rule, kernel, state_names, numbers_of in RULES
     }
     return core | {
         (optimizer.GradientMethod, "update"): _update,
@@ -125,7 +112,7 @@ def _update_core_cpu(rule_class, kernel, state_names, numbers_of):
                 original(self, param)
                 return
             bound = bind(self, data, update_core_cpu)
-            numbers = _scalars(numbers_of(self, _hyperparameters(self)))
+            numbers = scalars(numbers_of(self, hyperparameters(self)))
             if bound is None or numbers is None:
                 original(self, param)
                 return
@@ -207,22 +194,22 @@ def _update_all(params: Iterable[chainer.Parameter]) -> None:
             update_by_chainer(param)
             continue
         rule.t += 1
-        hp = _hyperparameters(rule)
+        hp = hyperparameters(rule)
         key = type(rule), id(hp), rule.t
         batch = batches.get(key)
         if batch is None:
-            scalars = _scalars(bound.numbers_of(rule, hp))
-            if scalars is None:
+            own = scalars(bound.numbers_of(rule, hp))
+            if own is None:
                 rule.t -= 1
                 update_by_chainer(param)
                 continue
-            numbers[key] = scalars
+            numbers[key] = own
             batch = batches[key] = []
         batch.append((bound, param._grad))
     run_batches()
 
 
-def _scalars(numbers: tuple | None) -> tuple[float, ...] | None:
+def scalars(numbers: tuple | None) -> tuple[float, ...] | None:
     """Returns the numbers, None if one is an array: Chainer takes a rate for each element."""
     if numbers is None or not all([isinstance(n, (float, int, np.number)) for n in numbers]):
         return None
@@ -238,7 +225,7 @@ def _reallocate(method: optimizer.GradientMethod, params: list[chainer.Parameter
         method.reallocate_cleared_grads()
 
 
-def _hyperparameters(rule):
+def hyperparameters(rule):
     """Returns where they are: a rule's own object asks its parent, slowly, for what it lacks."""
     own = rule.hyperparam
     parent = own._parent
@@ -295,6 +282,25 @@ def _adam(rule, hp):
     keep = 1.0 - hp.eta * hp.weight_decay_rate
     alpha_t = optimizers.adam._learning_rate(hp, rule.t)
     return alpha_t, 1.0 - hp.beta1, 1.0 - hp.beta2, hp.eps, hp.eta, keep
+
+
+# rule, kernel, the arrays of its state in the kernel's order, what gives the kernel's numbers
+RULES = (
+    (optimizers.sgd.SGDRule, "update_sgd", (), _sgd),
+    (optimizers.momentum_sgd.MomentumSGDRule, "update_momentum_sgd", ("v",), _momentum_sgd),
+    (optimizers.nesterov_ag.NesterovAGRule, "update_nesterov_ag", ("v",), _nesterov_ag),
+    (optimizers.ada_grad.AdaGradRule, "update_ada_grad", ("h",), _ada_grad),
+    (optimizers.ada_delta.AdaDeltaRule, "update_ada_delta", ("msg", "msdx"), _ada_delta),
+    (optimizers.rmsprop.RMSpropRule, "update_rmsprop", ("ms",), _rmsprop),
+    (
+        optimizers.rmsprop_graves.RMSpropGravesRule,
+        "update_rmsprop_graves",
+        ("n", "g", "delta"),
+        _rmsprop_graves,
+    ),
+    (optimizers.smorms3.SMORMS3Rule, "update_smorms3", ("mem", "g", "g2"), _smorms3),
+    (optimizers.adam.AdamRule, "update_adam", ("m", "v"), _adam),
+)
 
 
 def _is_tiny(eps: float) -> bool:
