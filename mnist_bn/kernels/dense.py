@@ -26,8 +26,15 @@ from mnist_bn.kernels.fused import Fused, Part
 from mnist_bn.kernels.waiting import function as waits
 from mnist_bn.kernels.waiting import fusion as fuses
 
+# Elements of an array that others may have: a larger one takes longer to copy than one node saves.
+_CHEAP_TO_COPY = 100_000
 
-@waits("l", LinearFunction, starts=lambda node, inputs: len(inputs) == 3)
+
+def _begins_a_chain(node, inputs) -> bool:
+    return len(inputs) == 3 and inputs[0].size <= _CHEAP_TO_COPY
+
+
+@waits("l", LinearFunction, starts=_begins_a_chain)
 def _linear(node, inputs):
     x, w = inputs[0].shape, inputs[1].shape
     if not (
@@ -105,12 +112,11 @@ class DenseLayers(Fused):
         """Returns whether each function takes the one before as its first input, of two axes."""
         if arrays[0].ndim != 2 and not isinstance(parts[1][0], LinearFunction):
             return False
-        for node, _, position in parts[1:]:
-            if position != 0:
-                return False
-            if type(node) is FixedBatchNormalization and config.enable_backprop:
-                return False
-        return True
+        if config.enable_backprop and any(
+            [type(node) is FixedBatchNormalization for node, _, _ in parts]
+        ):
+            return False  # its gradients are not among those above
+        return all([position == 0 for _, _, position in parts[1:]])
 
     @property
     def label(self) -> str:

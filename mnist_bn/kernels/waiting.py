@@ -405,7 +405,7 @@ def _fuse(chain: list[Step], pattern: str) -> bool:
     if node_class is None or not node_class.covers(parts, inputs, arrays):
         return False
     _run(chain, node_class(pattern, parts), inputs, arrays)
-    for step in chain[:-1]:
+    for step in chain:
         step.done = True
         for name in step.function.writes:
             setattr(step.node, name, None)  # when asked to, the fused node applies it again

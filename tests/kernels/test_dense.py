@@ -213,3 +213,31 @@ def test_fixed_statistics_fuse_only_without_gradients():
         x = np.random.RandomState(0).randn(9, 7).astype("f")
         with chainer.no_backprop_mode():
             np.testing.assert_array_equal(net(x).array, net.forward(x).array)
+
+
+def test_who_looks_at_the_graph_of_a_bn_that_ends_a_chain_updates_nothing_again():
+    net, x = Dense("lb"), np.random.RandomState(0).randn(9, 7).astype("f")
+    y = net(x)
+    mean = net.f1.avg_mean.copy()
+    assert y.creator.label == "BatchNormalization"
+    np.testing.assert_array_equal(net.f1.avg_mean, mean)
+
+
+def test_fixed_statistics_begin_no_chain_that_needs_gradients():
+    net, x = Dense("lbb"), np.random.RandomState(0).randn(9, 7).astype("f")
+
+    class Keeps(chainer.Chain):
+        def __init__(self):
+            super().__init__(net=net)
+
+        def forward(self, x):
+            self.kept = net.f0(x)  # it waits, and is not fused
+            with chainer.using_config("train", False):
+                h = net.f1(self.kept)
+            return net.f2(h)
+
+    model = Keeps()
+    y = model(x)
+    y.grad = np.ones_like(y.array)
+    y.backward()
+    assert net.f1.gamma.grad is not None
