@@ -52,7 +52,7 @@ def pin_to(cpu: int) -> None:
 
 def describe() -> dict:
     """Returns date, machine and versions, for JSON."""
-    packages = ("numpy", "chainer", "torch")
+    packages = ("numpy", "chainer", "torch", "jax", "flax")
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {**_cpu(), "system": platform.system(), "cpus": os.cpu_count()},

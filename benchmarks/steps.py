@@ -15,6 +15,7 @@ from benchmarks import chainer_runs
 from mnist_bn import kernels
 from mnist_bn.config import RunConfig
 from mnist_bn.data import Dataset
+from mnist_bn.errors import UsageError
 
 REFERENCE = "torch"
 TORCH_VARIANTS = {
@@ -25,7 +26,8 @@ TORCH_VARIANTS = {
 }
 # The named networks on stock Chainer and on ours, also on one thread; the blog's own text on ours
 CHAINER_VARIANTS = ("stock", "accelerated", "one-thread", "verbatim")
-VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS)
+JAX = "jax"
+VARIANTS = (*CHAINER_VARIANTS, *TORCH_VARIANTS, JAX)
 BLOG = Path(__file__).parent / "blog.py"
 
 
@@ -70,6 +72,8 @@ def why_missing() -> dict[str, str]:
         reasons |= dict.fromkeys(CHAINER_VARIANTS[1:], reason)
     if importlib.util.find_spec("torch") is None:
         reasons |= dict.fromkeys(TORCH_VARIANTS, "PyTorch is not installed here")
+    if any(importlib.util.find_spec(name) is None for name in ("jax", "flax", "optax")):
+        reasons[JAX] = "JAX, Flax and Optax are not installed here"
     return reasons
 
 
@@ -116,6 +120,15 @@ def make_cpu_run(
         options = TORCH_VARIANTS[variant]
         options = {**options, "threads": threads, "optimizer": optimizer}
         return TorchRun(model, dataset, batchsize, clock, **options)
+    if variant == JAX:
+        from benchmarks import jax_runs
+
+        if model not in jax_runs.NETWORKS or threads > 1:
+            raise UsageError(
+                f"--variants {JAX}: it has the blog's four networks, on one thread; "
+                "leave it out, or --model and --threads"
+            )
+        return jax_runs.JaxRun(model, dataset, batchsize, clock, optimizer)
     if variant == "verbatim":
         model = f"{BLOG}:{model}"
     config = RunConfig(model=model, batchsize=batchsize, dataset=dataset.name, epoch=10**6)
