@@ -1,5 +1,6 @@
 """The benchmark runs and its numbers mean what its table says; no test asserts a speed."""
 
+import functools
 import importlib.util
 import itertools
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import chainer
 import chainer.links as L
@@ -18,6 +20,8 @@ from benchmarks import blog, chainer_runs, convolutions, environment, steps, tra
 from benchmarks import kernels as kernel_times
 from mnist_bn import kernels
 from mnist_bn.config import RunConfig
+from mnist_bn.data import Dataset, Split
+from mnist_bn.errors import UsageError
 from models import mnist_cnn
 
 needs_torch = pytest.mark.skipif(
@@ -238,6 +242,40 @@ def test_a_folder_without_mnist_is_refused(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("MNIST_BN_DATA", str(tmp_path))
     assert train_step.main(train_step.parse_arguments(["--variants", "stock"])) == 1
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_jax_has_only_the_blogs_networks_on_one_thread():
+    needs = pytest.raises(UsageError, match="--variants jax: it has the blog's four networks")
+    make = functools.partial(
+        steps.make_cpu_run, "jax", batchsize=4, dataset=None, clock=None, out=""
+    )
+    if importlib.util.find_spec("flax") is not None:
+        with needs:
+            make(model="ExerciseMLP", threads=1)
+        with needs:
+            make(model="MnistCNN", threads=2)
+    else:
+        assert "jax" in steps.why_missing()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("flax") is None, reason="JAX is not installed")
+@pytest.mark.parametrize("name", train_step.MODELS)
+def test_jax_learns(name):
+    from benchmarks.jax_runs import JaxRun
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(100, dtype=np.int32) % 10
+    images = rng.random((100, 784), np.float32) / 10
+    images[np.arange(100), 78 * labels] = 5
+    split = Split(images, labels)
+    run = JaxRun(name, Dataset("mnist", split, split, {}, "a test"), 50, time.perf_counter)
+    assert run.train(4) > 0
+    first = run.losses()[0] / 5
+    for _ in range(12):
+        run.train(4)
+    assert run.losses()[0] / 65 < 0.8 * first
+    assert run.evaluate(2) > 0
+    run.close()
 
 
 @needs_torch
