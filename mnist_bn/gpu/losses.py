@@ -69,4 +69,4 @@ def _covers(x: cupy.ndarray, t: cupy.ndarray) -> bool:
 
 def _launch(name: str, x: cupy.ndarray, t: cupy.ndarray, *arguments) -> None:
     x, t = cupy.ascontiguousarray(x), cupy.ascontiguousarray(t)
-    launch(("losses",), name, (("CLASSES", x.shape[1]),), (1,), x, t, *arguments)
+    launch(("block_sum", "losses"), name, (("CLASSES", x.shape[1]),), (1,), x, t, *arguments)

@@ -108,4 +108,4 @@ def _launch(name: str, x: cupy.ndarray, *arguments) -> None:
     """Launches a kernel over x, `_parts` blocks for each channel."""
     channels = x.shape[1]
     sizes = (("CHANNELS", channels), ("PLACES", math.prod(x.shape[2:])))
-    launch(("batch_normalization",), name, sizes, (channels, _parts(x)), x, *arguments)
+    launch(("block_sum", "batch_normalization"), name, sizes, (channels, _parts(x)), x, *arguments)

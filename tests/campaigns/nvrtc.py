@@ -44,8 +44,8 @@ def kernels() -> Iterator[Kernel]:
         for tile, part in itertools.product(tiles[::4], ("forward", "data", "weights")):
             yield ("product", f"convolution_{part}"), {**tile, **sizes}
     for channels, places in NORMALIZED:
-        yield ("batch_normalization",), {"CHANNELS": channels, "PLACES": places}
-    yield ("losses",), {"CLASSES": 10}
+        yield ("block_sum", "batch_normalization"), {"CHANNELS": channels, "PLACES": places}
+    yield ("block_sum", "losses"), {"CLASSES": 10}
     yield ("reduce",), {}
     yield ("updates",), {}
 

@@ -6,21 +6,6 @@
 // Ioffe & Szegedy 2015, algorithm 1; the gradients are those of section 3. Moments are merged as by
 // Chan et al. 1979: the variance of values far from 0 loses no digits.
 
-#define THREADS 256
-
-// Returns the sum of `value` over the block's threads, to all of them.
-__device__ float block_sum(float value) {
-  __shared__ float sums[THREADS];
-  __syncthreads();  // of a sum before, all have read
-  sums[threadIdx.x] = value;
-  __syncthreads();
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    __syncthreads();
-  }
-  return sums[0];
-}
-
 // Where number `i` of a channel's images * PLACES values lies.
 __device__ int place_of(int i, int channel) {
   return (i / PLACES * CHANNELS + channel) * PLACES + i % PLACES;

@@ -1,19 +1,5 @@
 // Softmax cross-entropy and accuracy of float32 scores (n, CLASSES) for int32 labels: a block each.
 
-#define THREADS 256
-
-// Returns the sum of `value` over the block's threads, in the order of a tree, to all of them.
-__device__ float sum_of_block(float value, float* sums) {
-  __syncthreads();  // of a sum before, all have read
-  sums[threadIdx.x] = value;
-  __syncthreads();
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
-    __syncthreads();
-  }
-  return sums[0];
-}
-
 // y: softmax. coeff: one over the labels that count. loss: the mean of -log y of the label; NaN if
 // a label is none of the classes.
 extern "C" __global__ void softmax_cross_entropy(const float* __restrict__ x,
@@ -21,7 +7,6 @@ extern "C" __global__ void softmax_cross_entropy(const float* __restrict__ x,
                                                  float* __restrict__ coeff,
                                                  float* __restrict__ loss, int n, int ignored,
                                                  int normalize) {
-  __shared__ float sums[THREADS];
   float lost = 0.0f, counted = 0.0f;
   for (int row = threadIdx.x; row < n; row += THREADS) {
     const float* own = x + row * CLASSES;
@@ -36,7 +21,7 @@ extern "C" __global__ void softmax_cross_entropy(const float* __restrict__ x,
     counted += 1.0f;
     lost += label >= 0 && label < CLASSES ? log_sum - own[label] : nanf("");
   }
-  const float total = sum_of_block(lost, sums), count = sum_of_block(counted, sums);
+  const float total = block_sum(lost), count = block_sum(counted);
   if (threadIdx.x == 0) {
     const float share = 1.0f / fmaxf(normalize ? count : (float)n, 1.0f);
     coeff[0] = share;
@@ -47,7 +32,6 @@ extern "C" __global__ void softmax_cross_entropy(const float* __restrict__ x,
 // The share of rows whose largest score, the first of several, is the label's. NaN is the largest.
 extern "C" __global__ void accuracy(const float* __restrict__ x, const int* __restrict__ t,
                                     float* __restrict__ share, int n) {
-  __shared__ float sums[THREADS];
   float right = 0.0f;
   for (int row = threadIdx.x; row < n; row += THREADS) {
     const float* own = x + row * CLASSES;
@@ -56,6 +40,6 @@ extern "C" __global__ void accuracy(const float* __restrict__ x, const int* __re
       if (own[best] == own[best] && (own[c] > own[best] || own[c] != own[c])) best = c;
     right += best == t[row] ? 1.0f : 0.0f;
   }
-  const float total = sum_of_block(right, sums);
+  const float total = block_sum(right);
   if (threadIdx.x == 0) share[0] = total / n;
 }
