@@ -54,7 +54,8 @@ class Fused(FunctionNode):
     def backward(self, indexes, grad_outputs):
         """Returns the gradients; see FunctionNode."""
         if config.enable_backprop:  # the gradient is to have a gradient
-            inputs = self.get_retained_inputs()
+            # An input may come of another: its gradient is not to go through that one, too.
+            inputs = [chainer.functions.identity(x) for x in self.get_retained_inputs()]
             return gradients_with_graph(self.replay(inputs), inputs, indexes, grad_outputs)
         arrays = [x._data for x in self.inputs]
         gradients = self.gradients(indexes, arrays, grad_outputs[0]._data[0])

@@ -74,6 +74,22 @@ def test_it_is_a_node_for_each_to_the_bit(shape, out, ratio):
     assert_as_node_for_node(*layer(shape, out), ratio=ratio)
 
 
+def test_a_gradient_of_gradients_if_the_weights_come_of_the_input():
+    x, gy, _ = layer((5, 4), 5)
+
+    class Own(chainer.Chain):
+        def forward(self, x):
+            return F.relu(F.linear(x, F.sigmoid(x), F.sum(x, 1)))
+
+    def second(call):
+        v = chainer.Variable(x)
+        (gx,) = chainer.grad([call(v)], [v], [chainer.Variable(gy)], enable_double_backprop=True)
+        return chainer.grad([F.sum(gx * gx)], [v])[0].array
+
+    net = Own()
+    np.testing.assert_allclose(second(net), second(net.forward), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite(value):
     x, gy, linear = layer((4, 3), 5)
