@@ -21,6 +21,7 @@ from mnist_bn.kernels import (
     layers,
     linear,
     pooling,
+    residual,
     seam,
     threads,
     updates,
@@ -68,6 +69,7 @@ def install(mode: str = "auto") -> str:
             convolution.replacements(library)
             | layers.replacements(library)
             | pooling.replacements(library)
+            | residual.replacements(library)
             | updates.replacements(library)
             | graph.replacements()
             | backprop.replacements()

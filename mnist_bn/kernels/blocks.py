@@ -48,7 +48,7 @@ _BN_AXES = {2: (0,), 4: (0, 2, 3)}
 # --- The functions, and the shape of what they return ---
 
 
-def _begins_a_block(node, inputs) -> bool:
+def _begins_a_block(node, inputs, _=False) -> bool:
     return node.sy == node.sx == 1 and node.ph == node.pw == 0
 
 
@@ -71,7 +71,11 @@ def _convolution(node, inputs):
     return x[0], w[0], rows // node.sy + 1, columns // node.sx + 1
 
 
-@waits("b", BatchNormalization, writes=("running_mean", "running_var"))
+def _has_maps_alone(node, inputs, others_have_them) -> bool:
+    return inputs[0].ndim == 4 and not others_have_them
+
+
+@waits("b", BatchNormalization, starts=_has_maps_alone, writes=("running_mean", "running_var"))
 def _batch_normalization(node, inputs):
     mean, var = node.running_mean, node.running_var
     if node._impl_selector is not _impl_selector:
@@ -85,7 +89,7 @@ def _batch_normalization(node, inputs):
     return _normalized(node, (*inputs, mean, var))
 
 
-@waits("b", FixedBatchNormalization)
+@waits("b", FixedBatchNormalization, starts=_has_maps_alone)
 def _normalized(node, inputs):
     shape = inputs[0].shape
     axes = _BN_AXES.get(len(shape))
@@ -155,7 +159,7 @@ class _Kernels:
         self.width = function(library, "vector_width", "", ctypes.c_int)()
 
 
-_ORDERS = {"crp": _RELU_POOL, "cbrp": _NORM_RELU_POOL, "crbp": _RELU_NORM_POOL}
+_ORDERS = {"CRP": _RELU_POOL, "CBRP": _NORM_RELU_POOL, "CRBP": _RELU_NORM_POOL}
 
 
 @fuses("|".join(_ORDERS))
@@ -169,7 +173,7 @@ class Block(Fused):
         self._kernels = _kernels
         self._statistics, self._eps, self._decay, self._running = _NONE, 0.0, 0.0, (None, None)
         if self._order != _RELU_POOL:
-            norm = parts[pattern.index("b")][0]
+            norm = parts[pattern.index("B")][0]
             self._statistics, self._eps = _FIXED, norm.eps
             if type(norm) is BatchNormalization:
                 self._statistics, self._decay = _BATCH, norm.decay

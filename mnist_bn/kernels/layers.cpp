@@ -45,8 +45,8 @@ INLINE void add_rows(int64_t count, vdouble& first, vdouble& second, Terms terms
 // Within a block of rows, floats: deviations from the block's own mean, small whatever the mean is.
 // Across blocks, doubles. So a large mean with a tiny variance costs no digits, and memory is read
 // once.
-static void bn_sums_of(const float* x, int64_t rows, int64_t channels, double* origin,
-                       double* sums, double* squares) {
+static void bn_sums_of(const float* x, int64_t rows, int64_t channels, double* origin, double* sums,
+                       double* squares) {
   memset(sums, 0, channels * sizeof(double));
   memset(squares, 0, channels * sizeof(double));
   for_tiles(rows, channels, rows_in_cache(channels),
@@ -99,9 +99,10 @@ static void bn_sums(const float* x, int64_t rows, int64_t channels, double* orig
   }
 }
 
-// y = (x - mean) * scale + shift
-static void normalize(const float* x, int64_t rows, int64_t channels, const float* mean,
-                      const float* scale, const float* shift, float* y) {
+// y = after(tile, index, (x - mean) * scale + shift)
+template <class After>
+INLINE void normalize_and(const float* x, int64_t rows, int64_t channels, const float* mean,
+                          const float* scale, const float* shift, float* y, After after) {
   for_slices(rows, channels, [&](int64_t begin, int64_t length) {
     for_tiles(length, channels, rows_in_order(channels),
               [&](int64_t first, int64_t count, int64_t c, auto tile) {
@@ -109,23 +110,66 @@ static void normalize(const float* x, int64_t rows, int64_t channels, const floa
                              b = tile.load_constant(shift + c);
                 const int64_t start = (begin + first) * channels + c;
                 for (int64_t i = start; i < start + count * channels; i += channels)
-                  tile.store(y + i, (tile.load(x + i) - m) * a + b);
+                  tile.store(y + i, after(tile, i, (tile.load(x + i) - m) * a + b));
               });
   });
 }
 
-static void bn_gradient_sums_of(const float* x, const float* gy, int64_t rows, int64_t channels,
-                                const float* mean, double* sums, double* products) {
+static void normalize(const float* x, int64_t rows, int64_t channels, const float* mean,
+                      const float* scale, const float* shift, float* y) {
+  normalize_and(x, rows, channels, mean, scale, shift, y,
+                [](auto, int64_t, vfloat v) MEMBER { return v; });
+}
+
+INLINE vfloat relu(vfloat v) { return select(v <= vfloat{}, vfloat{}, v); }  // NaN stays NaN
+
+// What follows normalization: nothing, or a ReLU, before which `added` is added unless it is null.
+static void normalize_and_relu(const float* x, int64_t rows, int64_t channels, const float* mean,
+                               const float* scale, const float* shift, const float* added,
+                               bool with_relu, float* y) {
+  if (!with_relu)
+    normalize(x, rows, channels, mean, scale, shift, y);
+  else if (!added)
+    normalize_and(x, rows, channels, mean, scale, shift, y,
+                  [](auto, int64_t, vfloat v) MEMBER { return relu(v); });
+  else
+    normalize_and(x, rows, channels, mean, scale, shift, y,
+                  [=](auto tile, int64_t i, vfloat v)
+                      MEMBER { return relu(v + tile.load(added + i)); });
+}
+
+// The gradient of BN's output, as it is given.
+struct Given {
+  const float* gy;
+  template <class Tile>
+  MEMBER vfloat load(Tile tile, int64_t i) const {
+    return tile.load(gy + i);
+  }
+};
+
+// The same from that of a ReLU after it, which returned y. A product: 0 * Inf and 0 * NaN are NaN.
+struct ThroughRelu {
+  const float *gy, *y;
+  template <class Tile>
+  MEMBER vfloat load(Tile tile, int64_t i) const {
+    return tile.load(gy + i) * select(tile.load(y + i) > vfloat{}, broadcast(1), vfloat{});
+  }
+};
+
+template <class Gradient>
+static void bn_gradient_sums_of(const float* x, Gradient gy, int64_t begin, int64_t rows,
+                                int64_t channels, const float* mean, double* sums,
+                                double* products) {
   memset(sums, 0, channels * sizeof(double));
   memset(products, 0, channels * sizeof(double));
   for_tiles(rows, channels, rows_in_cache(channels),
             [&](int64_t first, int64_t count, int64_t c, auto tile) {
               const vfloat m = tile.load_constant(mean + c);
-              const int64_t start = first * channels + c;
+              const int64_t start = (begin + first) * channels + c;
               vdouble sum = {}, product = {};
               add_rows(count, sum, product, [&](int64_t row, vfloat& a, vfloat& b) MEMBER {
                 const int64_t i = start + row * channels;
-                const vfloat g = tile.load(gy + i);
+                const vfloat g = gy.load(tile, i);
                 a += g;
                 b += g * (tile.load(x + i) - m);
               });
@@ -138,26 +182,54 @@ static void bn_gradient_sums_of(const float* x, const float* gy, int64_t rows, i
 
 // The sums over rows of gy and of gy * (x - mean), after which `products` and room for those of
 // MOST_SLICES lie.
-static void bn_gradient_sums(const float* x, const float* gy, int64_t rows, int64_t channels,
+template <class Gradient>
+static void bn_gradient_sums(const float* x, Gradient gy, int64_t rows, int64_t channels,
                              const float* mean, double* sums) {
   const Slices slices = row_slices(rows, channels);
   parallel(slices.count, workers_for((double)rows * channels), [&](int slice, int) {
-    const int64_t first = slices.first(slice) * channels;
     double* own = sums + 2 * channels * slice;
-    bn_gradient_sums_of(x + first, gy + first, slices.length(slice), channels, mean, own,
+    bn_gradient_sums_of(x, gy, slices.first(slice), slices.length(slice), channels, mean, own,
                         own + channels);
   });
   for (int64_t i = 2 * channels; i < 2 * channels * slices.count; i++)
     sums[i % (2 * channels)] += sums[i];
 }
 
+template <class Gradient>
+static void bn_gradients(const float* x, Gradient gy, int64_t rows, int64_t channels,
+                         const float* gamma, const float* mean, const float* inv_std, float* gx,
+                         float* ggamma, float* gbeta, double* workspace) {
+  double *sums = workspace, *products = sums + channels;
+  float *scale = (float*)(sums + 2 * MOST_SLICES * channels), *average = scale + channels,
+        *slope = average + channels;
+  bn_gradient_sums(x, gy, rows, channels, mean, sums);
+  for (int64_t c = 0; c < channels; c++) {
+    gbeta[c] = (float)sums[c];
+    ggamma[c] = (float)(products[c] * inv_std[c]);
+    scale[c] = gamma[c] * inv_std[c];
+    average[c] = (float)(sums[c] / rows);
+    slope[c] = (float)(products[c] * inv_std[c] * inv_std[c] / rows);
+  }
+  for_slices(rows, channels, [&](int64_t begin, int64_t length) {
+    for_tiles(length, channels, rows_in_order(channels),
+              [&](int64_t first, int64_t count, int64_t c, auto tile) {
+                const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
+                             s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
+                const int64_t start = (begin + first) * channels + c;
+                for (int64_t i = start; i < start + count * channels; i += channels)
+                  tile.store(gx + i, a * (gy.load(tile, i) - b - (tile.load(x + i) - m) * s));
+              });
+  });
+}
+
 extern "C" {
 
-// Algorithm 1; running statistics, if given, move by 1 - decay. workspace: 25 * channels doubles.
+// Algorithm 1, and what follows as in normalize_and_relu; running statistics, if given, move by
+// 1 - decay. workspace: 25 * channels doubles.
 void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
                 const float* beta, double eps, double decay, float* running_mean,
-                float* running_var, float* mean, float* var, float* inv_std, float* y,
-                double* workspace) {
+                float* running_var, float* mean, float* var, float* inv_std, const float* added,
+                int with_relu, float* y, double* workspace) {
   double *origin = workspace, *sums = origin + channels, *squares = sums + channels;
   float *scale = (float*)(origin + 3 * MOST_SLICES * channels), *shift = scale + channels;
   bn_sums(x, rows, channels, origin);
@@ -178,40 +250,29 @@ void bn_forward(const float* x, int64_t rows, int64_t channels, const float* gam
       running_var[c] = (float)(running_var[c] * decay + (1 - decay) * unbiased * variance);
     }
   }
-  normalize(x, rows, channels, mean, scale, shift, y);
+  normalize_and_relu(x, rows, channels, mean, scale, shift, added, with_relu, y);
 }
 
-// The gradients of bn_forward. workspace: 18 * channels doubles.
-void bn_backward(const float* x, const float* gy, int64_t rows, int64_t channels,
+// The gradients of bn_forward: gy is that of y, or of a ReLU's output y if that is not null.
+// workspace: 18 * channels doubles.
+void bn_backward(const float* x, const float* gy, const float* y, int64_t rows, int64_t channels,
                  const float* gamma, const float* mean, const float* inv_std, float* gx,
                  float* ggamma, float* gbeta, double* workspace) {
-  double *sums = workspace, *products = sums + channels;
-  float *scale = (float*)(sums + 2 * MOST_SLICES * channels), *average = scale + channels,
-        *slope = average + channels;
-  bn_gradient_sums(x, gy, rows, channels, mean, sums);
-  for (int64_t c = 0; c < channels; c++) {
-    gbeta[c] = (float)sums[c];
-    ggamma[c] = (float)(products[c] * inv_std[c]);
-    scale[c] = gamma[c] * inv_std[c];
-    average[c] = (float)(sums[c] / rows);
-    slope[c] = (float)(products[c] * inv_std[c] * inv_std[c] / rows);
-  }
-  for_slices(rows, channels, [&](int64_t begin, int64_t length) {
-    for_tiles(length, channels, rows_in_order(channels),
-              [&](int64_t first, int64_t count, int64_t c, auto tile) {
-                const vfloat a = tile.load_constant(scale + c), b = tile.load_constant(average + c),
-                             s = tile.load_constant(slope + c), m = tile.load_constant(mean + c);
-                const int64_t start = (begin + first) * channels + c;
-                for (int64_t i = start; i < start + count * channels; i += channels)
-                  tile.store(gx + i, a * (tile.load(gy + i) - b - (tile.load(x + i) - m) * s));
-              });
-  });
+  auto gradients = [&](auto gradient) {
+    bn_gradients(x, gradient, rows, channels, gamma, mean, inv_std, gx, ggamma, gbeta, workspace);
+  };
+  if (y)
+    gradients(ThroughRelu{gy, y});
+  else
+    gradients(Given{gy});
 }
 
-// Algorithm 2's y, with given statistics. workspace: channels doubles.
+// Algorithm 2's y, with given statistics, and what follows as in normalize_and_relu. workspace:
+// channels doubles.
 void bn_fixed_forward(const float* x, int64_t rows, int64_t channels, const float* gamma,
                       const float* beta, const float* mean, const float* var, double eps,
-                      float* inv_var, float* inv_std, float* y, double* workspace) {
+                      float* inv_var, float* inv_std, const float* added, int with_relu, float* y,
+                      double* workspace) {
   float* scale = (float*)workspace;
   for (int64_t c = 0; c < channels; c++) {
     const double exact_inv_var = 1 / (var[c] + eps);
@@ -219,7 +280,7 @@ void bn_fixed_forward(const float* x, int64_t rows, int64_t channels, const floa
     inv_std[c] = (float)sqrt(exact_inv_var);
     scale[c] = (float)(gamma[c] * sqrt(exact_inv_var));
   }
-  normalize(x, rows, channels, mean, scale, beta, y);
+  normalize_and_relu(x, rows, channels, mean, scale, beta, added, with_relu, y);
 }
 
 // Its gradients for x, gamma and beta. workspace: 17 * channels doubles.
@@ -228,7 +289,7 @@ void bn_fixed_backward(const float* x, const float* gy, int64_t rows, int64_t ch
                        float* ggamma, float* gbeta, double* workspace) {
   double *sums = workspace, *products = sums + channels;
   float *scale = (float*)(sums + 2 * MOST_SLICES * channels), *zero = scale + channels;
-  bn_gradient_sums(x, gy, rows, channels, mean, sums);
+  bn_gradient_sums(x, Given{gy}, rows, channels, mean, sums);
   for (int64_t c = 0; c < channels; c++) {
     gbeta[c] = (float)sums[c];
     ggamma[c] = (float)(products[c] * inv_std[c]);
@@ -253,7 +314,7 @@ void relu_forward(const float* __restrict x, int64_t size, float* __restrict y) 
 void relu_backward(const float* __restrict y, const float* __restrict gy, int64_t size,
                    float* __restrict gx) {
   for_slices(size, 1, [=](int64_t first, int64_t count) {
-    const float *__restrict value = y + first, *__restrict from = gy + first;
+    const float* __restrict value = y + first, * __restrict from = gy + first;
     float* __restrict to = gx + first;
     for (int64_t i = 0; i < count; i++) to[i] = from[i] * (value[i] > 0 ? 1.0f : 0.0f);
   });

@@ -24,7 +24,15 @@ from chainer.functions.noise.dropout import Dropout
 from chainer.functions.normalization import batch_normalization as bn
 
 from mnist_bn.kernels import linear
-from mnist_bn.kernels.arrays import are_writable, is_float32, is_nhwc, nchw, nhwc, pointer
+from mnist_bn.kernels.arrays import (
+    are_writable,
+    is_float32,
+    is_nhwc,
+    nchw,
+    nhwc,
+    pointer,
+    pointers,
+)
 from mnist_bn.kernels.graph import variable
 from mnist_bn.kernels.registry import Registry
 from mnist_bn.kernels.seam import Replacements
@@ -72,7 +80,7 @@ def _in_memory_order(x: np.ndarray) -> np.ndarray | None:
 # --- Batch Normalization (Ioffe and Szegedy, 2015): y = gamma * (x - mean) / sqrt(var + eps) + beta
 
 
-def _bn_covers(node, x, channel_arrays, gy=None) -> bool:
+def bn_covers(node, x, channel_arrays, gy=None) -> bool:
     """Whether x is normalized over all but the channels, and all is float32 and as it must be.
 
     Args:
@@ -95,7 +103,7 @@ def is_single_channel(x) -> bool:
     return x.shape[1] == 1 and x.size > LARGEST_SINGLE_CHANNEL
 
 
-def _is_not_worth_a_copy(x) -> bool:
+def is_not_worth_a_copy(x) -> bool:
     """Whether `(N, C, H, W)`, not NHWC, has so few channels that fixed statistics do not pay."""
     return x.ndim == 4 and x.shape[1] < 4 and x.size > LARGEST_SINGLE_CHANNEL and not is_nhwc(x)
 
@@ -106,7 +114,12 @@ def _set_axes(node, ndim) -> None:
     node.expander = _BN_EXPANDERS[ndim]
 
 
-@replaces(bn.BatchNormalization, "forward", "bn_forward", "pllppddppppppp")
+BN_FORWARD = "bn_forward", "pllppddppppppipp"
+BN_BACKWARD = "bn_backward", "pppllppppppp"
+BN_FIXED_FORWARD = "bn_fixed_forward", "pllppppdpppipp"
+
+
+@replaces(bn.BatchNormalization, "forward", *BN_FORWARD)
 def _bn_forward(node, inputs, kernel):
     """With the minibatch's own mean and var: algorithm 1."""
     x, gamma, beta = inputs
@@ -115,13 +128,26 @@ def _bn_forward(node, inputs, kernel):
     if (
         node._impl_selector is not bn._impl_selector
         or node.input_layouts[0] is not None
-        or not _bn_covers(node, x, (gamma, beta, *given))
+        or not bn_covers(node, x, (gamma, beta, *given))
         or not are_writable(given)
     ):
         return NotImplemented
     node.retain_inputs((0, 1))
-    _set_axes(node, x.ndim)
     node._impl = _GENERAL_BN
+    node.output_layouts = (None,)
+    return (normalize(node, inputs, kernel),)
+
+
+def normalize(node, inputs, kernel, added=None, with_relu=False) -> np.ndarray:
+    """Returns BN's output by the minibatch's statistics, which move the node's running ones.
+
+    Args:
+        added: float32 `(N, H, W, C)`, C-contiguous, added to BN's output if a ReLU follows.
+        with_relu: whether a ReLU follows.
+    """
+    x, gamma, beta = inputs
+    given = node.running_mean, node.running_var
+    _set_axes(node, x.ndim)
     rows = _as_rows(x)
     channels = gamma.size
     y, workspace = np.empty_like(rows), np.empty(_WORKSPACE * channels)
@@ -130,35 +156,40 @@ def _bn_forward(node, inputs, kernel):
     at, step = pointer(statistics), 4 * channels
     kernel(
         *(pointer(rows), x.size // channels, channels, pointer(gamma), pointer(beta)),
-        *(node.eps, node.decay, *(map(pointer, given) if given else (None, None))),
-        *(at, at + step, at + 2 * step, pointer(y), pointer(workspace)),
+        *(node.eps, node.decay, *pointers(*given), at, at + step, at + 2 * step),
+        *(*pointers(added), with_relu, pointer(y), pointer(workspace)),
     )
-    node.output_layouts = (None,)
-    return (_as_shaped(y),)
+    return _as_shaped(y)
 
 
-@replaces(bn.BatchNormalizationGrad, "forward", "bn_backward", "ppllppppppp")
+@replaces(bn.BatchNormalizationGrad, "forward", *BN_BACKWARD)
 def _bn_backward(node, inputs, kernel):
     x, gamma, gy = inputs
     if (
         node._impl is not _GENERAL_BN
         or node.input_layouts[0] is not None
-        or not _bn_covers(node, x, (gamma, node.mean, node.inv_std), gy)
+        or not bn_covers(node, x, (gamma, node.mean, node.inv_std), gy)
     ):
         return NotImplemented
     node.output_layouts = (None, None, None)
     node.retain_inputs((0, 1, 2))
     node.retain_outputs((0, 1))
-    return _bn_gradients(x, gamma, node.mean, node.inv_std, gy, kernel)
+    return bn_gradients(x, gamma, node.mean, node.inv_std, gy, kernel, (None,))
 
 
-@replaces(bn.FixedBatchNormalization, "forward", "bn_fixed_forward", "pllppppdpppp")
+@replaces(bn.FixedBatchNormalization, "forward", *BN_FIXED_FORWARD)
 def _bn_fixed_forward(node, inputs, kernel):
     """With the running averages as mean and var: algorithm 2."""
     x, *channel_arrays = inputs
-    if not _bn_covers(node, x, channel_arrays) or _is_not_worth_a_copy(x):
+    if not bn_covers(node, x, channel_arrays) or is_not_worth_a_copy(x):
         return NotImplemented
     node.retain_inputs((0, 1, 3, 4))
+    return (normalize_fixed(node, inputs, kernel),)
+
+
+def normalize_fixed(node, inputs, kernel, added=None, with_relu=False) -> np.ndarray:
+    """Returns BN's output by fixed statistics; for the rest see `normalize`."""
+    x, *channel_arrays = inputs
     _set_axes(node, x.ndim)
     rows = _as_rows(x)
     channels = x.shape[1]
@@ -166,10 +197,10 @@ def _bn_fixed_forward(node, inputs, kernel):
     node.inv_var, node.inv_std = np.empty((2, channels), np.float32)
     kernel(
         *(pointer(rows), x.size // channels, channels, *map(pointer, channel_arrays)),
-        *(node.eps, pointer(node.inv_var), pointer(node.inv_std), pointer(y)),
-        pointer(workspace),
+        *(node.eps, pointer(node.inv_var), pointer(node.inv_std), *pointers(added), with_relu),
+        *(pointer(y), pointer(workspace)),
     )
-    return (_as_shaped(y),)
+    return _as_shaped(y)
 
 
 @replaces(bn.FixedBatchNormalizationGrad, "forward", "bn_fixed_backward", "ppllppppppp")
@@ -178,11 +209,11 @@ def _bn_fixed_backward(node, inputs, kernel):
     if (
         node.inv_std is None
         or node.inv_var is None
-        or not _bn_covers(node, x, (gamma, mean, var, node.inv_std, node.inv_var), gy)
-        or _is_not_worth_a_copy(x)
+        or not bn_covers(node, x, (gamma, mean, var, node.inv_std, node.inv_var), gy)
+        or is_not_worth_a_copy(x)
     ):
         return NotImplemented
-    gx, ggamma, gbeta = _bn_gradients(x, gamma, mean, node.inv_std, gy, kernel)
+    gx, ggamma, gbeta = bn_gradients(x, gamma, mean, node.inv_std, gy, kernel)
     node.gamma_over_std = gamma * node.inv_std
     gmean = -node.gamma_over_std * gbeta
     gvar = -0.5 * node.inv_var * (gamma * ggamma)
@@ -191,14 +222,19 @@ def _bn_fixed_backward(node, inputs, kernel):
     return gx, ggamma, gbeta, gmean, gvar
 
 
-def _bn_gradients(x, gamma, mean, inv_std, gy, kernel) -> tuple[np.ndarray, ...]:
-    """Returns gx, ggamma and gbeta."""
+def bn_gradients(x, gamma, mean, inv_std, gy, kernel, outputs=()) -> tuple[np.ndarray, ...]:
+    """Returns gx, ggamma and gbeta.
+
+    Args:
+        outputs: the address of the output of a ReLU that followed, as NHWC memory, to which gy then
+            belongs, or None. With fixed statistics there is no such argument.
+    """
     rows, gradient = _as_rows(x), _as_rows(gy)
     channels = gamma.size
     gx, workspace = np.empty_like(rows), np.empty(_WORKSPACE * channels)
     ggamma, gbeta = np.empty((2, channels), np.float32)
     kernel(
-        *(pointer(rows), pointer(gradient), x.size // channels, channels),
+        *(pointer(rows), pointer(gradient), *outputs, x.size // channels, channels),
         *(pointer(gamma), pointer(mean), pointer(inv_std)),
         *(pointer(gx), pointer(ggamma), pointer(gbeta), pointer(workspace)),
     )

@@ -51,7 +51,7 @@ class _Function(NamedTuple):
 
     letter: str
     shape: Callable[[FunctionNode, list], tuple[int, ...] | None]
-    starts: Callable[[FunctionNode, list], bool] | None
+    starts: Callable[[FunctionNode, list, bool], bool] | None
     writes: tuple[str, ...]
 
 
@@ -62,6 +62,8 @@ _fusions: list[tuple[re.Pattern, type[Fused]]] = []
 def function(letter: str, *nodes: type[FunctionNode], starts=None, writes: tuple[str, ...] = ()):
     """Declares that functions of exactly these classes may wait.
 
+    In `fusion` the letter of a function that returns maps, `(N, C, H, W)`, is a capital.
+
     It decorates what returns the shape of the function's output, None if the function is not to
     wait: `shape(node, inputs)`, with an array or a `Step`, which has a shape as well, for each
     input. It must know that the function will neither raise nor warn, and return float32. As it
@@ -69,7 +71,8 @@ def function(letter: str, *nodes: type[FunctionNode], starts=None, writes: tuple
 
     Args:
         letter: what the function is called in `fusion`.
-        starts: takes the same and says whether the function may wait though no input waits.
+        starts: takes the same, and whether others may have the first array, which then is copied,
+            and says whether the function may wait though no input waits.
         writes: attributes of the node, arrays that the function changes, or None.
     """
 
@@ -161,6 +164,12 @@ class Step:
         return len(self.shape)
 
     @property
+    def letter(self) -> str:
+        """As in `fusion`."""
+        letter = self.function.letter
+        return letter.upper() if len(self.shape) == 4 else letter
+
+    @property
     def size(self) -> int:
         """As an array's."""
         return math.prod(self.shape)
@@ -230,7 +239,7 @@ def wait(state: _State, node: FunctionNode, inputs) -> Variable | None:
     if settings is None or known is None:
         return None
     own, arrays, shared, sources, requires_grad = known
-    if not sources and (function.starts is None or not function.starts(node, arrays)):
+    if not sources and (function.starts is None or not function.starts(node, arrays, 0 in shared)):
         return None
     written: Sequence[np.ndarray] = ()
     if function.writes:
@@ -283,7 +292,7 @@ def _known(state: _State, inputs) -> tuple | None:
                 # Nobody but the Variable, and this function, has the array, or a view of it.
                 getrefcount(array) - (x._node._data is array) == ALONE + 1
                 and getrefcount(data) == ALONE + 1
-                and array.base is None
+                and (array.base is None or _has_base_alone(array))
             )
         elif kind is np.ndarray:
             array, is_private = x, False
@@ -296,6 +305,12 @@ def _known(state: _State, inputs) -> tuple | None:
         own.append(x)
         arrays.append(array)
     return own, arrays, shared, sources, requires_grad
+
+
+def _has_base_alone(view: np.ndarray) -> bool:
+    """Whether the view is all that there is of its memory, as of NHWC maps under NCHW shapes."""
+    base = view.base
+    return type(base) is np.ndarray and base.base is None and getrefcount(base) == ALONE + 1
 
 
 def _variable(step: Step, requires_grad: bool) -> Variable:
@@ -338,7 +353,7 @@ def compute(step: Step) -> None:
         if not step.done:  # it was interrupted
             for x in step.sources:
                 compute(x)
-            _compute([step], step.function.letter, here.state.settings())
+            _compute([step], step.letter, here.state.settings())
 
 
 def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
@@ -365,20 +380,20 @@ def _chains(steps: list[Step]) -> list[tuple[list[Step], str]]:
 
 def _chain(step: Step) -> tuple[list[Step], str]:
     """Returns the longest chain that begins with the step and has a fused node, else the step."""
-    chain, letters = [step], step.function.letter
+    chain, letters = [step], step.letter
     settings = step.settings
     while len(step.users) == 1 and step.output() is None and len(chain) < _LONGEST:
         (step,) = step.users
-        if step.settings != settings:
+        if step.settings != settings or step.is_taken:
             break
         chain.append(step)
-        letters += step.function.letter
+        letters += step.letter
     length, _ = _fusion_of(letters)
     return chain[:length], letters[:length]
 
 
 def _compute(chain: list[Step], pattern: str, settings: tuple | None) -> None:
-    """Computes a chain, by one node if there is one.
+    """Computes a chain, by as few nodes as can be.
 
     Args:
         pattern: the functions' letters.
@@ -387,13 +402,17 @@ def _compute(chain: list[Step], pattern: str, settings: tuple | None) -> None:
     if settings != chain[0].settings:
         with _as_at_the_call(chain[0].settings):
             _compute(chain, pattern, chain[0].settings)
-    elif len(chain) == 1 or not _fuse(chain, pattern):
-        for step in chain:
-            inputs, arrays, _ = _gather([step])
-            _run([step], step.node, inputs, arrays)
+        return
+    while chain:
+        length, node_class = _fusion_of(pattern)
+        if node_class is None or not _fuse(chain[:length], pattern[:length], node_class):
+            length = 1
+            inputs, arrays, _ = _gather(chain[:1])
+            _run(chain[:1], chain[0].node, inputs, arrays)
+        chain, pattern = chain[length:], pattern[length:]
 
 
-def _fuse(chain: list[Step], pattern: str) -> bool:
+def _fuse(chain: list[Step], pattern: str, node_class: type[Fused]) -> bool:
     """Computes the chain by one node, if it can be done, and returns whether it could."""
     for step in chain:
         # Anybody may replace a method, to see or to change what the function does.
@@ -401,8 +420,7 @@ def _fuse(chain: list[Step], pattern: str) -> bool:
         if (step.copied and step.has_changed()) or _methods.get(node) != _methods_of(node):
             return False
     inputs, arrays, parts = _gather(chain)
-    _, node_class = _fusion_of(pattern)
-    if node_class is None or not node_class.covers(parts, inputs, arrays):
+    if not node_class.covers(parts, inputs, arrays):
         return False
     _run(chain, node_class(pattern, parts), inputs, arrays)
     for step in chain:
