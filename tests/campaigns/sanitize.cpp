@@ -24,9 +24,9 @@ int convolution_weight_gradient(const float*, const float*, float*, int, int, in
                                 int, int, int, int, int, int, int, int);
 int channel_sums(const float*, int64_t, int, float*);
 void bn_forward(const float*, int64_t, int64_t, const float*, const float*, double, double, float*,
-                float*, float*, float*, float*, float*, double*);
-void bn_backward(const float*, const float*, int64_t, int64_t, const float*, const float*,
-                 const float*, float*, float*, float*, double*);
+                float*, float*, float*, float*, const float*, int, float*, double*);
+void bn_backward(const float*, const float*, const float*, int64_t, int64_t, const float*,
+                 const float*, const float*, float*, float*, float*, double*);
 void relu_forward(const float*, int64_t, float*);
 void relu_backward(const float*, const float*, int64_t, float*);
 void leaky_relu(const float*, const float*, int64_t, float, float*);
@@ -80,7 +80,8 @@ static void blocks() {
 }
 
 static void convolutions() {
-  int n = pick(1, 20), in = pick(1, 34), out = pick(1, 34), size = pick(5, 12), k = 2 * pick(0, 2) + 1;
+  int n = pick(1, 20), in = pick(1, 34), out = pick(1, 34), size = pick(5, 12),
+      k = 2 * pick(0, 2) + 1;
   int stride = pick(1, 2), pad = pick(0, k / 2), rows = (size + 2 * pad - k) / stride + 1;
   int winograd = k == 3 && stride == 1 && pick(0, 1);
   Array<float> x((size_t)n * size * size * in), w((size_t)out * in * k * k), b(out);
@@ -97,10 +98,15 @@ static void convolutions() {
 static void layers() {
   int n = pick(2, 40), c = pick(1, 70), size = pick(2, 12);
   int64_t rows = (int64_t)n * size * size;
-  Array<float> x(rows * c), y(rows * c), gamma(c), beta(c), mean(c), var(c), inv_std(c), gx(rows * c);
+  Array<float> x(rows * c), y(rows * c), gamma(c), beta(c), mean(c), var(c), inv_std(c),
+      gx(rows * c);
   Array<double> workspace(25 * c);
-  bn_forward(x, rows, c, gamma, beta, 1e-5, 0.9, nullptr, nullptr, mean, var, inv_std, y, workspace);
-  bn_backward(x, y, rows, c, gamma, mean, inv_std, gx, gamma, beta, workspace);
+  for (int follows = 0; follows < 3; follows++) {  // nothing, a ReLU, a sum and a ReLU
+    bn_forward(x, rows, c, gamma, beta, 1e-5, 0.9, nullptr, nullptr, mean, var, inv_std,
+               follows == 2 ? (float*)gx : nullptr, follows > 0, y, workspace);
+    bn_backward(x, y, follows == 1 ? (float*)y : nullptr, rows, c, gamma, mean, inv_std, gx, gamma,
+                beta, workspace);
+  }
   relu_forward(x, rows * c, y);
   relu_backward(y, x, rows * c, gx);
   leaky_relu(x, y, rows * c, 0.2f, gx);
