@@ -55,10 +55,13 @@ def address(tmp_path_factory):
     with distributed.Client(scheduler_file=str(file), set_as_default=False) as waiting:
         waiting.wait_for_workers(2, timeout=60)
     yield str(file)
-    for process in processes:
+    for process in reversed(processes):  # a worker takes long to end if its scheduler is gone
         process.terminate()
-    for process in processes:
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def parameters(folder):
