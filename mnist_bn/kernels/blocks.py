@@ -48,7 +48,7 @@ _BN_AXES = {2: (0,), 4: (0, 2, 3)}
 # --- The functions, and the shape of what they return ---
 
 
-def _begins_a_block(node, inputs, _=False) -> bool:
+def _begins_a_block(node, *_) -> bool:
     return node.sy == node.sx == 1 and node.ph == node.pw == 0
 
 
@@ -195,7 +195,7 @@ class Block(Fused):
         for a in dense:
             if not a.flags.c_contiguous:
                 return False
-        return _begins_a_block(parts[0][0], arrays)
+        return _begins_a_block(parts[0][0])
 
     @property
     def label(self) -> str:

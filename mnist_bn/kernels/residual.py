@@ -93,10 +93,11 @@ class NormalizedSum(Fused):
     def gradients(self, indexes, inputs, gy):
         """Returns the gradients of the inputs that `indexes` has."""
         norm = self.parts[0][0]
-        gsum, y = nchw(as_float32_nhwc(gy)), pointer(nhwc(self._y))
-        if len(self.parts) == 3:
+        gsum, y = nchw(as_float32_nhwc(gy)), None
+        if len(self.parts) == 3:  # the shortcut is to have this gradient, too
             (gsum,) = ReLUGrad2(self._y).forward_cpu((gsum,))
-            y = None
+        else:
+            y = pointer(nhwc(self._y))
         found = [None, None, None, gsum]
         if indexes[0] < 3:
             found[:3] = layers.bn_gradients(

@@ -384,7 +384,7 @@ def _chain(step: Step) -> tuple[list[Step], str]:
     settings = step.settings
     while len(step.users) == 1 and step.output() is None and len(chain) < _LONGEST:
         (step,) = step.users
-        if step.settings != settings or step.is_taken:
+        if step.settings != settings or step.is_taken:  # a sum is in the chain of one input
             break
         chain.append(step)
         letters += step.letter

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mnist_bn import kernels
 from mnist_bn.kernels import build
 
 
@@ -12,3 +13,11 @@ def library():
         return build.load()
     except build.Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def accelerated(library):
+    """A test with the kernels on."""
+    kernels.install("on")
+    yield
+    kernels.install("off")

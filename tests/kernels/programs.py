@@ -138,6 +138,18 @@ def assert_as_stock(program):
             np.testing.assert_array_equal(o, s, err_msg=str(k))
 
 
+def all_labels(y):
+    """Returns the label of each node of the graph of `y`, as it is."""
+    nodes, seen, found = [y.node.creator_node], set(), []
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.append(node.label)
+            nodes += [x.creator_node for x in node.inputs]
+    return found
+
+
 def labels(body, *, cls=Net):
     """Returns the labels of the nodes that ours has made, first to last."""
     kernels.install("on")

@@ -10,14 +10,7 @@ from chainer.link_hooks import TimerHook
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_bn import kernels
-
-
-@pytest.fixture(autouse=True)
-def accelerated(library):
-    kernels.install("on")
-    yield
-    kernels.install("off")
+pytestmark = pytest.mark.usefixtures("accelerated")
 
 
 class Net(chainer.Chain):

@@ -1,4 +1,6 @@
-"""BN, sum and ReLU as one node: against a node for each, to the bit, and against float64."""
+"""BN, sum and ReLU as one node, against a node for each, to the bit."""
+
+from collections import Counter
 
 import chainer
 import chainer.functions as F
@@ -8,16 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnist_bn import kernels
 from models.resnet_cifar import ResNetCIFAR
 from tests.kernels.against_stock import in_layout
+from tests.kernels.programs import all_labels
 
-
-@pytest.fixture(autouse=True)
-def accelerated(library):
-    kernels.install("on")
-    yield
-    kernels.install("off")
+pytestmark = pytest.mark.usefixtures("accelerated")
 
 
 class Block(chainer.Chain):
@@ -47,7 +44,7 @@ BODIES = {
 PAD = ((0, 0), (0, 0), (1, 0), (0, 0))
 
 
-def results(call, net, x, gy, dtype=np.float32):
+def results(call, net, x, gy):
     """Returns output, gradients and statistics of two calls, and gradients of the gradients."""
     net.cleargrads()
     for link in (net.bnorm, net.other):
@@ -106,21 +103,9 @@ def test_what_is_not_finite(body, value):
             np.testing.assert_array_equal(a, e)
 
 
-def labels(y):
-    """Returns the nodes of the graph, as it is, by label."""
-    nodes, seen, found = [y.node._creator_node], set(), {}
-    while nodes:
-        node = nodes.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            found[node.label] = found.get(node.label, 0) + 1
-            nodes += [x._creator_node for x in node.inputs]
-    return found
-
-
 def test_what_a_residual_network_is_made_of():
     x = np.random.RandomState(0).rand(4, 3, 32, 32).astype("f")
-    found = labels(ResNetCIFAR(depth=14)(x))
+    found = Counter(all_labels(ResNetCIFAR(depth=14)(x)))
     # Of the sums, those of the two blocks that halve the image come after a shortcut that pads.
     assert found["BN, sum, ReLU"] == 4
     assert found["BN, ReLU"] == 1 + 6

@@ -20,6 +20,7 @@ from mnist_bn.kernels import waiting
 from tests.kernels.programs import (
     Net,
     T,
+    all_labels,
     assert_as_stock,
     block,
     both,
@@ -960,13 +961,7 @@ def test_a_new_function_joins_by_its_declaration(monkeypatch):
 def _all_labels(body):
     kernels.install("on")
     try:
-        nodes, found = [Net(body)(images()).node.creator_node], []
-        while nodes:
-            node = nodes.pop()
-            if node is not None:
-                found.append(node.label)
-                nodes += [x.creator_node for x in node.inputs]
-        return found
+        return all_labels(Net(body)(images()))
     finally:
         kernels.install("off")
 

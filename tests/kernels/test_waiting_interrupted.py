@@ -9,18 +9,13 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from mnist_bn import kernels
 from mnist_bn.kernels import blocks, graph, waiting
 from tests.kernels.programs import Net, block, images, pool, statistics
 
 OURS = str(Path(waiting.__file__).parent)
 
 
-@pytest.fixture(autouse=True)
-def accelerated(library):
-    kernels.install("on")
-    yield
-    kernels.install("off")
+pytestmark = pytest.mark.usefixtures("accelerated")
 
 
 def two_blocks(net, x):
